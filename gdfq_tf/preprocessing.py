@@ -1,0 +1,200 @@
+"""The input contract: how camera pixels become the classifier's input.
+
+Every supported preprocessing is one affine map per channel,
+`x[c] = scale[c] * pixel[c] + offset[c]` with pixels in [0, 255], after an
+optional RGB -> BGR reversal. Where scale and offset are the same for all
+channels the exported int8 input is exactly `pixel - 128`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from gdfq_tf.errors import UserError
+
+NAMES = ("tf", "torch", "caffe", "unit", "uint8", "custom")
+
+# keras.applications.imagenet_utils: per-channel statistics of ImageNet, RGB in
+# units of 1 for "torch", BGR in pixel units for "caffe".
+_TORCH_MEAN = (0.485, 0.456, 0.406)
+_TORCH_STD = (0.229, 0.224, 0.225)
+_CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
+
+
+@dataclasses.dataclass(frozen=True)
+class InputQuantization:
+    """Affine quantization of the model input: real = scale * (q - zero_point)."""
+
+    scale: float
+    zero_point: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """Pixels (…, channels) in [0, 255] -> model input, float32.
+
+    Attributes:
+      name: one of `NAMES`.
+      scale: per channel, in the model's channel order, > 0.
+      offset: per channel, in the model's channel order.
+      reverse_channels: whether RGB pixels are turned to BGR first.
+    """
+
+    name: str
+    scale: tuple[float, ...]
+    offset: tuple[float, ...]
+    reverse_channels: bool = False
+
+    @property
+    def is_uniform(self) -> bool:
+        """Whether one scale and one offset serve all channels, in RGB order."""
+        same = len(set(self.scale)) == 1 and len(set(self.offset)) == 1
+        return same and not self.reverse_channels
+
+    @property
+    def low(self) -> np.ndarray:
+        """Input value of pixel 0, float32 (channels,)."""
+        return np.asarray(self.offset, np.float32)
+
+    @property
+    def high(self) -> np.ndarray:
+        """Input value of pixel 255, float32 (channels,)."""
+        return (255.0 * np.asarray(self.scale) + np.asarray(self.offset)).astype(
+            np.float32
+        )
+
+    def to_input(self, pixels) -> tf.Tensor:
+        """Model input, float32, of pixels (…, channels) in [0, 255]."""
+        pixels = tf.cast(pixels, tf.float32)
+        if self.reverse_channels:
+            pixels = tf.reverse(pixels, axis=[-1])
+        return pixels * np.float32(self.scale) + np.float32(self.offset)
+
+    def to_pixels(self, inputs) -> tf.Tensor:
+        """Nearest uint8 pixels of model inputs (…, channels), clipped to 0..255."""
+        pixels = (inputs - np.float32(self.offset)) / np.float32(self.scale)
+        pixels = tf.clip_by_value(tf.round(pixels), 0.0, 255.0)
+        if self.reverse_channels:
+            pixels = tf.reverse(pixels, axis=[-1])
+        return tf.cast(pixels, tf.uint8)
+
+    def input_quantization(self) -> InputQuantization:
+        """The int8 quantization of the model input.
+
+        Uniform: q = pixel - 128, so real = scale * (q + 128) + offset; the zero
+        point -128 - offset/scale is rounded to an integer because TFLite pads
+        with it. `to_student_input` moves the inputs onto that grid.
+        Otherwise: the smallest range that holds every channel's values.
+        """
+        if self.is_uniform:
+            scale = self.scale[0]
+            return InputQuantization(
+                scale, -128 + math.floor(-self.offset[0] / scale + 0.5)
+            )
+        low = min(0.0, float(self.low.min()))
+        high = max(0.0, float(self.high.max()))
+        scale = (high - low) / 255.0
+        return InputQuantization(scale, -128 + math.floor(-low / scale + 0.5))
+
+    def grid_shift(self) -> float:
+        """`inputs - student inputs`: what the integer zero point leaves over.
+
+        At most half a pixel level; non-zero only where -offset/scale is not an
+        integer (1/2 level for the "tf" range [-1, 1]). The student's first
+        layer adds it back through its bias.
+        """
+        if not self.is_uniform:
+            return 0.0
+        quantization = self.input_quantization()
+        return self.offset[0] + quantization.scale * (quantization.zero_point + 128)
+
+    def to_student_input(self, pixels) -> tf.Tensor:
+        """Student input, float32: on the exported model's int8 input grid."""
+        return self.to_input(pixels) - np.float32(self.grid_shift())
+
+    def formula(self) -> str:
+        """What firmware computes for the int8 input, in one line."""
+        if self.is_uniform:
+            return "q = pixel - 128"
+        quantization = self.input_quantization()
+        order = "BGR" if self.reverse_channels else "RGB"
+        scales = ", ".join(f"{s:.9g}" for s in self.scale)
+        offsets = ", ".join(f"{o:.9g}" for o in self.offset)
+        return (
+            f"q = clamp(round((pixel * [{scales}] + [{offsets}]) / "
+            f"{quantization.scale:.9g}) + {quantization.zero_point}, -128, 127), "
+            f"channels in {order} order"
+        )
+
+
+def make_preprocessing(
+    name: str,
+    num_channels: int,
+    *,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+) -> Preprocessing:
+    """The `Preprocessing` of a name, for images with `num_channels` channels.
+
+    Args:
+      name: tf: [-1, 1]; torch: [0, 1], ImageNet mean and std; caffe: BGR minus
+        the ImageNet mean, pixel units; unit: [0, 1]; uint8: [0, 255] as is;
+        custom: (pixel / 255 - mean) / std.
+      num_channels: channels of the classifier's input.
+      mean, std: for "custom" only, in units of 1, one value or one per channel.
+
+    Raises:
+      UserError: unknown name, statistics missing, surplus or of a wrong length.
+    """
+    if name not in NAMES:
+        raise UserError(
+            f"preprocessing {name!r} is unknown; expected one of {', '.join(NAMES)}"
+        )
+    if (mean or std) and name != "custom":
+        raise UserError(
+            f"mean and std were given with preprocessing {name!r}; they belong to "
+            "'custom' only: drop them or pass --preprocessing=custom"
+        )
+    if name in ("torch", "caffe") and num_channels != 3:
+        raise UserError(
+            f"preprocessing {name!r} holds ImageNet statistics for 3 channels, but "
+            f"the classifier takes {num_channels}; use custom with --mean and --std"
+        )
+    if name == "tf":
+        return _affine(name, num_channels, (1 / 127.5,), (-1.0,))
+    if name == "unit":
+        return _affine(name, num_channels, (1 / 255.0,), (0.0,))
+    if name == "uint8":
+        return _affine(name, num_channels, (1.0,), (0.0,))
+    if name == "caffe":
+        offset = tuple(-m for m in _CAFFE_MEAN_BGR)
+        return dataclasses.replace(
+            _affine(name, 3, (1.0,), offset), reverse_channels=True
+        )
+    if name == "torch":
+        mean, std = _TORCH_MEAN, _TORCH_STD
+    for label, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, num_channels):
+            raise UserError(
+                f"--{label} holds {len(values)} values; expected 1 or one for each "
+                f"of the classifier's {num_channels} channels, in units of 1"
+            )
+    if not all(s > 0 and math.isfinite(s) for s in std):
+        raise UserError(f"--std must be positive, got {list(std)}")
+    mean = tuple(mean) * (num_channels if len(mean) == 1 else 1)
+    std = tuple(std) * (num_channels if len(std) == 1 else 1)
+    scale = tuple(1 / (255.0 * s) for s in std)
+    offset = tuple(-m / s for m, s in zip(mean, std, strict=True))
+    return _affine(name, num_channels, scale, offset)
+
+
+def _affine(name, num_channels, scale, offset) -> Preprocessing:
+    def expand(values):
+        return tuple(values) * (num_channels if len(values) == 1 else 1)
+
+    return Preprocessing(name, expand(scale), expand(offset))
