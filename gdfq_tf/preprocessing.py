@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
+from tflite_export.affine_quantization import INT8_MIN, AffineQuantization, grid_over
 from gdfq_tf.errors import UserError
 
 NAMES = ("tf", "torch", "caffe", "unit", "uint8", "custom")
@@ -24,14 +25,6 @@ NAMES = ("tf", "torch", "caffe", "unit", "uint8", "custom")
 _TORCH_MEAN = (0.485, 0.456, 0.406)
 _TORCH_STD = (0.229, 0.224, 0.225)
 _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
-
-
-@dataclasses.dataclass(frozen=True)
-class InputQuantization:
-    """Affine quantization of the model input: real = scale * (q - zero_point)."""
-
-    scale: float
-    zero_point: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +76,7 @@ class Preprocessing:
             pixels = tf.reverse(pixels, axis=[-1])
         return tf.cast(pixels, tf.uint8)
 
-    def input_quantization(self) -> InputQuantization:
+    def input_quantization(self) -> AffineQuantization:
         """The int8 quantization of the model input.
 
         Uniform: q = pixel - 128, so real = scale * (q + 128) + offset; the zero
@@ -93,13 +86,10 @@ class Preprocessing:
         """
         if self.is_uniform:
             scale = self.scale[0]
-            return InputQuantization(
-                scale, -128 + math.floor(-self.offset[0] / scale + 0.5)
+            return AffineQuantization(
+                scale, INT8_MIN + math.floor(-self.offset[0] / scale + 0.5)
             )
-        low = min(0.0, float(self.low.min()))
-        high = max(0.0, float(self.high.max()))
-        scale = (high - low) / 255.0
-        return InputQuantization(scale, -128 + math.floor(-low / scale + 0.5))
+        return grid_over(float(self.low.min()), float(self.high.max()))
 
     def grid_shift(self) -> float:
         """`inputs - student inputs`: what the integer zero point leaves over.
@@ -111,7 +101,7 @@ class Preprocessing:
         if not self.is_uniform:
             return 0.0
         quantization = self.input_quantization()
-        return self.offset[0] + quantization.scale * (quantization.zero_point + 128)
+        return self.offset[0] + quantization.scale * (quantization.zero_point - INT8_MIN)
 
     def to_student_input(self, pixels) -> tf.Tensor:
         """Student input, float32: on the exported model's int8 input grid."""

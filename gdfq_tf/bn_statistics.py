@@ -1,0 +1,40 @@
+"""BatchNormalization statistics: what the classifier stored, what a batch has."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from gdfq_tf.keras_compat import keras
+
+
+class BNStatistics(NamedTuple):
+    """Per-channel mean and biased (population) variance, float32 (channels,)."""
+
+    mean: tf.Tensor
+    variance: tf.Tensor
+
+
+def batch_normalization_layers(model: keras.Model) -> list:
+    """The model's BatchNormalization layers, in graph order."""
+    return [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+
+
+def stored_statistics(layer: keras.layers.BatchNormalization) -> BNStatistics:
+    """The training data's statistics at the layer's input, as it kept them."""
+    return BNStatistics(
+        tf.convert_to_tensor(layer.moving_mean),
+        tf.convert_to_tensor(layer.moving_variance),
+    )
+
+
+def batch_statistics(bn_input: tf.Tensor) -> BNStatistics:
+    """The same two measured on a batch, (N, …, channels), over all but channels."""
+    axes = list(range(len(bn_input.shape) - 1))
+    mean, variance = tf.nn.moments(bn_input, axes)
+    return BNStatistics(mean, variance)

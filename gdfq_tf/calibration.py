@@ -1,0 +1,141 @@
+"""First scales, by error-minimising clipping on synthetic images."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+
+from tflite_export.affine_quantization import (
+    INT8_MAX,
+    INT8_MIN,
+    AffineQuantization,
+    grid_over,
+    relu_grid,
+    weight_limit,
+)
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.preprocessing import Preprocessing
+from gdfq_tf.quantization_plan import ActivationGroup, QuantizationPlan, is_depthwise
+from gdfq_tf.quantizers import channels_last_kernel
+
+# Ranges tried, as shares of the largest magnitude. Below a fifth, clipping costs
+# more than finer steps gain, at any width from 2 bits up.
+_CLIP_RATIOS = np.linspace(1.0, 0.2, 81)
+# Values kept per tensor: enough that the chosen ratio no longer depends on the
+# sample, few enough that calibration takes seconds.
+_MAX_SAMPLES = 2**16
+# Below this a tensor counts as constant zero; any grid represents it.
+_SMALLEST_RANGE = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Scales before fine-tuning.
+
+    Attributes:
+      activation_grids: group name -> grid.
+      weight_scales: kernel layer name -> float64 (output channels,).
+    """
+
+    activation_grids: Mapping[str, AffineQuantization]
+    weight_scales: Mapping[str, np.ndarray]
+
+
+def calibrate(
+    classifier: keras.Model,
+    plan: QuantizationPlan,
+    inputs: np.ndarray,
+    preprocessing: Preprocessing,
+) -> Calibration:
+    """Grids that minimise the squared error of weights and activations.
+
+    Args:
+      classifier: canonical, float.
+      plan: what to calibrate.
+      inputs: synthetic model inputs (N, H, W, C) float32; a few hundred do.
+      preprocessing: fixes the input's grid.
+    """
+    samples = _sample_activations(classifier, plan, inputs)
+    grids = {
+        name: (
+            preprocessing.input_quantization()
+            if name == plan.input_group
+            else activation_grid(samples[name], group)
+        )
+        for name, group in plan.groups.items()
+    }
+    scales = {}
+    for name, bits in plan.weight_bits.items():
+        layer = classifier.get_layer(name)
+        kernel = channels_last_kernel(layer.get_weights()[0], is_depthwise(layer))
+        scales[name] = weight_scales(np.asarray(kernel), bits)
+    return Calibration(grids, scales)
+
+
+def activation_grid(samples: np.ndarray, group: ActivationGroup) -> AffineQuantization:
+    """The grid that quantizes `samples` (any shape) with least squared error."""
+    samples = np.asarray(samples, np.float64).ravel()
+    low, high = min(0.0, samples.min()), max(0.0, samples.max())
+    if group.upper_bound is not None:
+        high = min(high, group.upper_bound)
+    if high - low < _SMALLEST_RANGE:
+        low, high = 0.0, 1.0
+    if group.non_negative:
+        candidates = [relu_grid(ratio * high, group.bits) for ratio in _CLIP_RATIOS]
+    else:
+        candidates = [grid_over(ratio * low, ratio * high) for ratio in _CLIP_RATIOS]
+    errors = [_squared_error(samples, grid) for grid in candidates]
+    return candidates[int(np.argmin(errors))]
+
+
+def weight_scales(kernel: np.ndarray, bits: int) -> np.ndarray:
+    """Per channel, the scale with least squared error; kernel (…, channels).
+
+    Channels that are constant zero get the scale of the kernel's largest channel.
+    """
+    limit = weight_limit(bits)
+    channels = np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1])
+    largest = np.abs(channels).max(axis=0)
+    largest = np.where(largest > 0, largest, max(largest.max(), _SMALLEST_RANGE))
+    best_scale = largest / limit
+    best_error = np.full(largest.shape, np.inf)
+    for ratio in _CLIP_RATIOS:
+        scale = ratio * largest / limit
+        quantized = np.clip(np.round(channels / scale), -limit, limit) * scale
+        error = np.sum((quantized - channels) ** 2, axis=0)
+        best_scale = np.where(error < best_error, scale, best_scale)
+        best_error = np.minimum(error, best_error)
+    return best_scale
+
+
+def _squared_error(samples: np.ndarray, grid: AffineQuantization) -> float:
+    q = np.round(samples / grid.scale) + grid.zero_point
+    quantized = (np.clip(q, INT8_MIN, INT8_MAX) - grid.zero_point) * grid.scale
+    return float(np.mean((quantized - samples) ** 2))
+
+
+def _sample_activations(
+    classifier: keras.Model, plan: QuantizationPlan, inputs: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Group name -> a fixed, evenly drawn sample of its tensors' values."""
+    names = list(plan.outputs)
+    probe = keras.Model(
+        classifier.input, [classifier.get_layer(name).output for name in names]
+    )
+    rng = np.random.default_rng(0)
+    collected: dict[str, list[np.ndarray]] = {}
+    batches = np.array_split(inputs, max(1, len(inputs) // 64))
+    for batch in batches:
+        outputs = probe(batch, training=False)
+        # A model with one output returns it bare.
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        for name, output in zip(names, outputs, strict=True):
+            values = output.numpy().ravel()
+            count = min(values.size, _MAX_SAMPLES // len(batches))
+            chosen = values[rng.integers(0, values.size, count)]
+            # The largest value always counts: clipping is decided against it.
+            chosen = np.concatenate([chosen, [values.min(), values.max()]])
+            collected.setdefault(plan.outputs[name], []).append(chosen)
+    return {name: np.concatenate(values) for name, values in collected.items()}

@@ -1,0 +1,197 @@
+"""A trained student becomes integers: BatchNormalization folded, kernels, biases
+and scales as the `.tflite` file will hold them."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.quantization_plan import (
+    KERNEL_LAYERS,
+    consumers,
+    input_layers,
+    is_depthwise,
+)
+from gdfq_tf.quantizers import channels_last_kernel, fake_quantize_weights
+from gdfq_tf.student import Student
+from tflite_export.affine_quantization import AffineQuantization
+from tflite_export.integer_inference import first_rounding_bias, uses_double_rounding
+from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
+
+_layers = keras.layers
+
+# 16 significant bits: times a level of up to 8 bits they stay exact in float32, so
+# the converter reads back the same scale; the change is 1e-5 at most.
+_SCALE_BITS = 16
+# Channels that BatchNormalization switches off have scales next to zero, and
+# biases that would overflow int32 in units of them.
+_LARGEST_BIAS = 2**29
+_SMALLEST_MULTIPLIER = 2.0**-24
+
+
+def freeze(
+    student: Student, classifier: keras.Model, *, softmax: bool
+) -> IntegerNetwork:
+    """The `IntegerNetwork` that computes what the student simulates.
+
+    Args:
+      student: trained; its BatchNormalization statistics are used as they are.
+      classifier: the canonical classifier that it was built from.
+      softmax: whether the exported model is to end in a softmax.
+    """
+    consumed_by = consumers(classifier)
+    grids = {
+        name: _final_grid(student, name) for name in student.plan.groups
+    }
+    input_layer = classifier.layers[0]
+    ops: list[IntegerOp] = []
+    # Where a layer's output lives: fused layers have none of their own.
+    tensor_of = {input_layer.name: input_layer.name}
+    for layer in classifier.layers[1:]:
+        if layer.name in tensor_of:
+            continue
+        chain = _fused_chain(layer, consumed_by, student.plan.tensor_groups)
+        grid = grids[student.plan.tensor_groups[chain[-1].name]]
+        op = IntegerOp(
+            name=layer.name,
+            kind=_kind(layer),
+            inputs=tuple(tensor_of[x.name] for x in input_layers(layer)),
+            grid=grid,
+            relu=isinstance(chain[-1], _layers.ReLU),
+            attributes=_attributes(layer),
+        )
+        if isinstance(layer, KERNEL_LAYERS):
+            input_grid = grids[student.plan.tensor_groups[input_layers(layer)[0].name]]
+            op = _with_kernel(op, student, chain, input_grid)
+        ops.append(op)
+        tensor_of |= {x.name: op.name for x in chain}
+    return IntegerNetwork(
+        input_name=input_layer.name,
+        input_shape=tuple(classifier.input_shape[1:]),
+        input_grid=grids[student.plan.tensor_groups[input_layer.name]],
+        ops=tuple(ops),
+        softmax=softmax,
+    )
+
+
+def _fused_chain(layer, consumed_by, tensor_groups) -> list:
+    """The layer and those fused behind it; the last one has the output tensor."""
+    chain = [layer]
+    while chain[-1].name not in tensor_groups:
+        (following,) = consumed_by[chain[-1].name]
+        chain.append(following)
+    return chain
+
+
+def _final_grid(student: Student, group_name: str) -> AffineQuantization:
+    quantizer = student.activation_quantizers[group_name]
+    scale = float(quantizer.scale)
+    group = student.plan.groups[group_name]
+    if group.upper_bound is not None:
+        # Nothing lies above the ReLU's bound: the grid's own end clamps there.
+        scale = min(scale, group.upper_bound / (2**group.bits - 1))
+    return AffineQuantization(float(_coarse(scale)), quantizer.zero_point)
+
+
+def _coarse(scale) -> np.ndarray:
+    """Scales rounded to `_SCALE_BITS` significant bits, float64."""
+    mantissa, exponent = np.frexp(np.asarray(scale, np.float64))
+    return np.ldexp(np.round(mantissa * 2**_SCALE_BITS) / 2**_SCALE_BITS, exponent)
+
+
+def _with_kernel(
+    op: IntegerOp, student: Student, chain: list, input_grid: AffineQuantization
+) -> IntegerOp:
+    """`op` with the integer kernel of the chain's first layer, the rest folded in."""
+    layer = chain[0]
+    quantizer = student.weight_quantizers[layer.name]
+    raw_kernel = student.kernel(layer.name)
+    depthwise = is_depthwise(layer)
+    weight_scale = np.float64(quantizer.scale)
+    levels = np.round(
+        np.float64(
+            fake_quantize_weights(
+                channels_last_kernel(raw_kernel, depthwise),
+                quantizer.scale,
+                quantizer.bits,
+            )
+        )
+        / weight_scale
+    )
+    copy = student.layer(layer.name)
+    factor = np.ones_like(weight_scale)
+    bias = np.zeros_like(weight_scale)
+    if layer.use_bias:
+        bias = np.float64(copy.bias)
+    if len(chain) > 1 and isinstance(chain[1], _layers.BatchNormalization):
+        normalization = student.layer(chain[1].name)
+        factor = np.float64(normalization.gamma) / np.sqrt(
+            np.float64(normalization.moving_variance) + normalization.epsilon
+        )
+        mean = np.float64(normalization.moving_mean)
+        bias = factor * (bias - mean) + np.float64(normalization.beta)
+    smallest = np.maximum(
+        _SMALLEST_MULTIPLIER * op.grid.scale / input_grid.scale,
+        np.abs(bias) / (input_grid.scale * _LARGEST_BIAS),
+    )
+    scale = _coarse(np.maximum(weight_scale * np.abs(factor), smallest))
+    # 1 or -1, up to the coarse scale; next to 0 for channels switched off.
+    levels = np.round(levels * (weight_scale * factor / scale))
+    kernel = Kernel(
+        values=levels.astype(np.int8).reshape(raw_kernel.shape),
+        bits=quantizer.bits,
+        scale=scale.astype(np.float32),
+        bias=np.zeros(scale.shape, np.int32),
+    )
+    op = dataclasses.replace(op, kernel=kernel)
+    step = input_grid.scale * scale
+    accumulator_bias = bias / step
+    if uses_double_rounding(op):
+        accumulator_bias -= first_rounding_bias(step / op.grid.scale)
+    kernel = dataclasses.replace(
+        kernel, bias=np.round(accumulator_bias).astype(np.int32)
+    )
+    return dataclasses.replace(op, kernel=kernel)
+
+
+_KINDS = {
+    _layers.Conv2D: "conv",
+    _layers.DepthwiseConv2D: "depthwise",
+    _layers.Dense: "dense",
+    _layers.Add: "add",
+    _layers.ReLU: "relu",
+    _layers.GlobalAveragePooling2D: "global_average",
+    _layers.AveragePooling2D: "average_pool",
+    _layers.MaxPooling2D: "max_pool",
+    _layers.Reshape: "reshape",
+    _layers.Flatten: "reshape",
+    _layers.ZeroPadding2D: "pad",
+    _layers.Concatenate: "concatenate",
+}
+
+
+def _kind(layer) -> str:
+    return _KINDS[type(layer)]
+
+
+def _attributes(layer) -> dict[str, object]:
+    """The JSON attributes of `IntegerOp` for a canonical layer."""
+    if isinstance(layer, (_layers.Conv2D, _layers.DepthwiseConv2D)):
+        return {
+            "strides": list(layer.strides),
+            "padding": layer.padding,
+            "dilation": list(layer.dilation_rate),
+        }
+    if isinstance(layer, (_layers.MaxPooling2D, _layers.AveragePooling2D)):
+        return {
+            "pool_size": list(layer.pool_size),
+            "strides": list(layer.strides),
+            "padding": layer.padding,
+        }
+    if isinstance(layer, (_layers.Reshape, _layers.Flatten)):
+        return {"shape": list(layer.output.shape[1:])}
+    if isinstance(layer, _layers.ZeroPadding2D):
+        return {"pads": [list(pair) for pair in layer.padding]}
+    return {}

@@ -1,0 +1,105 @@
+"""Every loss: pure, keyword-only, one value per call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from gdfq_tf.bn_statistics import BNStatistics
+
+# Keeps the relative losses finite on channels and features that are constant
+# zero; small beside any variance that carries information.
+_EPSILON = 1e-5
+
+
+def classification_loss(*, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Mean cross-entropy of logits (N, classes) against labels (N,) int.
+
+    Source: Xu et al. 2020, Eq. 3 (generator) and Eq. 6 (student).
+    """
+    return tf.reduce_mean(
+        tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    )
+
+
+def bn_statistics_loss(
+    *, stored: Sequence[BNStatistics], batch: Sequence[BNStatistics]
+) -> tf.Tensor:
+    """Mean over layers of the channels' mean squared errors of mean and variance.
+
+    Source: Xu et al. 2020, Eq. 4, with the variance (not the deviation) and the
+    averages over channels and layers of the published code.
+    """
+    layers = [
+        tf.reduce_mean((b.mean - s.mean) ** 2)
+        + tf.reduce_mean((b.variance - s.variance) ** 2)
+        for s, b in zip(stored, batch, strict=True)
+    ]
+    return tf.add_n(layers) / len(layers)
+
+
+def relative_bn_statistics_loss(
+    *, stored: Sequence[BNStatistics], batch: Sequence[BNStatistics]
+) -> tf.Tensor:
+    """`bn_statistics_loss` in units of each channel's stored deviation.
+
+    Per channel: ((mean_b - mean_s) / std_s)^2 + (std_b / std_s - 1)^2. Layers
+    whose activations are large would otherwise hide all others; in absolute
+    units the variances of one network easily span four orders of magnitude.
+    """
+
+    def distance(s: BNStatistics, b: BNStatistics) -> tf.Tensor:
+        # A channel that never varied says nothing about scale: a floor relative
+        # to its layer keeps it from dominating.
+        variance = s.variance + 1e-3 * tf.reduce_mean(s.variance) + _EPSILON
+        std_error = tf.sqrt(b.variance + _EPSILON) - tf.sqrt(s.variance + _EPSILON)
+        return tf.reduce_mean(((b.mean - s.mean) ** 2 + std_error**2) / variance)
+
+    layers = [distance(s, b) for s, b in zip(stored, batch, strict=True)]
+    return tf.add_n(layers) / len(layers)
+
+
+def distillation_loss(
+    *,
+    teacher_logits: tf.Tensor,
+    student_logits: tf.Tensor,
+    temperature: float,
+) -> tf.Tensor:
+    """T^2 * KL(teacher || student) of the softened outputs, mean over images.
+
+    Source: Hinton et al. 2015; Xu et al. 2020, Eq. 7 (T = 20 in its code).
+    Deviation: the published code's default reduction also divides by the number
+    of classes, see `published_distillation_loss`.
+    """
+    teacher_log = tf.nn.log_softmax(teacher_logits / temperature)
+    student_log = tf.nn.log_softmax(student_logits / temperature)
+    kl = tf.reduce_sum(tf.exp(teacher_log) * (teacher_log - student_log), axis=-1)
+    return temperature**2 * tf.reduce_mean(kl)
+
+
+def published_distillation_loss(
+    *,
+    teacher_logits: tf.Tensor,
+    student_logits: tf.Tensor,
+    temperature: float,
+) -> tf.Tensor:
+    """`distillation_loss` divided by the number of classes, as GDFQ's code has it."""
+    num_classes = tf.cast(tf.shape(teacher_logits)[-1], tf.float32)
+    loss = distillation_loss(
+        teacher_logits=teacher_logits,
+        student_logits=student_logits,
+        temperature=temperature,
+    )
+    return loss / num_classes
+
+
+def feature_loss(
+    *, teacher_features: Sequence[tf.Tensor], student_features: Sequence[tf.Tensor]
+) -> tf.Tensor:
+    """Mean over layers of ||student - teacher||^2 / ||teacher||^2 in the batch."""
+    layers = [
+        tf.reduce_mean((s - t) ** 2) / (tf.reduce_mean(t**2) + _EPSILON)
+        for t, s in zip(teacher_features, student_features, strict=True)
+    ]
+    return tf.add_n(layers) / len(layers)

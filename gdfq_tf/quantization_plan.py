@@ -1,0 +1,193 @@
+"""Which tensor is quantized, with how many bits, and which tensors share a scale.
+
+The plan mirrors what TFLite's integer kernels do: BatchNormalization and ReLU are
+fused into the convolution or add before them, so only the end of such a chain is
+quantized; pooling, reshaping, padding and concatenation work on integers as they
+are, so their inputs and output share one scale.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+from gdfq_tf.config import BitWidths
+from gdfq_tf.keras_compat import keras
+
+_layers = keras.layers
+KERNEL_LAYERS = (_layers.Conv2D, _layers.DepthwiseConv2D, _layers.Dense)
+POOLING_LAYERS = (
+    _layers.MaxPooling2D,
+    _layers.AveragePooling2D,
+    _layers.GlobalAveragePooling2D,
+)
+_SAME_SCALE_LAYERS = (
+    _layers.MaxPooling2D,
+    _layers.AveragePooling2D,
+    _layers.Flatten,
+    _layers.Reshape,
+    _layers.ZeroPadding2D,
+    _layers.Concatenate,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationGroup:
+    """Tensors that share one scale.
+
+    Attributes:
+      name: the first layer, in graph order, that produces one of them.
+      bits: 3..8.
+      non_negative: all are ReLU outputs; then zero sits at the grid's low end.
+      upper_bound: largest value any ReLU among them lets through, or None.
+    """
+
+    name: str
+    bits: int
+    non_negative: bool
+    upper_bound: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizationPlan:
+    """Where fake quantization stands in a canonical classifier.
+
+    Attributes:
+      input_group: name of the group that the model input belongs to.
+      weight_bits: kernel layer name -> bits.
+      tensor_groups: layer name -> group name of its output tensor; layers that a
+        kernel fuses with the next one have no tensor and are not in here.
+      outputs: layer name -> group name, for layers whose output is quantized.
+      groups: group name -> `ActivationGroup`.
+      features: ReLU layers, the outputs that student and teacher compare.
+    """
+
+    input_group: str
+    weight_bits: Mapping[str, int]
+    tensor_groups: Mapping[str, str]
+    outputs: Mapping[str, str]
+    groups: Mapping[str, ActivationGroup]
+    features: tuple[str, ...]
+
+
+def is_depthwise(layer) -> bool:
+    """Whether the layer's kernel is (h, w, channels, multiplier)."""
+    return isinstance(layer, _layers.DepthwiseConv2D)
+
+
+def input_layers(layer) -> list:
+    """The layers whose outputs `layer` takes, in order."""
+    nodes = layer.inbound_nodes
+    if isinstance(layer, _layers.InputLayer) or not nodes:
+        return []
+    producers = nodes[0].inbound_layers
+    return list(producers) if isinstance(producers, (list, tuple)) else [producers]
+
+
+def output_layer(model: keras.Model):
+    """The layer whose output is the model's."""
+    return next(layer for layer in model.layers if layer.output is model.output)
+
+
+def consumers(model: keras.Model) -> dict[str, list]:
+    """Layer name -> the layers that take its output, in graph order."""
+    result: dict[str, list] = {layer.name: [] for layer in model.layers}
+    for layer in model.layers:
+        for producer in input_layers(layer):
+            result[producer.name].append(layer)
+    return result
+
+
+def make_plan(classifier: keras.Model, widths: BitWidths) -> QuantizationPlan:
+    """The plan of a canonical classifier (see `canonical.py` for its vocabulary)."""
+    consumed_by = consumers(classifier)
+    parents = {layer.name: layer.name for layer in classifier.layers}
+
+    def root(name: str) -> str:
+        while parents[name] != name:
+            name = parents[name]
+        return name
+
+    for layer in classifier.layers:
+        if isinstance(layer, _SAME_SCALE_LAYERS):
+            for producer in input_layers(layer):
+                # The earlier layer names the group.
+                parents[root(layer.name)] = root(producer.name)
+
+    members: dict[str, list] = {}
+    for layer in classifier.layers:
+        if not _is_fused_into_consumer(layer, consumed_by[layer.name]):
+            members.setdefault(root(layer.name), []).append(layer)
+
+    groups = {
+        name: _make_group(name, layers, consumed_by, widths)
+        for name, layers in members.items()
+    }
+    input_layer = classifier.layers[0]
+    outputs = {
+        layer.name: name
+        for name, layers in members.items()
+        for layer in layers
+        if layer is not input_layer and _rounds(layer)
+    }
+    return QuantizationPlan(
+        input_group=root(input_layer.name),
+        weight_bits={
+            layer.name: widths.weight_bits
+            for layer in classifier.layers
+            if isinstance(layer, KERNEL_LAYERS)
+        },
+        tensor_groups={
+            layer.name: name for name, layers in members.items() for layer in layers
+        },
+        outputs=outputs,
+        groups=groups,
+        features=tuple(
+            layer.name
+            for layer in classifier.layers
+            if isinstance(layer, _layers.ReLU)
+        ),
+    )
+
+
+def _is_fused_into_consumer(layer, consumers_of_layer: list) -> bool:
+    """Whether a kernel computes `layer` and its only consumer in one go."""
+    if len(consumers_of_layer) != 1:
+        return False
+    consumer = consumers_of_layer[0]
+    if isinstance(layer, KERNEL_LAYERS):
+        return isinstance(consumer, (_layers.BatchNormalization, _layers.ReLU))
+    if isinstance(layer, (_layers.BatchNormalization, _layers.Add)):
+        return isinstance(consumer, _layers.ReLU)
+    return False
+
+
+def _rounds(layer) -> bool:
+    """Whether the integer kernel of an unfused layer rounds to its output grid."""
+    if isinstance(layer, _layers.AveragePooling2D):
+        return layer.pool_size != (1, 1)
+    return not isinstance(layer, _SAME_SCALE_LAYERS)
+
+
+def _make_group(name, layers, consumed_by, widths: BitWidths) -> ActivationGroup:
+    producers = [x for x in layers if not isinstance(x, _SAME_SCALE_LAYERS)]
+    non_negative = all(isinstance(x, _layers.ReLU) for x in producers)
+    bounds = [x.max_value for x in producers if isinstance(x, _layers.ReLU)]
+    consuming = [c for x in layers for c in consumed_by[x.name]]
+    # Averages of non-negative tensors are non-negative as well, at 8 bits.
+    pooled = all(
+        isinstance(x, _layers.GlobalAveragePooling2D)
+        and all(isinstance(y, _layers.ReLU) for y in input_layers(x))
+        for x in producers
+    )
+    kept = widths.protocol == "edge" and any(
+        isinstance(c, (_layers.Add, *POOLING_LAYERS)) for c in consuming
+    )
+    return ActivationGroup(
+        name=name,
+        bits=widths.activation_bits if non_negative and not kept else 8,
+        non_negative=non_negative or pooled,
+        upper_bound=(
+            float(max(bounds)) if non_negative and None not in bounds else None
+        ),
+    )

@@ -1,0 +1,213 @@
+"""The student: the classifier's fake-quantized copy, built through tfmot."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+
+from gdfq_tf.calibration import Calibration
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.preprocessing import Preprocessing
+from gdfq_tf.quantization_plan import (
+    KERNEL_LAYERS,
+    QuantizationPlan,
+    consumers,
+    input_layers,
+    is_depthwise,
+    output_layer,
+)
+from gdfq_tf.quantizers import (
+    ActivationQuantizer,
+    WeightQuantizer,
+    channels_last_kernel,
+)
+
+_quantize = tfmot.quantization.keras
+_layers = keras.layers
+_INPUT_LAYER = "quantized_input"
+_PREFIX = "quant_"
+
+
+@dataclasses.dataclass(frozen=True)
+class Student:
+    """A fake-quantized model and the quantizers that its plan named.
+
+    Attributes:
+      model: student input (N, H, W, C) float32 -> logits (N, classes), all
+        variables trainable but the BatchNormalization statistics.
+      plan: where each quantizer stands.
+      activation_quantizers: group name -> quantizer.
+      weight_quantizers: kernel layer name -> quantizer.
+    """
+
+    model: keras.Model
+    plan: QuantizationPlan
+    activation_quantizers: dict[str, ActivationQuantizer]
+    weight_quantizers: dict[str, WeightQuantizer]
+
+    def layer(self, name: str):
+        """The classifier's layer of that name as it stands in the student."""
+        return self.model.get_layer(_PREFIX + name).layer
+
+    def kernel(self, name: str) -> tf.Variable:
+        """The float32 kernel variable under a layer's weight quantizer."""
+        (weight, _, _) = self.model.get_layer(_PREFIX + name)._weight_vars[0]
+        return weight
+
+    def features(self, layer_names: list[str]) -> keras.Model:
+        """A model from inputs to [logits, the named layers' outputs …]."""
+        outputs = [self.model.get_layer(_PREFIX + name).output for name in layer_names]
+        return keras.Model(self.model.input, [self.model.output, *outputs])
+
+
+class _LayerQuantizeConfig(_quantize.QuantizeConfig):
+    """At most one kernel quantizer and one output quantizer."""
+
+    def __init__(self, kernel_name, weight_quantizer, output_quantizer):
+        self.kernel_name = kernel_name
+        self.weight_quantizer = weight_quantizer
+        self.output_quantizer = output_quantizer
+
+    def get_weights_and_quantizers(self, layer):
+        if self.weight_quantizer is None:
+            return []
+        return [(getattr(layer, self.kernel_name), self.weight_quantizer)]
+
+    def set_quantize_weights(self, layer, quantize_weights):
+        if quantize_weights:
+            setattr(layer, self.kernel_name, quantize_weights[0])
+
+    def get_activations_and_quantizers(self, layer):
+        return []
+
+    def set_quantize_activations(self, layer, quantize_activations):
+        pass
+
+    def get_output_quantizers(self, layer):
+        return [] if self.output_quantizer is None else [self.output_quantizer]
+
+    def get_config(self):
+        raise NotImplementedError("a student is stored as plan, grids and weights")
+
+
+class _PlanScheme(
+    _quantize.QuantizeScheme,
+    _quantize.QuantizeLayoutTransform,
+    _quantize.QuantizeRegistry,
+):
+    """A tfmot scheme that looks every layer up in a plan; no layout changes."""
+
+    def __init__(self, configs):
+        self._configs = configs
+
+    def get_layout_transformer(self):
+        return self
+
+    def apply(self, model, layer_quantize_map):
+        return model, layer_quantize_map
+
+    def get_quantize_registry(self):
+        return self
+
+    def supports(self, layer):
+        return layer.name in self._configs
+
+    def get_quantize_config(self, layer):
+        return self._configs[layer.name]
+
+
+def build_student(
+    classifier: keras.Model,
+    plan: QuantizationPlan,
+    calibration: Calibration,
+    preprocessing: Preprocessing,
+) -> Student:
+    """The student of a canonical classifier, its scales as calibrated.
+
+    It takes inputs on the exported model's int8 grid
+    (`Preprocessing.to_student_input`) and shares no variable with `classifier`.
+    """
+    base = _student_graph(classifier, preprocessing.grid_shift())
+    activation_quantizers = {
+        name: ActivationQuantizer(name, grid, trainable=name != plan.input_group)
+        for name, grid in calibration.activation_grids.items()
+    }
+    weight_quantizers = {
+        name: WeightQuantizer(
+            bits,
+            is_depthwise(classifier.get_layer(name)),
+            calibration.weight_scales[name],
+        )
+        for name, bits in plan.weight_bits.items()
+    }
+
+    def config(layer) -> _LayerQuantizeConfig:
+        group = plan.outputs.get(layer.name)
+        if layer.name == _INPUT_LAYER:
+            group = plan.input_group
+        kernel_name = "depthwise_kernel" if is_depthwise(layer) else "kernel"
+        return _LayerQuantizeConfig(
+            kernel_name,
+            weight_quantizers.get(layer.name),
+            activation_quantizers.get(group),
+        )
+
+    scheme = _PlanScheme({layer.name: config(layer) for layer in base.layers})
+    model = _quantize.quantize_apply(
+        _quantize.quantize_annotate_model(base),
+        scheme,
+        quantized_layer_name_prefix=_PREFIX,
+    )
+    return Student(model, plan, activation_quantizers, weight_quantizers)
+
+
+def _student_graph(classifier: keras.Model, grid_shift: float) -> keras.Model:
+    """A copy of the classifier whose input passes a named identity, to be quantized."""
+    image = keras.Input(classifier.input_shape[1:], name=classifier.layers[0].name)
+    outputs = {
+        classifier.layers[0].name: _layers.Activation("linear", name=_INPUT_LAYER)(
+            image
+        )
+    }
+    for layer in classifier.layers[1:]:
+        inputs = [outputs[producer.name] for producer in input_layers(layer)]
+        clone = type(layer).from_config(layer.get_config())
+        outputs[layer.name] = clone(inputs if len(inputs) > 1 else inputs[0])
+        clone.set_weights(layer.get_weights())
+    base = keras.Model(image, outputs[output_layer(classifier).name])
+    _absorb_input_shift(classifier, base, grid_shift)
+    return base
+
+
+def _absorb_input_shift(
+    classifier: keras.Model, base: keras.Model, grid_shift: float
+) -> None:
+    """Makes `base(x - grid_shift)` equal `classifier(x)` up to zero padding.
+
+    A constant on every input pixel reaches a kernel layer's output as
+    shift * sum(kernel): it goes into the layer's bias, or out of the mean of the
+    BatchNormalization behind it.
+    """
+    if grid_shift == 0.0:
+        return
+    consumed_by = consumers(classifier)
+    pending = list(consumed_by[classifier.layers[0].name])
+    while pending:
+        layer = pending.pop()
+        if isinstance(
+            layer, (_layers.ZeroPadding2D, _layers.Reshape, _layers.Flatten)
+        ):
+            pending += consumed_by[layer.name]
+        elif isinstance(layer, KERNEL_LAYERS):
+            kernel = channels_last_kernel(layer.get_weights()[0], is_depthwise(layer))
+            shift = grid_shift * np.sum(kernel, axis=tuple(range(kernel.ndim - 1)))
+            following = consumed_by[layer.name]
+            if layer.use_bias:
+                copy = base.get_layer(layer.name)
+                copy.bias.assign_add(shift)
+            elif isinstance(following[0], _layers.BatchNormalization):
+                copy = base.get_layer(following[0].name)
+                copy.moving_mean.assign_sub(shift)

@@ -1,0 +1,213 @@
+"""The generator's training and the pool of synthetic images it fills."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from gdfq_tf.config import SynthesisConfig
+from gdfq_tf.errors import UserError
+from gdfq_tf.generator import (
+    build_generator,
+    choose_shape,
+    classifier_multiply_adds,
+    sample_inputs,
+)
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.losses import (
+    bn_statistics_loss,
+    classification_loss,
+    relative_bn_statistics_loss,
+)
+from gdfq_tf.preprocessing import Preprocessing
+from gdfq_tf.progress import Progress
+from gdfq_tf.teacher import Teacher
+
+# Losses are checked and shown every so many steps: often enough to stop a broken
+# run early, rarely enough not to wait for the device.
+REPORT_INTERVAL = 10
+# Pool batches draw from seeds that no training step uses.
+_POOL_STEP = 2**24
+
+
+@dataclasses.dataclass(frozen=True)
+class SyntheticImages:
+    """A pool of synthetic images.
+
+    Attributes:
+      pixels: (N, H, W, C) uint8, what a camera would deliver.
+      labels: (N,) int32, the classes asked of the generator.
+    """
+
+    pixels: np.ndarray
+    labels: np.ndarray
+
+
+def make_generator(
+    classifier: keras.Model,
+    preprocessing: Preprocessing,
+    config: SynthesisConfig,
+    seed: int,
+) -> keras.Model:
+    """A generator sized for the classifier: image shape, classes and compute."""
+    budget = config.compute_ratio * classifier_multiply_adds(classifier)
+    image = tuple(classifier.input_shape[1:])
+    shape = choose_shape(image, classifier.output_shape[-1], budget)
+    return build_generator(shape, preprocessing, seed)
+
+
+def make_generator_step(
+    generator: keras.Model,
+    teacher: Teacher,
+    optimizer: keras.optimizers.Optimizer,
+    config: SynthesisConfig,
+    seed: int,
+) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """One generator update as a graph function of the step number.
+
+    Minimises cross-entropy + bn_weight * BN-statistics loss of the teacher on
+    fresh images (Xu et al. 2020, Eq. 5). The images and labels it made are
+    returned with the losses, for recipes that train the student on them.
+    """
+    num_classes = teacher.model.output_shape[-1]
+    statistics_loss = (
+        relative_bn_statistics_loss if config.relative_bn_loss else bn_statistics_loss
+    )
+    optimizer.build(generator.trainable_variables)
+
+    @tf.function(reduce_retracing=False)
+    def generator_step(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        latents, labels = sample_inputs(
+            seed=seed,
+            step=step,
+            batch_size=config.batch_size,
+            num_classes=num_classes,
+        )
+        with tf.GradientTape() as tape:
+            images = generator([latents, labels], training=True)
+            outputs = teacher(images)
+            cross_entropy = classification_loss(logits=outputs.logits, labels=labels)
+            bn_loss = statistics_loss(
+                stored=teacher.stored_statistics, batch=outputs.statistics
+            )
+            loss = cross_entropy + config.bn_weight * bn_loss
+        gradients = tape.gradient(loss, generator.trainable_variables)
+        optimizer.apply_gradients(
+            zip(gradients, generator.trainable_variables, strict=True)
+        )
+        return {
+            "loss": loss,
+            "cross_entropy": cross_entropy,
+            "bn": bn_loss,
+            "images": images,
+            "labels": labels,
+        }
+
+    return generator_step
+
+
+def synthesize(
+    classifier: keras.Model,
+    preprocessing: Preprocessing,
+    config: SynthesisConfig,
+    *,
+    seed: int,
+    progress: Progress,
+) -> SyntheticImages:
+    """Trains a generator against the classifier and returns its pool of images.
+
+    The pool is filled at `num_snapshots` moments over the second half of the
+    training, so that it holds what the generator knew at each of them.
+
+    Raises:
+      UserError: the loss stopped being finite.
+    """
+    teacher = Teacher(classifier)
+    generator = make_generator(classifier, preprocessing, config, seed)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        config.learning_rate, config.num_steps, alpha=0.05
+    )
+    optimizer = keras.optimizers.Adam(schedule, beta_1=0.5, beta_2=0.999)
+    step_function = make_generator_step(generator, teacher, optimizer, config, seed)
+    first, last = config.num_steps // 2, config.num_steps
+    snapshots = {
+        first + math.ceil((i + 1) * (last - first) / config.num_snapshots)
+        for i in range(config.num_snapshots)
+    }
+    images_per_snapshot = math.ceil(config.pool_size / len(snapshots))
+    parts = []
+    with progress.stage("generator", config.num_steps) as advance:
+        for step in range(config.num_steps):
+            metrics = step_function(tf.constant(step))
+            report(advance, metrics, step, config.num_steps)
+            if step + 1 in snapshots:
+                parts.append(
+                    generate(
+                        generator,
+                        preprocessing,
+                        images_per_snapshot,
+                        batch_size=config.batch_size,
+                        num_classes=classifier.output_shape[-1],
+                        seed=seed,
+                        first_step=_POOL_STEP + step * 1000,
+                    )
+                )
+    pool = SyntheticImages(
+        np.concatenate([part.pixels for part in parts])[: config.pool_size],
+        np.concatenate([part.labels for part in parts])[: config.pool_size],
+    )
+    order = np.random.default_rng(seed).permutation(len(pool.labels))
+    return SyntheticImages(pool.pixels[order], pool.labels[order])
+
+
+def generate(
+    generator: keras.Model,
+    preprocessing: Preprocessing,
+    num_images: int,
+    *,
+    batch_size: int,
+    num_classes: int,
+    seed: int,
+    first_step: int,
+) -> SyntheticImages:
+    """Images of the generator as it stands, rounded to pixels."""
+    pixels, labels = [], []
+    for i in range(math.ceil(num_images / batch_size)):
+        latents, batch_labels = sample_inputs(
+            seed=seed,
+            step=first_step + i,
+            batch_size=batch_size,
+            num_classes=num_classes,
+        )
+        images = generator([latents, batch_labels], training=True)
+        pixels.append(preprocessing.to_pixels(images).numpy())
+        labels.append(batch_labels.numpy())
+    return SyntheticImages(
+        np.concatenate(pixels)[:num_images], np.concatenate(labels)[:num_images]
+    )
+
+
+def report(advance, metrics: dict[str, tf.Tensor], step: int, num_steps: int) -> None:
+    """Moves the progress bar; every few steps shows and checks the losses.
+
+    Raises:
+      UserError: a loss is not finite, with its name and step.
+    """
+    if step % REPORT_INTERVAL and step + 1 != num_steps:
+        advance()
+        return
+    scalars = {
+        name: float(value) for name, value in metrics.items() if not value.shape.rank
+    }
+    for name, value in scalars.items():
+        if not math.isfinite(value):
+            raise UserError(
+                f"loss {name!r} became {value} at step {step + 1} of {num_steps}; "
+                "check --preprocessing and the classifier's weights, or lower the "
+                "learning rate"
+            )
+    advance(**scalars)

@@ -1,0 +1,58 @@
+"""The teacher: the frozen classifier, seen at its logits and BN inputs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from gdfq_tf.bn_statistics import (
+    BNStatistics,
+    batch_normalization_layers,
+    batch_statistics,
+    stored_statistics,
+)
+from gdfq_tf.errors import UserError
+from gdfq_tf.keras_compat import keras
+
+
+class TeacherOutputs(NamedTuple):
+    """Logits (N, classes) and one `BNStatistics` per BatchNormalization layer."""
+
+    logits: tf.Tensor
+    statistics: list[BNStatistics]
+
+
+class Teacher:
+    """Frozen copy of a canonical classifier; the given model is left untouched."""
+
+    def __init__(self, classifier: keras.Model):
+        """Copies `classifier`, a flat functional model ending in logits.
+
+        Raises:
+          UserError: it has no BatchNormalization layer at its top level.
+        """
+        self.model = keras.models.clone_model(classifier)
+        self.model.set_weights(classifier.get_weights())
+        self.model.trainable = False
+        layers = batch_normalization_layers(self.model)
+        if not layers:
+            raise UserError(
+                "the classifier has no BatchNormalization layer, so nothing is left "
+                "of its training data's statistics; pass the model as trained, with "
+                "its BatchNormalization layers not folded away"
+            )
+        self.stored_statistics = [stored_statistics(layer) for layer in layers]
+        self._probe = keras.Model(
+            self.model.input, [self.model.output] + [layer.input for layer in layers]
+        )
+
+    def __call__(self, inputs: tf.Tensor) -> TeacherOutputs:
+        """Logits and batch statistics of `inputs`, (N, H, W, C) float32."""
+        logits, *bn_inputs = self._probe(inputs, training=False)
+        return TeacherOutputs(logits, [batch_statistics(x) for x in bn_inputs])
+
+    def features(self, layer_names: list[str]) -> keras.Model:
+        """A model from inputs to [logits, the named layers' outputs …]."""
+        outputs = [self.model.get_layer(name).output for name in layer_names]
+        return keras.Model(self.model.input, [self.model.output, *outputs])

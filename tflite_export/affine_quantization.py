@@ -1,0 +1,58 @@
+"""The integer grids: real = scale * (q - zero_point), q an int8. Pure arithmetic."""
+
+from __future__ import annotations
+
+import dataclasses
+
+INT8_MIN, INT8_MAX = -128, 127
+
+
+@dataclasses.dataclass(frozen=True)
+class AffineQuantization:
+    """One tensor's int8 grid, TFLite's convention.
+
+    Attributes:
+      scale: > 0, real units per integer step.
+      zero_point: -128..127, the integer that stands for zero exactly.
+    """
+
+    scale: float
+    zero_point: int
+
+    @property
+    def low(self) -> float:
+        """The smallest representable value."""
+        return self.scale * (INT8_MIN - self.zero_point)
+
+    @property
+    def high(self) -> float:
+        """The largest representable value."""
+        return self.scale * (INT8_MAX - self.zero_point)
+
+
+def grid_over(low: float, high: float) -> AffineQuantization:
+    """The 8-bit grid over [low, high] widened to hold zero.
+
+    Raises:
+      ValueError: the range is empty or not finite.
+    """
+    low, high = min(0.0, low), max(0.0, high)
+    scale = (high - low) / (INT8_MAX - INT8_MIN)
+    if not 0.0 < scale < float("inf"):
+        raise ValueError(f"no grid over [{low}, {high}]: expected a finite range")
+    return AffineQuantization(scale, round(INT8_MIN - low / scale))
+
+
+def relu_grid(upper: float, bits: int) -> AffineQuantization:
+    """The b-bit grid over [0, upper] inside an int8.
+
+    Zero maps to 127 - (2^b - 1): a kernel's own clamps, at zero by ReLU and at 127
+    by the type, then leave exactly 2^b levels.
+    """
+    levels = 2**bits - 1
+    return AffineQuantization(upper / levels, INT8_MAX - levels)
+
+
+def weight_limit(bits: int) -> int:
+    """Largest |q| of symmetric narrow-range weights: 7 for 4 bits, 127 for 8."""
+    return 2 ** (bits - 1) - 1

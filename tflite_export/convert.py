@@ -1,0 +1,100 @@
+"""Keras models to TFLite bytes: the only converter calls of the project."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from tflite_export.dense import fold_dense
+from tflite_export.errors import ExportError
+from tflite_export.export_graph import dense_names, export_graph
+from tflite_export.integer_network import IntegerNetwork
+
+
+def convert_network(network: IntegerNetwork) -> bytes:
+    """A fully integer TFLite model, batch 1, int8 in and out.
+
+    Every scale comes from the graph's own fake_quant operations, so no
+    calibration data is involved.
+
+    Raises:
+      ExportError: the converter refused the network.
+    """
+    converter = _converter(export_graph(network), network.input_shape)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.inference_input_type = tf.int8
+    converter.inference_output_type = tf.int8
+    return fold_dense(_convert(converter), dense_names(network))
+
+
+def convert_float(
+    model: Callable[[tf.Tensor], tf.Tensor], input_shape: tuple[int, int, int]
+) -> bytes:
+    """A float model as a float32 TFLite model, batch 1."""
+    return _convert(_converter(model, input_shape))
+
+
+def post_training_quantize(
+    model: Callable[[tf.Tensor], tf.Tensor],
+    input_shape: tuple[int, int, int],
+    representative_inputs: np.ndarray,
+) -> bytes:
+    """The converter's own int8 quantization of a float model, batch 1.
+
+    Args:
+      representative_inputs: model inputs (N, H, W, C) float32; their activations
+        fix every range.
+    """
+    converter = _converter(model, input_shape)
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.representative_dataset = lambda: (
+        [image[np.newaxis]] for image in representative_inputs
+    )
+    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+    converter.inference_input_type = tf.int8
+    converter.inference_output_type = tf.int8
+    return _convert(converter)
+
+
+def _converter(model, input_shape) -> tf.lite.TFLiteConverter:
+    # A concrete function of batch 1 rather than the Keras model: with a dynamic
+    # batch every Reshape would drag SHAPE, STRIDED_SLICE and PACK along.
+    module = tf.Module()
+    module.model = model
+    function = tf.function(lambda images: model(images))
+    concrete = function.get_concrete_function(
+        tf.TensorSpec((1, *input_shape), tf.float32, name="image")
+    )
+    return tf.lite.TFLiteConverter.from_concrete_functions([concrete], module)
+
+
+def _convert(converter: tf.lite.TFLiteConverter) -> bytes:
+    try:
+        with _quiet(), warnings.catch_warnings():
+            # Ranges come from fake_quant, not from the statistics it asks for.
+            warnings.filterwarnings("ignore", message="Statistics for quantized inputs")
+            return bytes(converter.convert())
+    except Exception as error:  # the converter raises bare Exception subclasses
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise ExportError(
+            f"the TFLite converter refused the model: {type(error).__name__}: {reason}"
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the converter's C++ chatter off standard error."""
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -1,0 +1,140 @@
+"""An integer network as a TensorFlow function that the converter understands.
+
+Every quantized tensor passes a fake_quant operation whose range spells its grid.
+Scales hold at most 16 significant bits, so `scale * level` is exact in float32 and
+the converter recovers the very same scale.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from tflite_export.affine_quantization import AffineQuantization, weight_limit
+from tflite_export.integer_network import IntegerNetwork, IntegerOp
+
+# TFLite fixes the grid of an int8 softmax: scale 1/256, zero point -128.
+SOFTMAX_GRID = AffineQuantization(1 / 256, -128)
+
+
+def export_graph(network: IntegerNetwork) -> Callable[[tf.Tensor], tf.Tensor]:
+    """A function float32 (1, H, W, C) -> float32 (1, classes) to be converted.
+
+    Dense layers appear as 1x1 convolutions under their own name: the converter
+    quantizes those per output channel (see `dense.fold_dense`).
+    """
+
+    def run(images: tf.Tensor) -> tf.Tensor:
+        tensors = {network.input_name: _fake_quant(images, network.input_grid)}
+        for op in network.ops:
+            inputs = [tensors[name] for name in op.inputs]
+            input_scale = np.float64(network.grid(op.inputs[0]).scale)
+            with tf.name_scope(op.name):
+                tensors[op.name] = _apply(op, inputs, input_scale)
+        outputs = tensors[network.ops[-1].name]
+        if network.softmax:
+            outputs = _fake_quant(tf.nn.softmax(outputs), SOFTMAX_GRID)
+        return outputs
+
+    return run
+
+
+def dense_names(network: IntegerNetwork) -> tuple[str, ...]:
+    """Names of the convolutions in the graph that are Dense layers in truth."""
+    return tuple(op.name for op in network.ops if op.kind == "dense")
+
+
+def _apply(op: IntegerOp, inputs: list[tf.Tensor], input_scale) -> tf.Tensor:
+    if op.kernel is not None:
+        return _apply_kernel(op, inputs[0], input_scale)
+    if op.kind in ("max_pool", "reshape", "pad", "concatenate"):
+        return move_values(op, inputs, pad_value=0.0)
+    if op.kind == "add":
+        outputs = inputs[0] + inputs[1]
+    elif op.kind == "global_average":
+        outputs = tf.reduce_mean(inputs[0], [1, 2])
+    elif op.kind == "average_pool":
+        outputs = tf.nn.avg_pool2d(inputs[0], **pool_arguments(op))
+        if op.attributes["pool_size"] == [1, 1]:
+            return outputs
+    elif op.kind == "relu":
+        outputs = inputs[0]
+    else:
+        raise ValueError(f"unknown kind {op.kind!r} of {op.name!r}")
+    return _fake_quant(tf.nn.relu(outputs) if op.relu else outputs, op.grid)
+
+
+def move_values(op: IntegerOp, inputs: list[tf.Tensor], pad_value) -> tf.Tensor:
+    """Operations that move or select values without arithmetic."""
+    if op.kind == "max_pool":
+        return tf.nn.max_pool2d(inputs[0], **pool_arguments(op))
+    if op.kind == "reshape":
+        # Static in the exported graph, whose batch is 1; any batch elsewhere.
+        batch = inputs[0].shape[0] or -1
+        return tf.reshape(inputs[0], (batch, *op.attributes["shape"]))
+    if op.kind == "pad":
+        return tf.pad(
+            inputs[0],
+            [(0, 0), *op.attributes["pads"], (0, 0)],
+            constant_values=pad_value,
+        )
+    return tf.concat(inputs, axis=-1)
+
+
+def pool_arguments(op: IntegerOp) -> dict:
+    """Keyword arguments of tf.nn's pooling functions."""
+    return {
+        "ksize": op.attributes["pool_size"],
+        "strides": op.attributes["strides"],
+        "padding": op.attributes["padding"].upper(),
+    }
+
+
+def convolve(op: IntegerOp, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """The op's convolution in the tensors' own dtype; dense as 1x1 convolution."""
+    if op.kind == "dense":
+        return tf.nn.conv2d(inputs, kernel, 1, "VALID")
+    arguments = {
+        "padding": op.attributes["padding"].upper(),
+        "dilations": op.attributes["dilation"],
+    }
+    strides = op.attributes["strides"]
+    if op.kind == "conv":
+        return tf.nn.conv2d(inputs, kernel, strides, **arguments)
+    return tf.nn.depthwise_conv2d(inputs, kernel, [1, *strides, 1], **arguments)
+
+
+def _apply_kernel(op: IntegerOp, inputs: tf.Tensor, input_scale) -> tf.Tensor:
+    kernel = op.kernel
+    values = kernel.values
+    if op.kind == "dense":
+        inputs = tf.reshape(inputs, (1, 1, 1, values.shape[0]))
+        values = values[np.newaxis, np.newaxis]
+    outputs = convolve(op, inputs, _fake_quant_kernel(op, values))
+    bias = kernel.bias * (input_scale * np.float64(kernel.scale))
+    outputs = outputs + tf.constant(bias.astype(np.float32))
+    outputs = _fake_quant(tf.nn.relu(outputs) if op.relu else outputs, op.grid)
+    if op.kind == "dense":
+        outputs = tf.reshape(outputs, (1, values.shape[-1]))
+    return outputs
+
+
+def _fake_quant_kernel(op: IntegerOp, values: np.ndarray) -> tf.Tensor:
+    # The converter wants the output channels alone on the last axis.
+    channels_last = values.reshape(*values.shape[:2], -1, len(op.kernel.scale))
+    bits = 4 if op.kernel.bits <= 4 else 8
+    limit = np.float32(weight_limit(bits) * op.kernel.scale)
+    quantized = tf.quantization.fake_quant_with_min_max_vars_per_channel(
+        tf.constant(channels_last * op.kernel.scale, tf.float32),
+        -limit,
+        limit,
+        num_bits=bits,
+        narrow_range=True,
+    )
+    return tf.reshape(quantized, values.shape)
+
+
+def _fake_quant(values: tf.Tensor, grid: AffineQuantization) -> tf.Tensor:
+    return tf.quantization.fake_quant_with_min_max_args(values, grid.low, grid.high)

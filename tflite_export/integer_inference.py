@@ -1,0 +1,175 @@
+"""An integer network computed in integers, with the rounding of LiteRT's kernels.
+
+Accumulators are exact: integers in float64, which holds them up to 2^53. What
+remains is how a kernel scales an accumulator to its output, and there runtimes
+differ. LiteRT on a CPU runs
+
+- int8 kernels and adds through XNNPACK: a float32 multiply rounded to even for
+  kernels, a 20-bit fixed-point multiply for adds;
+- convolutions with INT4 kernels through its built-in ones: a 31-bit fixed-point
+  multiply rounded, then a right shift rounded up again. The double rounding favours
+  larger results by half a unit of the first one; see `first_rounding_bias`, which
+  freezing takes out of the bias.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from tflite_export.affine_quantization import (
+    INT8_MAX,
+    INT8_MIN,
+    AffineQuantization,
+)
+from tflite_export.export_graph import (
+    SOFTMAX_GRID,
+    convolve,
+    move_values,
+    pool_arguments,
+)
+from tflite_export.integer_network import IntegerNetwork, IntegerOp
+
+_BATCH_SIZE = 64
+
+
+def infer(
+    network: IntegerNetwork,
+    images: np.ndarray,
+    advance: Callable[[int], None] = lambda n: None,
+) -> np.ndarray:
+    """int8 outputs (N, classes) of int8 inputs (N, H, W, C).
+
+    `advance(n)` is called after every batch of n images.
+    """
+    run = tf.function(lambda batch: _run(network, batch), reduce_retracing=True)
+    outputs = []
+    for start in range(0, len(images), _BATCH_SIZE):
+        batch = images[start : start + _BATCH_SIZE]
+        outputs.append(run(tf.constant(batch, tf.float64)).numpy().astype(np.int8))
+        advance(len(batch))
+    return np.concatenate(outputs)
+
+
+def first_rounding_bias(multiplier: np.ndarray) -> np.ndarray:
+    """What double rounding adds to every accumulator, in accumulator units.
+
+    A multiplier m * 2^-n with m in [1/2, 1) is applied as round(acc * m), then
+    round(· / 2^n). Nested rounding is one rounding of acc * m + 1/2, so the
+    accumulator is in effect 1 / (2 m) larger; nothing if n < 1.
+    """
+    mantissa, exponent = np.frexp(np.asarray(multiplier, np.float64))
+    return np.where(exponent < 0, 0.5 / mantissa, 0.0)
+
+
+def uses_double_rounding(op: IntegerOp) -> bool:
+    """Whether LiteRT runs this op through its built-in INT4 kernels."""
+    return op.kind in ("conv", "depthwise") and op.kernel.bits <= 4
+
+
+def _run(network: IntegerNetwork, images: tf.Tensor) -> tf.Tensor:
+    tensors = {network.input_name: images}
+    for op in network.ops:
+        inputs = [tensors[name] for name in op.inputs]
+        grids = [network.grid(name) for name in op.inputs]
+        tensors[op.name] = _apply(op, inputs, grids)
+    outputs = tensors[network.ops[-1].name]
+    if network.softmax:
+        grid = network.ops[-1].grid
+        probabilities = tf.nn.softmax((outputs - grid.zero_point) * grid.scale)
+        outputs = _clamp(tf.round(probabilities / SOFTMAX_GRID.scale), SOFTMAX_GRID)
+    return outputs
+
+
+def _apply(op: IntegerOp, inputs, grids) -> tf.Tensor:
+    if op.kernel is not None:
+        return _apply_kernel(op, inputs[0], grids[0])
+    if op.kind == "add":
+        return _clamp(_add(inputs, grids, op.grid), op.grid, op.relu)
+    if op.kind == "global_average":
+        return _global_average(op, inputs[0], grids[0])
+    if op.kind == "average_pool":
+        return _average_pool(op, inputs[0])
+    if op.kind == "relu":
+        real = (inputs[0] - grids[0].zero_point) * (grids[0].scale / op.grid.scale)
+        return _clamp(_round_away(real), op.grid, relu=True)
+    return move_values(op, inputs, pad_value=float(op.grid.zero_point))
+
+
+def _apply_kernel(op: IntegerOp, inputs, input_grid: AffineQuantization) -> tf.Tensor:
+    kernel = op.kernel
+    values = kernel.values.astype(np.float64)
+    centered = inputs - input_grid.zero_point
+    if op.kind == "dense":
+        centered = tf.reshape(centered, (-1, 1, 1, values.shape[0]))
+        values = values[np.newaxis, np.newaxis]
+    accumulators = convolve(op, centered, tf.constant(values)) + kernel.bias.astype(
+        np.float64
+    )
+    if uses_double_rounding(op):
+        multiplier = (
+            np.float64(np.float32(input_grid.scale))
+            * np.float64(kernel.scale)
+            / np.float64(np.float32(op.grid.scale))
+        )
+        outputs = _multiply_double_rounding(accumulators, multiplier)
+    else:
+        multiplier = np.float32(
+            np.float32(input_grid.scale) * kernel.scale / np.float32(op.grid.scale)
+        )
+        product = tf.cast(accumulators, tf.float32) * multiplier
+        outputs = tf.cast(tf.round(product), tf.float64)
+    if op.kind == "dense":
+        outputs = tf.reshape(outputs, (-1, values.shape[-1]))
+    return _clamp(outputs, op.grid, op.relu)
+
+
+def _multiply_double_rounding(accumulators, multiplier: np.ndarray) -> tf.Tensor:
+    mantissa, exponent = np.frexp(multiplier)
+    mantissa = np.round(mantissa * 2**31) / 2**31
+    left_shift = 2.0 ** np.maximum(exponent, 0)
+    right_shift = 2.0 ** np.maximum(-exponent, 0)
+    first = _round_away(accumulators * left_shift * mantissa)
+    return tf.floor(first / right_shift + 0.5)
+
+
+def _add(inputs, grids, output_grid: AffineQuantization) -> tf.Tensor:
+    scales = [np.float32(g.scale) / np.float32(output_grid.scale) for g in grids]
+    # XNNPACK: 20 fractional bits for the larger of the two multipliers.
+    shift = 20 - (math.frexp(max(scales))[1] - 1)
+    multipliers = [float(np.round(np.ldexp(np.float64(s), shift))) for s in scales]
+    total = sum(
+        (q - grid.zero_point) * m
+        for q, grid, m in zip(inputs, grids, multipliers, strict=True)
+    )
+    return tf.floor(total / 2.0**shift + 0.5)
+
+
+def _global_average(op, inputs, input_grid: AffineQuantization) -> tf.Tensor:
+    count = inputs.shape[1] * inputs.shape[2]
+    total = tf.reduce_sum(inputs - input_grid.zero_point, [1, 2])
+    multiplier = np.float32(
+        np.float32(input_grid.scale) / (np.float32(op.grid.scale) * np.float32(count))
+    )
+    product = tf.cast(total, tf.float32) * multiplier
+    return _clamp(tf.cast(tf.round(product), tf.float64), op.grid)
+
+
+def _average_pool(op: IntegerOp, inputs: tf.Tensor) -> tf.Tensor:
+    """Mean of the stored integers, padding left out, rounded away from zero."""
+    mean = tf.nn.avg_pool2d(inputs, **pool_arguments(op))
+    # Means of up to 2^16 integers differ from a tie by more than this.
+    nudged = mean + tf.sign(mean) * 1e-9
+    return _clamp(_round_away(nudged) - op.grid.zero_point, op.grid)
+
+
+def _round_away(values: tf.Tensor) -> tf.Tensor:
+    return tf.sign(values) * tf.floor(tf.abs(values) + 0.5)
+
+
+def _clamp(values, grid: AffineQuantization, relu: bool = False) -> tf.Tensor:
+    low = max(INT8_MIN, grid.zero_point) if relu else INT8_MIN
+    return tf.clip_by_value(values + grid.zero_point, low, INT8_MAX)

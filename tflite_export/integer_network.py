@@ -1,0 +1,186 @@
+"""A trained student in integers: what the `.tflite` file is to compute.
+
+The one description that everything after training reads: `export_graph.py` hands it
+to the converter, `integer_inference.py` computes it, `verify.py` compares the two.
+BatchNormalization is folded, kernels and biases are integers, scales are final.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from tflite_export.affine_quantization import AffineQuantization
+from tflite_export.errors import ExportError
+
+KINDS = (
+    "conv",
+    "depthwise",
+    "dense",
+    "add",
+    "relu",
+    "global_average",
+    "average_pool",
+    "max_pool",
+    "reshape",
+    "pad",
+    "concatenate",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Kernel:
+    """Weights of a conv, depthwise or dense layer.
+
+    Attributes:
+      values: int8; conv (h, w, in, out), depthwise (h, w, channels, multiplier),
+        dense (in, out).
+      bits: 2..8; |values| <= 2^(bits - 1) - 1.
+      scale: float32 (output channels,), > 0, with at most 16 significant bits.
+      bias: int32 (output channels,), in units of input scale * scale.
+    """
+
+    values: np.ndarray
+    bits: int
+    scale: np.ndarray
+    bias: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class IntegerOp:
+    """One integer operation and its output tensor.
+
+    Attributes:
+      name: of the output tensor, unique.
+      kind: one of `KINDS`.
+      inputs: names of the tensors it takes.
+      grid: of the output; the same as the inputs' for kinds that move integers.
+      relu: whether negative results are clamped to zero.
+      kernel: for conv, depthwise and dense.
+      attributes: JSON values by kind: strides, padding ("same" or "valid"),
+        dilation for conv and depthwise; pool_size, strides, padding for pools;
+        shape (without batch) for reshape; pads ((top, bottom), (left, right)).
+    """
+
+    name: str
+    kind: str
+    inputs: tuple[str, ...]
+    grid: AffineQuantization
+    relu: bool = False
+    kernel: Kernel | None = None
+    attributes: Mapping[str, object] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class IntegerNetwork:
+    """Operations in executable order, from one image tensor to logits.
+
+    Attributes:
+      input_name, input_shape: of the image tensor, (H, W, C).
+      input_grid: its int8 grid.
+      ops: the last one's output are the logits (classes,).
+      softmax: whether the exported model ends in a softmax.
+    """
+
+    input_name: str
+    input_shape: tuple[int, int, int]
+    input_grid: AffineQuantization
+    ops: tuple[IntegerOp, ...]
+    softmax: bool
+
+    @property
+    def num_classes(self) -> int:
+        """Length of the output."""
+        for op in reversed(self.ops):
+            if op.kernel is not None:
+                return len(op.kernel.bias)
+        raise ValueError("a network without kernels has no classes")
+
+    def grid(self, name: str) -> AffineQuantization:
+        """The grid of a tensor."""
+        if name == self.input_name:
+            return self.input_grid
+        return next(op.grid for op in self.ops if op.name == name)
+
+
+_ARRAYS = ("values", "scale", "bias")
+
+
+def save_network(network: IntegerNetwork, path: Path) -> None:
+    """Writes one `.npz`: a JSON description and the kernels' arrays."""
+    arrays, ops = {}, []
+    for op in network.ops:
+        description = {
+            "name": op.name,
+            "kind": op.kind,
+            "inputs": op.inputs,
+            "grid": dataclasses.asdict(op.grid),
+            "relu": op.relu,
+            "attributes": dict(op.attributes),
+            "kernel_bits": op.kernel.bits if op.kernel else None,
+        }
+        ops.append(description)
+        if op.kernel:
+            for field in _ARRAYS:
+                arrays[f"{op.name}/{field}"] = getattr(op.kernel, field)
+    description = {
+        "input_name": network.input_name,
+        "input_shape": network.input_shape,
+        "input_grid": dataclasses.asdict(network.input_grid),
+        "softmax": network.softmax,
+        "ops": ops,
+    }
+    text = json.dumps(description).encode()
+    with Path(path).open("wb") as file:
+        np.savez_compressed(file, network=np.frombuffer(text, np.uint8), **arrays)
+
+
+def load_network(path: Path) -> IntegerNetwork:
+    """Reads what `save_network` wrote.
+
+    Raises:
+      ExportError: missing, damaged or another kind of file.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            description = json.loads(file["network"].tobytes())
+            ops = tuple(_load_op(op, file) for op in description["ops"])
+            return IntegerNetwork(
+                description["input_name"],
+                tuple(description["input_shape"]),
+                AffineQuantization(**description["input_grid"]),
+                ops,
+                description["softmax"],
+            )
+    except FileNotFoundError as error:
+        raise ExportError(
+            f"student {path} does not exist; expected a student.npz that "
+            "tools/quantize.py wrote"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+        raise ExportError(
+            f"{path} is not a student file or is damaged "
+            f"({type(error).__name__}); expected a student.npz that "
+            "tools/quantize.py wrote"
+        ) from error
+
+
+def _load_op(description: dict, file) -> IntegerOp:
+    bits = description.pop("kernel_bits")
+    name = description["name"]
+    kernel = None
+    if bits is not None:
+        values, scale, bias = (file[f"{name}/{field}"] for field in _ARRAYS)
+        kernel = Kernel(values, bits, scale, bias)
+    return IntegerOp(
+        **{
+            **description,
+            "inputs": tuple(description["inputs"]),
+            "grid": AffineQuantization(**description["grid"]),
+            "kernel": kernel,
+        }
+    )
