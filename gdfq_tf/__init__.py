@@ -1,0 +1,1 @@
+"""Data-free quantization of Keras image classifiers."""

@@ -1,0 +1,138 @@
+from __future__ import annotations
+
+import io
+import os
+import pathlib
+import subprocess
+import sys
+
+from tools import cli
+
+import pytest
+import rich.console
+from absl import flags
+from absl.testing import flagsaver
+
+from gdfq_tf.errors import UserError
+from tflite_export.errors import ExportError
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs `main` as a tool: (exit code, stdout, stderr)."""
+    for name in flags.FLAGS:  # tools imported by other tests require theirs
+        monkeypatch.setattr(flags.FLAGS[name], "validators", [])
+    flags.DEFINE_integer("test_count", 1, "How many.", lower_bound=1)
+    flags.DEFINE_enum("test_kind", "a", ["a", "b"], "Which.")
+    flags.DEFINE_string("test_model", None, "A file.", required=True)
+
+    def call(main, *arguments):
+        monkeypatch.setattr(sys, "argv", ["tool", *arguments])
+        with pytest.raises(SystemExit) as done:
+            cli.run(main)
+        return done.value.code or 0, *capsys.readouterr()
+
+    with flagsaver.flagsaver():
+        yield call
+    for name in ("test_count", "test_kind", "test_model"):
+        delattr(flags.FLAGS, name)
+
+
+def fails_with(error):
+    def main():
+        raise error
+
+    return main
+
+
+def test_main_sees_the_flags(run):
+    def main():
+        print(flags.FLAGS.test_count, flags.FLAGS.test_model)
+
+    result = run(main, "--test_model=m.keras", "--test_count=3")
+    assert result == (0, "3 m.keras\n", "")
+
+
+@pytest.mark.parametrize("kind", [UserError, ExportError])
+def test_users_mistakes_are_one_line(run, kind):
+    result = run(fails_with(kind("got 3, expected 4")), "--test_model=m")
+    assert result == (1, "", "error: got 3, expected 4\n")
+
+
+def test_bugs_keep_their_traceback(run):
+    with pytest.raises(ValueError, match="a bug"):
+        run(fails_with(ValueError("a bug")), "--test_model=m")
+
+
+def test_interrupt(run):
+    result = run(fails_with(KeyboardInterrupt()), "--test_model=m")
+    assert result == (130, "", "error: interrupted\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--test_model=m", "--test_cuont=3"], "test_cuont"),
+        (["--test_model=m", "--test_count=x"], "--test_count=x"),
+        (["--test_model=m", "--test_count=0"], "positive integer"),
+        (["--test_model=m", "--test_kind=c"], "a|b"),
+        ([], "--test_model must have a value"),
+        (["--test_model=m", "m.keras"], "unexpected argument 'm.keras'"),
+    ],
+)
+def test_wrong_flags_are_one_line(run, arguments, message):
+    code, stdout, stderr = run(lambda: print("ran"), *arguments)
+    assert (code, stdout) == (2, "")
+    assert stderr.startswith("error: ")
+    assert stderr.count("\n") == 1
+    assert message in stderr
+
+
+def test_tensorflow_starts_quietly():
+    program = "import tools, tensorflow; print(tensorflow.zeros(1).shape)"
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=pathlib.Path(__file__).parent.parent,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (done.stdout, done.stderr) == ("(1,)\n", "")
+
+
+def show_stage(console: rich.console.Console) -> str:
+    with cli.RichProgress(console).stage("fine-tune [w4a8]", 4) as advance:
+        advance(loss=0.5)
+        advance(3, loss=0.123456, share=1)
+    return console.file.getvalue()
+
+
+def test_progress_without_terminal_is_a_line_at_each_end():
+    lines = show_stage(rich.console.Console(file=io.StringIO(), width=20)).splitlines()
+    assert lines[0] == "fine-tune [w4a8]: 4 steps"
+    assert lines[1].startswith("fine-tune [w4a8]: 0.")
+    assert lines[1].endswith(" s loss=0.1235 share=1")
+    assert len(lines) == 2
+
+
+def test_progress_on_a_terminal_is_a_bar():
+    console = rich.console.Console(
+        file=io.StringIO(), width=120, force_terminal=True, color_system=None
+    )
+    (last,) = (line for line in show_stage(console).splitlines() if "4/4" in line)
+    assert "fine-tune [w4a8]" in last
+    assert "loss=0.1235 share=1" in last
+
+
+def test_stages_follow_each_other_after_an_error():
+    console = rich.console.Console(
+        file=io.StringIO(), width=120, force_terminal=True, color_system=None
+    )
+    progress = cli.RichProgress(console)
+    with pytest.raises(ValueError, match="stopped"), progress.stage("one", 1):
+        raise ValueError("stopped")
+    with progress.stage("two", 1) as advance:
+        advance()
+    assert "two" in console.file.getvalue()

@@ -1,0 +1,56 @@
+"""A classifier small enough for every test, with the layers that matter."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gdfq_tf.keras_compat import keras
+
+INPUT_SHAPE = (8, 8, 3)
+NUM_CLASSES = 3
+
+
+def build_tiny_classifier(seed: int = 0) -> keras.Model:
+    """An 8x8x3 -> 3 logits tf_keras graph, the same for the same seed.
+
+    conv-bn-relu, depthwise-bn-relu6, conv-bn-add(first block)-relu, global
+    average pooling, dense. Every BatchNormalization has its own moving means,
+    variances, gammas and betas.
+    """
+    layers = keras.layers
+    inputs = keras.Input(INPUT_SHAPE)
+    x = layers.Conv2D(8, 3, padding="same", use_bias=False, name="conv1")(inputs)
+    x = layers.BatchNormalization(name="bn1")(x)
+    block = layers.ReLU(name="relu1")(x)
+    x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="dw2")(block)
+    x = layers.BatchNormalization(name="bn2")(x)
+    x = layers.ReLU(6.0, name="relu2")(x)
+    x = layers.Conv2D(8, 1, use_bias=False, name="conv3")(x)
+    x = layers.BatchNormalization(name="bn3")(x)
+    x = layers.Add(name="add3")([x, block])
+    x = layers.ReLU(name="relu3")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    outputs = layers.Dense(NUM_CLASSES, name="logits")(x)
+    model = keras.Model(inputs, outputs, name="tiny")
+
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            channels = layer.gamma.shape[0]
+            layer.set_weights(
+                [
+                    rng.uniform(0.5, 1.5, channels),  # gamma
+                    rng.normal(0.3, 0.5, channels),  # beta
+                    rng.normal(0.0, 0.3, channels),  # moving mean
+                    rng.uniform(0.3, 2.0, channels),  # moving variance
+                ]
+            )
+        elif layer.get_weights():
+            layer.set_weights([_he_normal(rng, w.shape) for w in layer.get_weights()])
+    return model
+
+
+def _he_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Normal values that keep a layer's output variance near its input's."""
+    fan_in = np.prod(shape[:3]) if len(shape) == 4 else shape[0]
+    return rng.normal(0.0, np.sqrt(2.0 / fan_in), shape)

@@ -1,0 +1,121 @@
+"""What every command line shares: flags, one-line errors, progress bars."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import NoReturn
+
+import rich.console
+import rich.progress
+import tensorflow as tf
+from absl import app, flags, logging
+
+from gdfq_tf.errors import UserError
+from gdfq_tf.progress import Advance
+from tflite_export.errors import ExportError
+
+EXIT_ERROR = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, the shells' convention
+
+
+def run(main: Callable[[], None]) -> NoReturn:
+    """Parses the flags, calls `main()` and exits.
+
+    Mistakes a user can fix (`UserError`, `ExportError`, wrong flags) and
+    Ctrl-C end in one line on standard error; any other exception is a bug and
+    keeps its traceback.
+    """
+    logging.set_verbosity(logging.ERROR)
+    tf.get_logger().setLevel("ERROR")
+    try:
+        app.run(lambda argv: main(), flags_parser=_parse_flags)
+    except (UserError, ExportError) as error:
+        _fail(str(error), EXIT_ERROR)
+    except KeyboardInterrupt:
+        _fail("interrupted", EXIT_INTERRUPTED)
+    sys.exit(0)  # app.run has exited already; for the type checker
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    try:
+        arguments = flags.FLAGS(argv)
+    except flags.Error as error:
+        # absl puts the values an enum allows on further lines.
+        _fail(f"{' '.join(str(error).split())}; --help lists all flags", EXIT_USAGE)
+    if len(arguments) > 1:
+        _fail(
+            f"unexpected argument {arguments[1]!r}; flags are written --name=value, "
+            "--help lists them",
+            EXIT_USAGE,
+        )
+    return arguments
+
+
+def _fail(message: str, exit_code: int) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(exit_code)
+
+
+class RichProgress:
+    """A `gdfq_tf.progress.Progress` on the terminal.
+
+    Each stage is a bar with elapsed and remaining time and the latest metrics.
+    Where standard error is no terminal, a stage is one line at its start and
+    one at its end.
+    """
+
+    def __init__(self, console: rich.console.Console | None = None) -> None:
+        self._console = console or rich.console.Console(stderr=True)
+
+    def stage(
+        self, name: str, total: int
+    ) -> contextlib.AbstractContextManager[Advance]:
+        """See `gdfq_tf.progress.Progress.stage`."""
+        if self._console.is_terminal:
+            return self._bar(name, total)
+        return self._lines(name, total)
+
+    @contextlib.contextmanager
+    def _bar(self, name: str, total: int) -> Iterator[Advance]:
+        columns = (
+            rich.progress.TextColumn("{task.description}", markup=False),
+            rich.progress.BarColumn(),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TextColumn("eta"),
+            rich.progress.TimeRemainingColumn(),
+            rich.progress.TextColumn("{task.fields[metrics]}", markup=False),
+        )
+        with rich.progress.Progress(*columns, console=self._console) as bars:
+            task = bars.add_task(name, total=total, metrics="")
+
+            def advance(n: int = 1, **metrics: float) -> None:
+                bars.update(task, advance=n)
+                if metrics:
+                    bars.update(task, metrics=_format_metrics(metrics))
+
+            yield advance
+
+    @contextlib.contextmanager
+    def _lines(self, name: str, total: int) -> Iterator[Advance]:
+        started = time.monotonic()
+        latest: dict[str, float] = {}
+
+        def advance(n: int = 1, **metrics: float) -> None:
+            latest.update(metrics)
+
+        self._print(f"{name}: {total} steps")
+        yield advance
+        seconds = time.monotonic() - started
+        self._print(f"{name}: {seconds:.1f} s {_format_metrics(latest)}".rstrip())
+
+    def _print(self, line: str) -> None:
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _format_metrics(metrics: Mapping[str, float]) -> str:
+    return " ".join(f"{name}={float(value):.4g}" for name, value in metrics.items())
