@@ -1,0 +1,172 @@
+"""`load_classifier`: read, translate, prove equal -> `Classifier`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gdfq_tf.canonical import canonicalize
+from gdfq_tf.errors import UserError
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.keras_files import read_file, read_model
+from gdfq_tf.preprocessing import NAMES, Preprocessing, make_preprocessing
+from gdfq_tf.source_layers import check_layer
+
+# Largest difference between the outputs of the source and of its canonical copy,
+# relative to the largest output if that exceeds 1. The two sum in other orders,
+# which costs about 1e-6; a wrong padding or weight costs more than 1e-3.
+TOLERANCE = 1e-5
+_PROOF_IMAGES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A float classifier in the form the rest of the program works on.
+
+    Attributes:
+      name: file stem or lower-case application name, safe for file names.
+      model: canonical (see `canonical.py`): preprocessed float32 (N, H, W, C) ->
+        logits (N, num_classes).
+      preprocessing: pixels -> model input.
+      head: "softmax" or "logits": how the original model ended.
+    """
+
+    name: str
+    model: keras.Model
+    preprocessing: Preprocessing
+    head: str
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(height, width, channels)."""
+        return tuple(self.model.input_shape[1:])
+
+    @property
+    def num_classes(self) -> int:
+        return self.model.output_shape[-1]
+
+
+def load_classifier(
+    model: str,
+    *,
+    weights: str | None = None,
+    preprocessing: Preprocessing | str | None = None,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+) -> Classifier:
+    """The classifier of a model file or a `keras.applications` name.
+
+    Args:
+      model: path of a .keras, .h5 or .hdf5 file, or `keras.applications.NAME`.
+      weights: for applications only: "imagenet" or the path of a weights file.
+      preprocessing: what the model was trained with, a `Preprocessing` or one of
+        `preprocessing.NAMES`; None for applications: the one they come with.
+      mean, std: for preprocessing "custom" only, in units of 1, one value or one
+        per channel.
+
+    Raises:
+      UserError: the model cannot be read, has a layer without counterpart, has no
+        BatchNormalization, or its copy computes something else; preprocessing is
+        neither given nor known.
+    """
+    source = read_model(model, weights=weights, check_layer=check_layer)
+    canonical, head = canonicalize(source.model)
+    if not any(
+        isinstance(x, keras.layers.BatchNormalization) for x in canonical.layers
+    ):
+        raise UserError(
+            f"{model} has no BatchNormalization layer; GDFQ makes its images from the "
+            "statistics they store: pass the network as trained, before its batch "
+            "normalization was folded away"
+        )
+    preprocessing = _resolve(
+        preprocessing or source.preprocessing, canonical.input_shape[-1], mean, std
+    )
+    classifier = Classifier(source.name, canonical, preprocessing, head)
+    _check_equal(source.model, classifier)
+    return classifier
+
+
+def _resolve(
+    preprocessing: Preprocessing | str | None,
+    channels: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Preprocessing:
+    if preprocessing is None:
+        raise UserError(
+            "the model file does not tell how its input was scaled; pass the scaling "
+            f"it was trained with, --preprocessing=({'|'.join(NAMES)})"
+        )
+    if isinstance(preprocessing, str):
+        return make_preprocessing(preprocessing, channels, mean=mean, std=std)
+    if len(preprocessing.scale) != channels or mean or std:
+        raise UserError(
+            f"the Preprocessing given is for {len(preprocessing.scale)} channels and "
+            f"holds its own mean and std; expected one for {channels} channels and "
+            "neither mean nor std beside it"
+        )
+    return preprocessing
+
+
+def _check_equal(source: Any, classifier: Classifier) -> None:
+    """Refuses a translation that computes something else than its source."""
+    # A source of fixed batch size can be asked for exactly that many images.
+    num_images = source.inputs[0].shape[0] or _PROOF_IMAGES
+    shape = (num_images, *classifier.input_shape)
+    pixels = np.random.default_rng(0).integers(0, 256, shape)
+    images = classifier.preprocessing.to_input(pixels).numpy()
+    expected = np.asarray(source(images, training=False), np.float32)
+    outputs = classifier.model(images, training=False)
+    if classifier.head == "softmax":
+        outputs = tf.nn.softmax(outputs)
+    difference = np.abs(outputs.numpy() - expected).max()
+    allowed = TOLERANCE * max(1.0, np.abs(expected).max())
+    if not difference <= allowed:  # so that NaN is refused as well
+        raise UserError(
+            f"{classifier.name} cannot be reproduced: on random images its translated "
+            f"copy differs by {difference:.3g}, expected at most {allowed:.3g}; look "
+            "for layers that behave in a custom way or are called with training=True"
+        )
+
+
+def save_canonical(classifier: Classifier, path: Path) -> None:
+    """Writes the model to `path` (.keras) and the rest to a .json beside it."""
+    classifier.model.save(path)
+    rest = {
+        "name": classifier.name,
+        "head": classifier.head,
+        "preprocessing": dataclasses.asdict(classifier.preprocessing),
+    }
+    path.with_suffix(".json").write_text(json.dumps(rest, indent=2) + "\n")
+
+
+def read_canonical(path: Path) -> Classifier:
+    """The classifier that `save_canonical` wrote to `path`.
+
+    Raises:
+      UserError: one of its two files is missing or damaged.
+    """
+    model = read_file(path, check_layer=check_layer)
+    description = path.with_suffix(".json")
+    try:
+        rest = json.loads(description.read_text())
+        fields = rest["preprocessing"]
+        preprocessing = Preprocessing(
+            fields["name"],
+            tuple(fields["scale"]),
+            tuple(fields["offset"]),
+            fields["reverse_channels"],
+        )
+        return Classifier(rest["name"], model, preprocessing, rest["head"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{description} is missing or damaged ({error!r}); expected the file "
+            "written beside the model: make the run again"
+        ) from error

@@ -1,0 +1,107 @@
+"""What a model file asks Keras to build: its JSON, checked and made lean.
+
+Keras' own safe mode does not cover every format and version, so that a file is
+checked here before anything is built from it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from gdfq_tf.errors import UserError
+
+_KERAS_PACKAGES = ("keras", "tf_keras")
+_MODEL_CLASSES = ("Functional", "Sequential", "Model")
+
+# Layer arguments that matter to training only. Each Keras adds some; without them
+# an older Keras reads the files of a newer one, and nobody's own initializers or
+# regularizers are needed.
+_TRAINING_ARGUMENTS = re.compile(
+    r"\w+_(initializer|regularizer|constraint)|renorm\w*|quantization_config"
+)
+
+# Modules of the objects that layers may hold: numbers and names, no code. Older
+# files give no module; a class is then looked up among its own kind only.
+_PLAIN_MODULES = (
+    None,
+    "builtins",
+    "keras",
+    "keras.activations",
+    "keras.dtype_policies",
+    "keras.mixed_precision",
+)
+_CODE_CLASSES = ("Lambda", "__lambda__")
+
+CheckLayer = Callable[[str, str], None]
+
+
+def inference_config(config: dict, source: str, check_layer: CheckLayer) -> dict:
+    """The JSON of a model without what only training needs.
+
+    Args:
+      config: of a Functional or Sequential model, from a .keras or .h5 file.
+      source: where it comes from, for messages.
+      check_layer: called with the name and class name of every layer; raises
+        UserError for unwanted ones.
+
+    Returns:
+      A copy whose layers are listed under config/layers.
+
+    Raises:
+      UserError: the JSON asks for anything but layers of Keras and plain data.
+      KeyError, TypeError, ...: it is no model's JSON.
+    """
+    if config["class_name"] not in _MODEL_CLASSES or not _is_of_keras(config):
+        raise UserError(
+            f"{source} holds a model of class {config['class_name']}; expected a "
+            "Functional or Sequential model: rebuild it with keras.Model(inputs, "
+            "outputs)"
+        )
+    content = config["config"]
+    if isinstance(content, list):  # early Sequential files hold the bare list
+        content = {"layers": content}
+    layers = [_inference_layer(layer) for layer in content["layers"]]
+    for layer in layers:
+        name = layer["config"].get("name", "unnamed")
+        check_layer(name, layer["class_name"])
+        for value in _objects(layer):
+            if not (_is_of_keras if value is layer else _is_plain)(value):
+                raise UserError(
+                    f"layer {name!r} of {source} holds the object "
+                    f"{value.get('module')}.{value['class_name']}, which may bring "
+                    "code; expected Keras' own dtype policies and activations only"
+                )
+    return config | {"config": content | {"layers": layers}}
+
+
+def _inference_layer(layer: dict) -> dict:
+    arguments = {
+        name: value
+        for name, value in layer["config"].items()
+        if not _TRAINING_ARGUMENTS.fullmatch(name)
+    }
+    return layer | {"config": arguments}
+
+
+def _is_of_keras(value: dict) -> bool:
+    return (value.get("module") or "keras").split(".")[0] in _KERAS_PACKAGES
+
+
+def _is_plain(value: dict) -> bool:
+    module, class_name = value.get("module"), value["class_name"]
+    if (module, class_name) == ("keras.layers", "ReLU"):  # as an activation
+        return True
+    return module in _PLAIN_MODULES and class_name not in _CODE_CLASSES
+
+
+def _objects(value: Any) -> Iterator[dict]:
+    """Every serialized object inside a JSON value."""
+    if isinstance(value, dict):
+        if isinstance(value.get("class_name"), str):
+            yield value
+        value = list(value.values())
+    if isinstance(value, list):
+        for item in value:
+            yield from _objects(item)

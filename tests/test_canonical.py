@@ -1,0 +1,517 @@
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gdfq_tf.canonical import canonicalize
+from gdfq_tf.errors import UserError
+from gdfq_tf.keras_compat import keras as tf_keras
+
+import keras  # isort: skip  (Keras 3, after the environment is set)
+
+LIBRARIES = [pytest.param(keras, id="keras3"), pytest.param(tf_keras, id="tf_keras")]
+VOCABULARY = {
+    "InputLayer", "Conv2D", "DepthwiseConv2D", "Dense", "BatchNormalization", "ReLU",
+    "Add", "Concatenate", "MaxPooling2D", "AveragePooling2D",
+    "GlobalAveragePooling2D", "Flatten", "Reshape", "ZeroPadding2D",
+}  # fmt: skip
+
+
+def randomize(model):
+    """Weights for which no two layers and no two channels do the same."""
+    rng = np.random.default_rng(1)
+    weights = [rng.uniform(0.2, 1, w.shape) for w in model.get_weights()]
+    signs = [rng.choice([-1, 1], w.shape) if w.ndim > 1 else 1 for w in weights]
+    model.set_weights([w * s for w, s in zip(weights, signs, strict=True)])
+    return model
+
+
+def outputs(model, head="logits", seed=0):
+    shape = (2, *model.inputs[0].shape[1:])
+    images = np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+    result = model(images, training=False)
+    return np.asarray(tf.nn.softmax(result) if head == "softmax" else result)
+
+
+def make(k, body, shape=(9, 9, 3), head=True):
+    image = k.Input(shape)
+    x = body(k.layers, image)
+    if head:
+        x = k.layers.Dense(4, name="classes")(k.layers.Flatten(name="flat")(x))
+    return randomize(k.Model(image, x))
+
+
+def kinds(model):
+    return [type(layer).__name__ for layer in model.layers]
+
+
+def check_same(source):
+    """Canonicalizes and compares; returns the kinds between input and flatten."""
+    model, head = canonicalize(source)
+    assert isinstance(model, tf_keras.Model)
+    assert set(kinds(model)) <= VOCABULARY
+    for layer in model.layers:
+        if hasattr(layer, "activation"):
+            assert layer.activation is tf_keras.activations.linear
+    np.testing.assert_allclose(
+        outputs(model, head), outputs(source), rtol=1e-4, atol=1e-5
+    )
+    assert head == "logits"
+    return kinds(model)[1:-2]
+
+
+def shortcut_a(lay, x):
+    """ResNet's option A: subsample, then pad channels with zeros."""
+    y = lay.AveragePooling2D(1, strides=2)(lay.Conv2D(4, 3, padding="same")(x))
+    y = lay.ZeroPadding2D(((0, 0), (2, 2)))(lay.Reshape((-1, 4, 1))(y))
+    return lay.Reshape((5, 5, 8))(y)
+
+
+def residual(lay, x):
+    x = lay.Conv2D(4, 1)(x)
+    return lay.Add()([x, lay.Conv2D(4, 3, padding="same")(x), lay.ReLU()(x), x])
+
+
+def concatenated(lay, x):
+    return lay.Concatenate()([x, lay.ReLU(6.0)(x), lay.Conv2D(2, 1)(x)])
+
+
+REWRITES = {
+    "same_padding_with_stride": (
+        lambda lay, x: lay.Conv2D(5, 3, strides=2, padding="same", use_bias=False)(x),
+        ["Conv2D"],
+    ),
+    "rectangular_dilated": (
+        lambda lay, x: lay.Conv2D(5, (2, 3), dilation_rate=(2, 1))(x),
+        ["Conv2D"],
+    ),
+    "fused_relu": (
+        lambda lay, x: lay.Conv2D(5, 3, activation="relu")(x),
+        ["Conv2D", "ReLU"],
+    ),
+    "relu_object": (
+        lambda lay, x: lay.Conv2D(5, 3, activation=lay.ReLU(0.5))(x),
+        ["Conv2D", "ReLU"],
+    ),
+    "relu_layers": (
+        lambda lay, x: lay.Activation("relu6")(lay.ReLU(max_value=7)(x)),
+        ["ReLU", "ReLU"],
+    ),
+    "depthwise": (
+        lambda lay, x: lay.DepthwiseConv2D(
+            3, strides=2, padding="same", depth_multiplier=2, activation="relu"
+        )(x),
+        ["DepthwiseConv2D", "ReLU"],
+    ),
+    "depthwise_dilated": (
+        lambda lay, x: lay.DepthwiseConv2D(3, dilation_rate=2, use_bias=False)(x),
+        ["DepthwiseConv2D"],
+    ),
+    "separable": (
+        lambda lay, x: lay.BatchNormalization()(
+            lay.SeparableConv2D(4, 3, strides=2, padding="same", depth_multiplier=2)(x)
+        ),
+        ["DepthwiseConv2D", "Conv2D", "BatchNormalization"],
+    ),
+    "separable_without_bias": (
+        lambda lay, x: lay.SeparableConv2D(4, 3, use_bias=False, activation="relu")(x),
+        ["DepthwiseConv2D", "Conv2D", "ReLU"],
+    ),
+    "batch_norm_plain": (
+        lambda lay, x: lay.BatchNormalization(scale=False, center=False)(
+            lay.Dropout(0.5)(lay.Conv2D(4, 1)(x))
+        ),
+        ["Conv2D", "BatchNormalization"],
+    ),
+    "batch_norm_no_scale": (
+        lambda lay, x: lay.BatchNormalization(axis=3, scale=False)(lay.Conv2D(4, 1)(x)),
+        ["Conv2D", "BatchNormalization"],
+    ),
+    "batch_norm_no_center": (
+        lambda lay, x: lay.BatchNormalization(center=False)(lay.DepthwiseConv2D(3)(x)),
+        ["DepthwiseConv2D", "BatchNormalization"],
+    ),
+    "identities": (
+        lambda lay, x: lay.SpatialDropout2D(0.5)(
+            lay.Activation("linear")(lay.GaussianNoise(1.0)(lay.ReLU()(x)))
+        ),
+        ["ReLU"],
+    ),
+    "pooling": (
+        lambda lay, x: lay.AveragePooling2D(3, 2, "same")(
+            lay.MaxPooling2D(2, 1, "same")(x)
+        ),
+        ["MaxPooling2D", "AveragePooling2D"],
+    ),
+    "global_average": (
+        lambda lay, x: lay.GlobalAveragePooling2D()(x),
+        ["GlobalAveragePooling2D"],
+    ),
+    "global_average_keepdims": (
+        lambda lay, x: lay.Conv2D(4, 1)(lay.GlobalAveragePooling2D(keepdims=True)(x)),
+        ["GlobalAveragePooling2D", "Reshape", "Conv2D"],
+    ),
+    "option_a_shortcut": (
+        shortcut_a,
+        ["Conv2D", "AveragePooling2D", "Reshape", "ZeroPadding2D", "Reshape"],
+    ),
+    "dense_batch_norm": (
+        lambda lay, x: lay.BatchNormalization()(lay.Dense(6)(lay.Flatten()(x))),
+        ["Flatten", "Dense", "BatchNormalization"],
+    ),
+}
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+@pytest.mark.parametrize("case", REWRITES)
+def test_rewrite_keeps_the_function(k, case):
+    body, expected = REWRITES[case]
+    assert check_same(make(k, body)) == expected
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+@pytest.mark.parametrize("body", [residual, concatenated])
+def test_branches_keep_the_function(k, body):
+    check_same(make(k, body))
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_add_of_four_becomes_a_chain_of_pairs(k):
+    model, _ = canonicalize(make(k, residual))
+    adds = [x for x in model.layers if isinstance(x, tf_keras.layers.Add)]
+    assert [len(x.input) for x in adds] == [2, 2, 2]
+
+
+def test_python_addition_of_keras_3_is_an_add():
+    source = make(keras, lambda lay, x: lay.Conv2D(3, 1)(x) + x)
+    assert check_same(source) == ["Conv2D", "Add"]
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_batch_norm_keeps_epsilon_and_explicit_weights(k):
+    def body(lay, x):
+        x = lay.Conv2D(4, 1)(x)
+        return lay.BatchNormalization(epsilon=1.7e-5, scale=False, center=False)(x)
+
+    source = make(k, body)
+    model, _ = canonicalize(source)
+    gamma, beta, mean, variance = model.layers[2].get_weights()
+    assert model.layers[2].epsilon == 1.7e-5
+    np.testing.assert_array_equal(gamma, [1, 1, 1, 1])
+    np.testing.assert_array_equal(beta, [0, 0, 0, 0])
+    np.testing.assert_array_equal(mean, source.layers[2].get_weights()[0])
+    np.testing.assert_array_equal(variance, source.layers[2].get_weights()[1])
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_relu_keeps_max_value(k):
+    model, _ = canonicalize(make(k, lambda lay, x: lay.ReLU(2.5)(lay.ReLU()(x))))
+    assert [model.layers[1].max_value, model.layers[2].max_value] == [None, 2.5]
+
+
+# ---- heads
+
+
+def conv_reshape_softmax(lay, x):
+    x = lay.Conv2D(4, 1)(lay.GlobalAveragePooling2D(keepdims=True)(x))
+    return lay.Activation("softmax")(lay.Reshape((4,))(x))
+
+
+HEADS = {
+    "dense": (
+        lambda lay, x: lay.Dense(4, activation="softmax")(lay.Flatten()(x)),
+        ["Flatten", "Dense"],
+    ),
+    "layer": (
+        lambda lay, x: lay.Softmax()(lay.Dense(4)(lay.Flatten()(x))),
+        ["Flatten", "Dense"],
+    ),
+    "activation_then_linear": (
+        lambda lay, x: lay.Activation("linear")(
+            lay.Activation("softmax")(lay.Dense(4)(lay.Flatten()(x)))
+        ),
+        ["Flatten", "Dense"],
+    ),
+    "conv_reshape": (
+        conv_reshape_softmax,
+        ["GlobalAveragePooling2D", "Reshape", "Conv2D", "Reshape"],
+    ),
+}
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+@pytest.mark.parametrize("case", HEADS)
+def test_final_softmax_is_stripped_and_recorded(k, case):
+    body, expected = HEADS[case]
+    source = make(k, body, head=False)
+    model, head = canonicalize(source)
+    assert head == "softmax"
+    assert kinds(model)[1:] == expected
+    np.testing.assert_allclose(
+        outputs(model, "softmax"), outputs(source), rtol=1e-4, atol=1e-6
+    )
+
+
+# ---- graphs and names
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_sequential(k):
+    layers = [k.layers.Input((9, 9, 3)), k.layers.Conv2D(4, 3, activation="relu")]
+    layers += [k.layers.Flatten(), k.layers.Dense(4)]
+    assert check_same(randomize(k.Sequential(layers))) == ["Conv2D", "ReLU"]
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_layers_that_do_not_reach_the_output_are_left_out(k):
+    image = k.Input((9, 9, 3))
+    x = k.layers.Conv2D(4, 1)(image)
+    k.layers.LeakyReLU()(x)
+    source = k.Model(image, k.layers.Dense(4)(k.layers.Flatten()(x)))
+    assert check_same(randomize(source)) == ["Conv2D"]
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_a_layer_without_weights_may_be_called_twice(k):
+    def body(lay, x):
+        relu = lay.ReLU(name="relu")
+        return relu(lay.Conv2D(4, 1)(relu(x)))
+
+    model, _ = canonicalize(make(k, body))
+    assert [x.name for x in model.layers[1:4:2]] == ["relu", "relu_1"]
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_names_are_kept_and_derived_ones_avoid_them(k):
+    def body(lay, x):
+        x = lay.SeparableConv2D(4, 1, activation="relu", name="a")(x)
+        return lay.ReLU(name="a_relu")(lay.ReLU(name="a_depthwise")(x))
+
+    model, _ = canonicalize(make(k, body))
+    assert [x.name for x in model.layers[1:]] == [
+        "a_depthwise_1", "a", "a_relu_1", "a_depthwise", "a_relu", "flat", "classes",
+    ]  # fmt: skip
+
+
+def test_names_that_tensorflow_refuses_are_replaced():
+    def body(lay, x):
+        return lay.ReLU(name="my_conv")(lay.Conv2D(4, 1, name="_my conv")(x))
+
+    model, _ = canonicalize(make(keras, body))
+    assert [x.name for x in model.layers[1:3]] == ["my_conv", "my_conv_1"]
+    tf.function(model)(tf.zeros((1, 9, 9, 3)))
+
+
+def test_mobilenet_v2():
+    source = keras.applications.MobileNetV2(
+        alpha=0.35, weights=None, input_shape=(32, 32, 3), classes=10
+    )
+    model, head = canonicalize(source)
+    assert head == "softmax"
+    assert Counter(kinds(model)) == {
+        "InputLayer": 1, "Conv2D": 35, "DepthwiseConv2D": 17, "Dense": 1,
+        "BatchNormalization": 52, "ReLU": 35, "Add": 10, "ZeroPadding2D": 4,
+        "GlobalAveragePooling2D": 1,
+    }  # fmt: skip
+    assert model.count_params() == source.count_params()
+    np.testing.assert_allclose(outputs(model, head), outputs(source), atol=1e-6)
+
+
+def test_resnet50():
+    source = tf_keras.applications.ResNet50(
+        weights=None, input_shape=(32, 32, 3), classes=10
+    )
+    model, head = canonicalize(source)
+    counts = Counter(kinds(model))
+    assert [counts[k] for k in ("Conv2D", "BatchNormalization", "Add")] == [53, 53, 16]
+    np.testing.assert_allclose(outputs(model, head), outputs(source), atol=1e-6)
+
+
+# ---- refusals
+
+
+def shared_conv(lay, x):
+    conv = lay.Conv2D(3, 1, name="shared")
+    return conv(conv(x))
+
+
+def shared_input_of_batch_norm(lay, x):
+    x = lay.Conv2D(3, 1, name="conv")(x)
+    return lay.Add()([x, lay.BatchNormalization(name="bn")(x)])
+
+
+REFUSALS = {
+    "batch_norm_first": (
+        lambda lay, x: lay.BatchNormalization(name="bn")(x),
+        r"'bn' \(BatchNormalization\).*InputLayer.*directly behind one of Conv2D",
+    ),
+    "batch_norm_after_relu": (
+        lambda lay, x: lay.BatchNormalization(name="bn")(
+            lay.Conv2D(3, 1, activation="relu", name="c")(x)
+        ),
+        r"'bn'.*follows 'c_relu' \(ReLU\)",
+    ),
+    "batch_norm_not_alone": (shared_input_of_batch_norm, r"'bn'.*'conv' is used"),
+    "batch_norm_axis": (
+        lambda lay, x: lay.BatchNormalization(axis=1, name="bn")(lay.Conv2D(3, 1)(x)),
+        r"'bn'.*axis 1; expected the last",
+    ),
+    "concatenate_axis": (
+        lambda lay, x: lay.Concatenate(axis=1, name="cat")([x, x]),
+        r"'cat'.*axis 1",
+    ),
+    "broadcast_add": (
+        lambda lay, x: lay.Add(name="add")([x, lay.Conv2D(1, 1)(x)]),
+        r"'add' \(Add\).*of one shape",
+    ),
+    "groups": (
+        lambda lay, x: lay.Conv2D(3, 1, groups=3, name="g")(x),
+        r"'g'.*3 groups",
+    ),
+    "channels_first": (
+        lambda lay, x: lay.Flatten(data_format="channels_first", name="f")(x),
+        r"'f' \(Flatten\).*channels_first",
+    ),
+    "shared_weights": (shared_conv, r"'shared' \(Conv2D\).*called 2 times"),
+    "swish": (
+        lambda lay, x: lay.Conv2D(3, 1, activation="swish", name="c")(x),
+        r"'c' \(Conv2D\).*activation is (swish|silu)",
+    ),
+    "lambda": (
+        lambda lay, x: lay.Lambda(lambda t: 2 * t, name="twice")(x),
+        r"'twice' \(Lambda\).*never run",
+    ),
+    "rescaling": (
+        lambda lay, x: lay.Rescaling(1 / 255, name="scale")(x),
+        r"'scale' \(Rescaling\).*--preprocessing",
+    ),
+    "squeeze_and_excitation": (
+        lambda lay, x: lay.Multiply(name="se")([x, lay.Conv2D(3, 1)(x)]),
+        r"'se' \(Multiply\).*squeeze",
+    ),
+    "unknown_layer": (
+        lambda lay, x: lay.UpSampling2D(name="up")(x),
+        r"'up' \(UpSampling2D\).*supported are Activation, Add",
+    ),
+    "inner_softmax": (
+        lambda lay, x: lay.Softmax(name="attention")(x),
+        r"'attention' \(Softmax\).*last layer only",
+    ),
+    "softmax_axis": (lambda lay, x: lay.Softmax(axis=1, name="s")(x), r"'s'.*axis 1"),
+    "leaky_relu": (
+        lambda lay, x: lay.ReLU(negative_slope=0.1, name="leaky")(x),
+        r"'leaky' \(ReLU\).*negative_slope 0",
+    ),
+    "relu_threshold": (
+        lambda lay, x: lay.ReLU(threshold=1.0, name="r")(x),
+        r"'r' \(ReLU\).*threshold 0",
+    ),
+    "relu_of_nothing": (
+        lambda lay, x: lay.ReLU(max_value=0.0, name="r")(x),
+        r"'r'.*max_value is 0\.0",
+    ),
+    "dense_on_images": (
+        lambda lay, x: lay.Dense(3, name="d")(x),
+        r"'d' \(Dense\).*\(None, 9, 9, 3\)",
+    ),
+    "float16": (
+        lambda lay, x: lay.Conv2D(3, 1, dtype="mixed_float16", name="half")(x),
+        r"'half' \(Conv2D\).*policy is mixed_float16",
+    ),
+}
+
+
+def refusal(source):
+    with pytest.raises(UserError) as error:
+        canonicalize(source)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def matches(pattern, text):
+    assert re.search(pattern, text), text
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+@pytest.mark.parametrize("case", REFUSALS)
+def test_refusal_names_the_layer(k, case):
+    body, pattern = REFUSALS[case]
+    matches(pattern, refusal(make(k, body)))
+
+
+def test_operators_are_refused():
+    text = refusal(make(tf_keras, lambda lay, x: lay.Conv2D(3, 1)(x) + x))
+    matches(r"TFOpLambda.*keras.layers.Add", text)
+    matches(
+        r"\(Add\).*2 or more of one shape", refusal(make(keras, lambda lay, x: x + 1.0))
+    )
+    matches(r"\(Relu\)", refusal(make(keras, lambda lay, x: keras.ops.relu(x))))
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_nested_models_are_refused(k):
+    image = k.Input((9, 9, 3))
+    inner = k.Model(image, k.layers.Conv2D(3, 1)(image), name="backbone")
+    text = refusal(make(k, lambda lay, x: inner(x)))
+    matches(r"'backbone' \(Functional\).*inside a model", text)
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_no_numbers_are_refused(k, value):
+    source = make(k, lambda lay, x: lay.Conv2D(3, 1, name="conv")(x))
+    kernel, bias = source.layers[1].get_weights()
+    bias[1] = value
+    source.layers[1].set_weights([kernel, bias])
+    matches(r"'conv' \(Conv2D\).*NaN or infinity", refusal(source))
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_no_classifier_of_images(k):
+    lay = k.layers
+    image, other = k.Input((8, 8, 3)), k.Input((4,))
+    flat = lay.Flatten()(image)
+    logits = lay.Dense(2)(flat)
+    for inputs, out, pattern in (
+        (
+            image,
+            lay.Conv2D(3, 1)(image),
+            r"\(None, 8, 8, 3\), so it is not a classifier",
+        ),
+        (image, lay.Dense(1)(flat), r"\(None, 1\), so it is not a classifier"),
+        (image, [logits, flat], r"1 inputs and 2 outputs"),
+        ([image, other], lay.Concatenate()([flat, other]), r"2 inputs and 1 outputs"),
+        (other, lay.Dense(2)(other), r"takes \(None, 4\); expected images"),
+        (
+            image,
+            lay.Dense(2, activation="sigmoid")(flat),
+            r"sigmoid.*2 or more classes",
+        ),
+    ):
+        matches(pattern, refusal(k.Model(inputs, out)))
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_undefined_image_size_is_refused_and_the_advice_works(k):
+    image = k.Input((None, None, 3))
+    x = k.layers.GlobalAveragePooling2D()(k.layers.Conv2D(4, 3)(image))
+    model = randomize(k.Model(image, k.layers.Dense(2)(x)))
+    matches(r"\(None, None, None, 3\), images of no fixed size", refusal(model))
+    fixed = k.models.clone_model(model, k.Input((224, 224, 3)))
+    fixed.set_weights(model.get_weights())
+    check_same(fixed)
+
+
+def test_models_without_a_graph_are_refused():
+    class Subclassed(keras.Model):
+        def call(self, x):
+            return x
+
+    matches(r"no fixed graph", refusal(Subclassed()))
+    matches(r"no fixed graph", refusal(keras.Sequential([keras.layers.Flatten()])))
+    lazy = tf_keras.Sequential([tf_keras.layers.Flatten()])
+    matches(r"no fixed graph", refusal(lazy))

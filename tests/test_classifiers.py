@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gdfq_tf import classifiers
+from gdfq_tf.classifiers import load_classifier, read_canonical, save_canonical
+from gdfq_tf.errors import UserError
+from gdfq_tf.keras_compat import keras as tf_keras
+from gdfq_tf.preprocessing import make_preprocessing
+from tests.tiny import build_tiny_classifier
+
+import keras  # isort: skip  (Keras 3, after the environment is set)
+
+
+@pytest.fixture
+def tiny_path(tmp_path):
+    path = tmp_path / "tiny.keras"
+    build_tiny_classifier().save(path)
+    return path
+
+
+def refusal(*args, **kwargs):
+    with pytest.raises(UserError) as error:
+        load_classifier(*map(str, args), **kwargs)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_classifier_says_what_it_takes_and_gives(tiny_path):
+    classifier = load_classifier(str(tiny_path), preprocessing="unit")
+    assert classifier.name == "tiny"
+    assert classifier.head == "logits"
+    assert classifier.input_shape == (8, 8, 3)
+    assert classifier.num_classes == 3
+    assert classifier.preprocessing == make_preprocessing("unit", 3)
+
+
+def test_preprocessing_is_required_for_files(tiny_path):
+    text = refusal(tiny_path)
+    assert "--preprocessing=(tf|torch|caffe|unit|uint8|custom)" in text
+
+
+def test_preprocessing_may_be_custom_or_ready_made(tiny_path):
+    custom = load_classifier(
+        str(tiny_path), preprocessing="custom", mean=(0.5,), std=(0.1, 0.2, 0.3)
+    )
+    expected = make_preprocessing("custom", 3, mean=(0.5,), std=(0.1, 0.2, 0.3))
+    assert custom.preprocessing == expected
+    again = load_classifier(str(tiny_path), preprocessing=expected)
+    assert again.preprocessing == expected
+    assert "--mean holds 0 values" in refusal(tiny_path, preprocessing="custom")
+
+
+def test_ready_made_preprocessing_must_fit(tiny_path):
+    grey = make_preprocessing("unit", 1)
+    assert "1 channel" in refusal(tiny_path, preprocessing=grey)
+    unit = make_preprocessing("unit", 3)
+    assert "mean and std" in refusal(tiny_path, preprocessing=unit, mean=(0.5,))
+
+
+def test_application_brings_its_preprocessing(tmp_path, monkeypatch):
+    build = tf_keras.applications.MobileNetV2
+
+    def small(weights):
+        return build(weights=weights, input_shape=(32, 32, 3), alpha=0.35, classes=10)
+
+    monkeypatch.setattr(tf_keras.applications, "MobileNetV2", small)
+    weights = str(tmp_path / "net.weights.h5")
+    small(None).save_weights(weights)
+    name = "keras.applications.MobileNetV2"
+    classifier = load_classifier(name, weights=weights)
+    assert classifier.name == "mobilenetv2"
+    assert classifier.preprocessing.name == "tf"
+    assert classifier.head == "softmax"
+    other = load_classifier(name, weights=weights, preprocessing="torch")
+    assert other.preprocessing.name == "torch"
+
+
+@pytest.mark.parametrize("k", [keras, tf_keras], ids=["keras3", "tf_keras"])
+def test_classifier_without_batch_norm(tmp_path, k):
+    layers = [k.layers.Input((8, 8, 3)), k.layers.Conv2D(4, 3), k.layers.Flatten()]
+    k.Sequential([*layers, k.layers.Dense(2)]).save(tmp_path / "folded.keras")
+    text = refusal(tmp_path / "folded.keras", preprocessing="unit")
+    assert "has no BatchNormalization layer" in text
+
+
+@pytest.mark.parametrize("k", [keras, tf_keras], ids=["keras3", "tf_keras"])
+def test_fixed_batch_size(tmp_path, k):
+    image = k.Input(batch_shape=(1, 8, 8, 3))
+    x = k.layers.BatchNormalization()(k.layers.Conv2D(4, 3)(image))
+    x = k.layers.Reshape((-1,))(x)
+    k.Model(image, k.layers.Dense(2)(x)).save(tmp_path / "one.keras")
+    classifier = load_classifier(str(tmp_path / "one.keras"), preprocessing="unit")
+    assert classifier.model.input_shape == (None, 8, 8, 3)
+
+
+# ---- the proof
+
+
+def test_wrong_translation_is_refused(tiny_path, monkeypatch):
+    translate = classifiers.canonicalize
+
+    def broken(source):
+        model, head = translate(source)
+        kernel = model.get_layer("conv1").kernel
+        kernel.assign(kernel * 1.001)
+        return model, head
+
+    monkeypatch.setattr(classifiers, "canonicalize", broken)
+    text = refusal(tiny_path, preprocessing="unit")
+    assert "tiny cannot be reproduced" in text
+    assert "expected at most" in text
+
+
+def test_wrong_head_is_refused(tiny_path, monkeypatch):
+    translate = classifiers.canonicalize
+    monkeypatch.setattr(
+        classifiers, "canonicalize", lambda source: (translate(source)[0], "softmax")
+    )
+    assert "cannot be reproduced" in refusal(tiny_path, preprocessing="unit")
+
+
+def test_layer_called_in_training_mode_is_refused(tmp_path):
+    k = tf_keras  # Keras 3 lets training=False of the whole model win
+    image = k.Input((8, 8, 3))
+    x = k.layers.BatchNormalization()(k.layers.Conv2D(4, 3)(image), training=True)
+    model = k.Model(image, k.layers.Dense(2)(k.layers.Flatten()(x)))
+    model.save(tmp_path / "training.keras")
+    text = refusal(tmp_path / "training.keras", preprocessing="unit")
+    assert "training=True" in text
+
+
+def test_outputs_that_are_no_numbers_are_refused(tmp_path):
+    model = build_tiny_classifier()
+    gamma, beta, mean, variance = model.get_layer("bn1").get_weights()
+    model.get_layer("bn1").set_weights([gamma, beta, mean, variance - 10])
+    model.save(tmp_path / "tiny.keras")
+    assert "differs by nan" in refusal(tmp_path / "tiny.keras", preprocessing="unit")
+
+
+# ---- run directories
+
+
+def test_round_trip(tmp_path, tiny_path):
+    classifier = load_classifier(
+        str(tiny_path), preprocessing="custom", mean=(0.1,), std=(1 / 3, 0.2, 0.7)
+    )
+    classifier = dataclasses.replace(classifier, head="softmax", name="other")
+    save_canonical(classifier, tmp_path / "run.keras")
+    again = read_canonical(tmp_path / "run.keras")
+    assert again.preprocessing == classifier.preprocessing
+    assert (again.name, again.head) == ("other", "softmax")
+    images = tf.random.stateless_normal((2, 8, 8, 3), seed=(1, 2))
+    np.testing.assert_array_equal(again.model(images), classifier.model(images))
+    assert [x.name for x in again.model.layers] == [
+        x.name for x in classifier.model.layers
+    ]
+
+
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"preprocessing": 1}'])
+def test_damaged_description(tmp_path, tiny_path, content):
+    save_canonical(load_classifier(str(tiny_path), preprocessing="unit"), tiny_path)
+    description = tmp_path / "tiny.json"
+    assert set(json.loads(description.read_text())) == {"name", "head", "preprocessing"}
+    description.unlink()
+    if content is not None:
+        description.write_text(content)
+    with pytest.raises(UserError, match=r"tiny\.json is missing or damaged"):
+        read_canonical(tiny_path)
+
+
+def test_missing_model(tmp_path):
+    with pytest.raises(UserError, match=r"run\.keras does not exist"):
+        read_canonical(tmp_path / "run.keras")
+
+
+# ---- trained models
+
+
+@pytest.mark.parametrize(
+    ("file", "mean", "std", "convs"),
+    [
+        ("resnet20_cifar10", (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 19),
+        ("resnet20w_cifar100", (0.507, 0.487, 0.441), (0.267, 0.256, 0.276), 22),
+    ],
+)
+def test_trained_resnets_keep_their_accuracy(data_dir, file, mean, std, convs):
+    classifier = load_classifier(
+        str(data_dir / "models" / f"{file}.keras"),
+        preprocessing="custom",
+        mean=mean,
+        std=std,
+    )
+    names = [type(layer).__name__ for layer in classifier.model.layers]
+    assert classifier.head == "logits"
+    assert names.count("Conv2D") == names.count("BatchNormalization") == convs
+    dataset = file.split("_")[1]
+    with np.load(data_dir / "data" / f"{dataset}_test.npz") as data:
+        images, labels = data["x_test"][:200], data["y_test"][:200].ravel()
+    predicted = classifier.model(classifier.preprocessing.to_input(images))
+    correct = np.mean(np.argmax(predicted, axis=-1) == labels)
+    assert correct > {10: 0.88, 100: 0.62}[classifier.num_classes]
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_trained_mobilenet(data_dir, suffix):
+    path = data_dir / "models" / f"mobilenet_v1_0.25_224_imagenet{suffix}"
+    classifier = load_classifier(str(path), preprocessing="tf")
+    assert classifier.head == "softmax"
+    assert classifier.input_shape == (224, 224, 3)
+    assert classifier.num_classes == 1000
+    assert classifier.model.count_params() == 475_544

@@ -1,0 +1,417 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+import zipfile
+
+import h5py
+import numpy as np
+import pytest
+
+from gdfq_tf import keras_files
+from gdfq_tf.errors import UserError
+from gdfq_tf.keras_compat import keras as tf_keras
+from gdfq_tf.keras_files import read_model
+from gdfq_tf.preprocessing import make_preprocessing
+from gdfq_tf.source_layers import check_layer
+
+import keras  # isort: skip  (Keras 3, after the environment is set)
+
+# Keras itself says that HDF5 is a legacy format.
+pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
+
+LIBRARIES = {"keras3": keras, "tf_keras": tf_keras}
+IMAGE = np.linspace(-1, 1, 8 * 8 * 3, dtype=np.float32).reshape(1, 8, 8, 3)
+
+
+def small(k, *extra, name="small"):
+    lay = k.layers
+    layers = [lay.Input((8, 8, 3)), lay.Conv2D(4, 3, name="conv"), *extra]
+    layers += [lay.BatchNormalization(name="bn"), lay.ReLU(), lay.Flatten()]
+    return k.Sequential([*layers, lay.Dense(3, name="classes")], name=name)
+
+
+def read(path, weights=None):
+    return read_model(str(path), weights=weights, check_layer=check_layer)
+
+
+def refusal(path, weights=None):
+    with pytest.raises(UserError) as error:
+        read(path, weights)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def matches(pattern, text):
+    assert re.search(pattern, text), text
+
+
+def edit_config(path, edit):
+    """Rewrites config.json inside a .keras file."""
+    with zipfile.ZipFile(path) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    config = json.loads(parts["config.json"])
+    edit(config)
+    parts["config.json"] = json.dumps(config).encode()
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in parts.items():
+            archive.writestr(name, content)
+
+
+# ---- files
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ".hdf5"])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_each_file_is_read_by_the_keras_that_wrote_it(tmp_path, library, suffix):
+    k = LIBRARIES[library]
+    model = small(k)
+    path = tmp_path / f"my net{suffix}"
+    if (library, suffix) == ("keras3", ".hdf5"):  # Keras 3 writes .h5 only
+        model.save(tmp_path / "net.h5")
+        shutil.move(tmp_path / "net.h5", path)
+    else:
+        model.save(path)
+    source = read(path)
+    assert isinstance(source.model, k.Model)
+    assert (source.name, source.preprocessing) == ("my_net", None)
+    np.testing.assert_array_equal(
+        np.asarray(source.model(IMAGE)), np.asarray(model(IMAGE))
+    )
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_what_a_compiled_model_was_trained_with_does_not_matter(tmp_path, library):
+    k = LIBRARIES[library]
+
+    class OwnLoss(k.losses.Loss):
+        def call(self, y_true, y_pred):
+            return y_pred
+
+    model = small(k)
+    model.compile(loss=OwnLoss())
+    model.save(tmp_path / "compiled.keras")
+    assert read(tmp_path / "compiled.keras").model.count_params() == 112 + 16 + 435
+
+
+def test_file_without_keras_version_goes_to_tf_keras(tmp_path):
+    path = tmp_path / "old.h5"
+    small(tf_keras).save(path)
+    with h5py.File(path, "a") as file:
+        del file.attrs["keras_version"]
+        file.attrs["model_config"] = np.bytes_(file.attrs["model_config"])
+    assert isinstance(read(path).model, tf_keras.Model)
+
+
+@pytest.mark.parametrize("stem", ["..", "___", "模型"])
+def test_name_is_safe_for_files(tmp_path, stem):
+    path = tmp_path / f"{stem}.keras"
+    small(keras).save(path)
+    assert read(path).name == "classifier"
+
+
+def test_missing_file_directory_and_suffix(tmp_path):
+    matches(
+        r"nothing\.keras does not exist.*keras\.applications", refusal("nothing.keras")
+    )
+    matches(r"is a directory.*model\.save", refusal(tmp_path))
+    (tmp_path / "net.tflite").write_bytes(b"x")
+    matches(r"ends in '\.tflite'; expected a \.keras", refusal(tmp_path / "net.tflite"))
+    (tmp_path / "net").write_bytes(b"x")
+    matches(r"ends in ''", refusal(tmp_path / "net"))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_damaged_files(tmp_path, library, suffix):
+    path = tmp_path / f"net{suffix}"
+    small(LIBRARIES[library]).save(path)
+    whole = path.read_bytes()
+    for content in (b"", b"no model", whole[: len(whole) // 2], whole[:-100]):
+        path.write_bytes(content)
+        matches(r"net.*(damaged|cannot be loaded)", refusal(path))
+    for start in range(0, len(whole), len(whole) // 20):  # anything but a traceback
+        content = bytearray(whole)
+        content[start : start + 40] = b"\xff" * 40
+        path.write_bytes(content)
+        try:
+            read(path)  # some bytes are padding
+        except UserError as error:
+            assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    "missing", ["metadata.json", "config.json", "model.weights.h5"]
+)
+def test_incomplete_archive(tmp_path, missing):
+    small(keras).save(tmp_path / "whole.keras")
+    path = tmp_path / "part.keras"
+    with (
+        zipfile.ZipFile(tmp_path / "whole.keras") as whole,
+        zipfile.ZipFile(path, "w") as part,
+    ):
+        for name in set(whole.namelist()) - {missing}:
+            part.writestr(name, whole.read(name))
+    matches(r"part\.keras.*(damaged|cannot be loaded)", refusal(path))
+
+
+def test_config_that_is_no_model(tmp_path):
+    path = tmp_path / "net.keras"
+    for edit, pattern in (
+        (lambda config: config.clear(), r"damaged"),
+        (lambda config: config["config"].pop("layers"), r"damaged"),
+        (
+            lambda config: config.update(class_name="Mine"),
+            r"class Mine; expected a Fun",
+        ),
+    ):
+        small(keras).save(path)
+        edit_config(path, edit)
+        matches(pattern, refusal(path))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_weights_only(tmp_path, library):
+    model = small(LIBRARIES[library])
+    model.save_weights(tmp_path / "net.weights.h5")
+    matches(r"weights only.*model\.save", refusal(tmp_path / "net.weights.h5"))
+
+
+def test_unknown_keras_version(tmp_path):
+    path = tmp_path / "net.h5"
+    small(tf_keras).save(path)
+    with h5py.File(path, "a") as file:
+        file.attrs["keras_version"] = "4.0.1"
+    matches(r"written by Keras 4\.0\.1; expected Keras 2 or 3", refusal(path))
+
+
+def test_weights_with_a_file(tmp_path):
+    text = refusal(tmp_path / "net.keras", weights="imagenet")
+    matches(r"--weights=imagenet was given.*keras\.applications", text)
+
+
+# ---- code inside files
+
+
+def forbid_building(monkeypatch):
+    def from_config(*args, **kwargs):
+        raise AssertionError("Keras was asked to build it")
+
+    for k in LIBRARIES.values():
+        monkeypatch.setattr(k.Sequential, "from_config", from_config)
+        monkeypatch.setattr(k.Model, "from_config", from_config)
+
+
+class Custom(keras.layers.Layer):
+    def call(self, x):
+        return x
+
+
+class CustomTf(tf_keras.layers.Layer):
+    def call(self, x):
+        return x
+
+
+@pytest.mark.parametrize(
+    ("library", "layer"), [("keras3", Custom), ("tf_keras", CustomTf)]
+)
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_custom_layer_is_named(tmp_path, library, layer, suffix):
+    path = tmp_path / f"net{suffix}"
+    small(LIBRARIES[library], layer(name="mine")).save(path)
+    matches(rf"'mine' \({layer.__name__}\) is not supported", refusal(path))
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_lambda_is_named_and_does_not_run(tmp_path, library, suffix, monkeypatch):
+    k = LIBRARIES[library]
+    path = tmp_path / f"net{suffix}"
+    small(k, k.layers.Lambda(lambda x: x, name="code")).save(path)
+
+    forbid_building(monkeypatch)
+    matches(r"'code' \(Lambda\).*never run", refusal(path))
+
+
+HOSTILE = [
+    ("keras.layers", "Lambda"),
+    ("keras.layers", "TFSMLayer"),
+    (None, "Lambda"),
+    (None, "__lambda__"),
+    ("keras.utils", "function"),
+    ("os", "function"),
+]
+
+
+@pytest.mark.parametrize(("module", "class_name"), HOSTILE)
+@pytest.mark.parametrize("place", ["activation", "argument"])
+def test_objects_inside_layers_cannot_bring_code(
+    tmp_path, monkeypatch, module, class_name, place
+):
+    path = tmp_path / "net.keras"
+    small(keras).save(path)
+    value = {"module": module, "class_name": class_name, "config": "system"}
+
+    def edit(config):
+        conv = config["config"]["layers"][1]
+        if place == "activation":
+            conv["config"]["activation"] = value
+        else:
+            conv["inbound_nodes"] = [{"args": [], "kwargs": {"mask": [value]}}]
+
+    edit_config(path, edit)
+    forbid_building(monkeypatch)
+    pattern = rf"'conv' of .*net\.keras holds the object {module}\.{class_name}"
+    matches(pattern, refusal(path))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_known_names_from_foreign_modules_are_not_imported(
+    tmp_path, monkeypatch, library
+):
+    path = tmp_path / "net.keras"
+    forbid_building(monkeypatch)
+    model = small(LIBRARIES[library])
+    model.save(path)
+    edit_config(path, lambda c: c["config"]["layers"][1].update(module="evil.sub"))
+    matches(r"'conv' of .*evil\.sub\.Conv2D", refusal(path))
+    model.save(path)
+    edit_config(path, lambda config: config.update(module="kerasevil"))
+    matches(r"model of class Sequential; expected", refusal(path))
+
+
+class OwnInitializer(keras.initializers.Initializer):
+    def __call__(self, shape, dtype=None):
+        return keras.ops.zeros(shape)
+
+
+def test_what_only_training_needs_is_not_built(tmp_path):
+    path = tmp_path / "net.keras"
+    lay = keras.layers
+    conv = lay.Conv2D(
+        4, 3, activation=lay.ReLU(6.0), kernel_initializer=OwnInitializer()
+    )
+    norm = lay.BatchNormalization(name="norm", beta_regularizer="l2")
+    model = small(keras, conv, norm)
+    model.save(path)
+
+    def edit(config):  # what a newer Keras may add
+        layers = {x["config"]["name"]: x["config"] for x in config["config"]["layers"]}
+        layers["norm"]["renorm_momentum"] = 0.9
+        layers["norm"]["gamma_initializer"]["config"]["future"] = 1
+
+    edit_config(path, edit)
+    copy = read(path).model
+    assert isinstance(copy.layers[1].activation, lay.ReLU)
+    np.testing.assert_array_equal(np.asarray(copy(IMAGE)), np.asarray(model(IMAGE)))
+
+
+def test_unknown_argument_is_one_line(tmp_path):
+    path = tmp_path / "net.keras"
+    small(keras).save(path)
+    edit_config(path, lambda c: c["config"]["layers"][1]["config"].update(future=1))
+    version = re.escape(keras.__version__)
+    pattern = rf"written by Keras {version}, cannot be loaded by .* keras {version}"
+    matches(pattern, refusal(path))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_sequential_without_input_layer(tmp_path, library, suffix):
+    k = LIBRARIES[library]
+    model = k.Sequential([k.layers.Conv2D(4, 3), k.layers.Flatten()])
+    model.build((None, 8, 8, 3))
+    model.save(tmp_path / f"net{suffix}")
+    copy = read(tmp_path / f"net{suffix}").model
+    assert copy.inputs[0].shape[1:] == (8, 8, 3)
+    np.testing.assert_array_equal(np.asarray(copy(IMAGE)), np.asarray(model(IMAGE)))
+
+
+# ---- applications
+
+
+def test_application_needs_weights():
+    matches(
+        r"MobileNetV2 without --weights.*--weights=imagenet",
+        refusal("keras.applications.MobileNetV2"),
+    )
+
+
+@pytest.mark.parametrize("name", ["MobileNetV9", "", "mobilenet_v2", "__name__"])
+def test_unknown_application(name):
+    text = refusal(f"keras.applications.{name}", weights="imagenet")
+    matches(rf"keras\.applications\.{name} is unknown; .*MobileNetV2", text)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("file", ["net.weights.h5", "net.h5"])
+def test_application_with_a_weights_file(tmp_path, monkeypatch, library, file):
+    if (library, file) == ("keras3", "net.h5"):
+        pytest.skip("Keras 3 writes weights as .weights.h5 only")
+    size = {"input_shape": (32, 32, 3), "alpha": 0.25, "weights": None}
+    author = LIBRARIES[library].applications.MobileNet(**size)
+    author.save_weights(tmp_path / file)
+    build = tf_keras.applications.MobileNet
+    monkeypatch.setattr(
+        tf_keras.applications, "MobileNet", lambda **kwargs: build(**size | kwargs)
+    )
+    source = read("keras.applications.MobileNet", weights=str(tmp_path / file))
+    assert (source.name, source.preprocessing) == ("mobilenet", "tf")
+    for ours, theirs in zip(
+        source.model.get_weights(), author.get_weights(), strict=True
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_application_with_other_weights(tmp_path, monkeypatch):
+    monkeypatch.setattr(tf_keras.applications, "MobileNet", lambda **_: small(tf_keras))
+    name = "keras.applications.MobileNet"
+    matches(r"nothing\.h5 is no file", refusal(name, weights="nothing.h5"))
+    wrong = tf_keras.Sequential([tf_keras.layers.Dense(3, input_shape=(4,))])
+    for file in ("wrong.weights.h5", "wrong.h5"):
+        wrong.save_weights(tmp_path / file)
+        text = refusal(name, weights=str(tmp_path / file))
+        matches(r"wrong.*does not fit keras\.applications\.MobileNet", text)
+    (tmp_path / "text.h5").write_text("no weights")
+    matches(r"text\.h5 does not fit", refusal(name, weights=str(tmp_path / "text.h5")))
+
+
+def test_failed_download_is_one_line_and_has_a_timeout(monkeypatch):
+    def build(weights):
+        assert weights == "imagenet"
+        assert socket.getdefaulttimeout() == 15
+        raise Exception("URL fetch failure on https://storage\nand more")
+
+    monkeypatch.setattr(tf_keras.applications, "MobileNetV2", build)
+    before = socket.getdefaulttimeout()
+    text = refusal("keras.applications.MobileNetV2", weights="imagenet")
+    matches(r"MobileNetV2 cannot be downloaded.*--weights=FILE.*URL fetch", text)
+    assert socket.getdefaulttimeout() == before
+
+
+@pytest.mark.parametrize(
+    ("module", "application", "expected"),
+    [
+        ("convnext", "ConvNeXtTiny", "uint8"),
+        ("densenet", "DenseNet121", "torch"),
+        ("efficientnet", "EfficientNetB0", "uint8"),
+        ("inception_resnet_v2", "InceptionResNetV2", "tf"),
+        ("inception_v3", "InceptionV3", "tf"),
+        ("mobilenet", "MobileNet", "tf"),
+        ("mobilenet_v2", "MobileNetV2", "tf"),
+        ("mobilenet_v3", "MobileNetV3Small", "uint8"),
+        ("nasnet", "NASNetMobile", "tf"),
+        ("resnet", "ResNet50", "caffe"),
+        ("resnet_v2", "ResNet101V2", "tf"),
+        ("vgg16", "VGG16", "caffe"),
+        ("xception", "Xception", "tf"),
+    ],
+)
+def test_preprocessing_is_what_the_application_does(module, application, expected):
+    assert keras_files._preprocessing_of(application) == expected
+    pixels = np.float32([[[[0, 0, 0], [255, 255, 255], [10, 20, 30]]]])
+    theirs = getattr(tf_keras.applications, module).preprocess_input(pixels.copy())
+    ours = make_preprocessing(expected, 3).to_input(pixels).numpy()
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-4)
