@@ -1,0 +1,1 @@
+"""Integer `.tflite` files: conversion, inspection, verification, benchmark."""

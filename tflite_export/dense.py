@@ -1,0 +1,210 @@
+"""Turns the 1x1 convolutions that stand for Dense layers into FULLY_CONNECTED.
+
+The TFLite converter cannot quantize a Dense kernel per channel from fake-quant
+operators, but it can quantize a convolution's. So a Dense layer is exported as
+RESHAPE -> 1x1 CONV_2D -> RESHAPE, and rewritten here. Both operators compute the
+same integer sums from the same stored bytes; a runtime may round the last step
+differently if it has one kernel for one and another kernel for the other (LiteRT
+gives INT4 FULLY_CONNECTED, but not INT4 CONV_2D, to XNNPACK).
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Collection
+
+from tensorflow.lite.python import schema_py_generated as schema
+
+from tflite_export.errors import ExportError
+from tflite_export.flatbuffer import operator_name, pack_model, unpack_model
+
+# The versions the converter itself writes for int8 x int8 and int8 x int4; both
+# need the same runtime as CONV_2D with such weights, so the file's
+# min_runtime_version stays right.
+_VERSIONS = {schema.TensorType.INT8: 4, schema.TensorType.INT4: 10}
+
+
+def fold_dense(tflite: bytes, layer_names: Collection[str]) -> bytes:
+    """Rewrites the named layers' 1x1 convolutions as FULLY_CONNECTED.
+
+    A convolution is rewritten if it maps (1, 1, 1, in) to (1, 1, 1, out), has a
+    bias, and all that reads its output is RESHAPE or a rewritten convolution;
+    otherwise it stays: it computes the same. Around a rewritten one, the RESHAPE
+    behind it goes if it only drops the two 1s, the one before it if it keeps the
+    last dimension (the converter's own rule: FULLY_CONNECTED flattens its input).
+    Tensors, buffers and operator codes that nothing uses are dropped.
+
+    Args:
+      tflite: a `.tflite` file.
+      layer_names: names of layers, each a whole component of the convolution's
+        tensor names: "quant_fc" is in "model/quant_fc/Conv2D", not in
+        "model/quant_fc2/Conv2D".
+
+    Returns:
+      The rewritten `.tflite` file.
+
+    Raises:
+      ExportError: not a `.tflite` file, or a name that no convolution carries.
+    """
+    model = unpack_model(tflite)
+    graph = _Graph(model)
+    named = {
+        name: [op for op in graph.operators if graph.is_layer(op, name)]
+        for name in sorted(layer_names)
+    }
+    if missing := [name for name, ops in named.items() if not ops]:
+        raise ExportError(
+            f"no convolution of the .tflite file belongs to layer {missing[0]!r}; "
+            f"expected components of its tensor names ({graph.example_name()!r})"
+        )
+    dense = [op for ops in named.values() for op in ops]
+    # Backwards, so that a layer knows whether its readers were rewritten.
+    for operator in reversed(tuple(graph.operators)):
+        if operator in dense and graph.is_foldable(operator):
+            graph.fold(operator)
+    graph.drop_unread_reshapes()
+    _drop_unused(model)
+    return pack_model(model)
+
+
+class _Graph:
+    """The object tree's only subgraph, with the questions the rewrite asks."""
+
+    def __init__(self, model: schema.ModelT):
+        self.codes = model.operatorCodes
+        self.tensors = model.subgraphs[0].tensors
+        self.operators = model.subgraphs[0].operators
+        self.outputs = set(model.subgraphs[0].outputs)
+
+    def name(self, operator) -> str:
+        return operator_name(self.codes[operator.opcodeIndex])
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        # The signature differs from the shape by its -1 for unknown dimensions,
+        # which match no pattern here.
+        tensor = self.tensors[index]
+        shape = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
+        return () if shape is None else tuple(int(size) for size in shape)
+
+    def readers(self, index: int) -> list:
+        return [op for op in self.operators if index in op.inputs]
+
+    def is_layer(self, operator, name: str) -> bool:
+        if self.name(operator) not in ("CONV_2D", "FULLY_CONNECTED"):
+            return False
+        # Fused operators join their names by ";".
+        ends = (operator.inputs[1], operator.outputs[0])
+        names = (self.tensors[index].name.decode() for index in ends)
+        return any(name in re.split("[;/]", full) for full in names)
+
+    def example_name(self) -> str:
+        for operator in self.operators:
+            if self.name(operator) == "CONV_2D":
+                return self.tensors[operator.inputs[1]].name.decode()
+        return "none: it has no convolution"
+
+    def is_foldable(self, operator) -> bool:
+        if self.name(operator) != "CONV_2D" or len(operator.inputs) != 3:
+            return False
+        source, filters, _ = operator.inputs
+        (output,) = operator.outputs
+        num_outputs, num_inputs = self.shape(filters)[0], self.shape(filters)[-1]
+        return (
+            self.tensors[filters].type in _VERSIONS
+            and self.shape(filters) == (num_outputs, 1, 1, num_inputs)
+            and self.shape(source) == (1, 1, 1, num_inputs)
+            and self.shape(output) == (1, 1, 1, num_outputs)
+            and output not in self.outputs
+            and all(
+                self.name(reader) in ("RESHAPE", "FULLY_CONNECTED")
+                for reader in self.readers(output)
+            )
+        )
+
+    def fold(self, operator) -> None:
+        source, filters, bias = operator.inputs
+        (output,) = operator.outputs
+        num_outputs, _, _, num_inputs = self.shape(filters)
+        # A new tensor: the filter may be shared with a convolution that stays.
+        weights = copy.copy(self.tensors[filters])
+        weights.shape = [num_outputs, num_inputs]
+        self.tensors.append(weights)
+        self.tensors[output].shape = [1, num_outputs]
+        operator.inputs = [self._before_reshape(source), len(self.tensors) - 1, bias]
+        operator.opcodeIndex = self._fully_connected(_VERSIONS[weights.type])
+        operator.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
+        operator.builtinOptions = schema.FullyConnectedOptionsT(
+            fusedActivationFunction=operator.builtinOptions.fusedActivationFunction
+        )
+        for reader in self.readers(output):
+            (result,) = reader.outputs
+            is_reshape = self.name(reader) == "RESHAPE"
+            if is_reshape and self.shape(result) == self.shape(output):
+                self._bypass(reader, output, result)
+                return
+
+    def _before_reshape(self, index: int) -> int:
+        for operator in self.operators:
+            if index in operator.outputs and self.name(operator) == "RESHAPE":
+                source = int(operator.inputs[0])
+                if self.shape(source)[-1:] == self.shape(index)[-1:]:
+                    return source
+        return index
+
+    def _fully_connected(self, version: int) -> int:
+        code = schema.BuiltinOperator.FULLY_CONNECTED
+        for index, existing in enumerate(self.codes):
+            if (existing.builtinCode, existing.version) == (code, version):
+                return index
+        self.codes.append(schema.OperatorCodeT(code, None, version, code))
+        return len(self.codes) - 1
+
+    def _bypass(self, reshape, before: int, after: int) -> None:
+        # The tensor behind the RESHAPE stays: it may be the model's output.
+        self.operators.remove(reshape)
+        for operator in self.operators:
+            operator.inputs = [after if i == before else i for i in operator.inputs]
+            operator.outputs = [after if i == before else i for i in operator.outputs]
+
+    def drop_unread_reshapes(self) -> None:
+        self.operators[:] = [
+            operator
+            for operator in self.operators
+            if self.name(operator) != "RESHAPE"
+            or operator.outputs[0] in self.outputs
+            or self.readers(operator.outputs[0])
+        ]
+
+
+def _drop_unused(model: schema.ModelT) -> None:
+    """Renumbers tensors, operator codes and buffers without the unused ones."""
+    graph = model.subgraphs[0]
+    ends = [graph.inputs, graph.outputs]
+    ends += [indices for op in graph.operators for indices in (op.inputs, op.outputs)]
+    tensors = _new_numbers(index for indices in ends for index in indices if index >= 0)
+    tensors[-1] = -1  # an absent optional input
+    graph.tensors = [graph.tensors[old] for old in tensors if old >= 0]
+    graph.inputs = [tensors[index] for index in graph.inputs]
+    graph.outputs = [tensors[index] for index in graph.outputs]
+    for signature in model.signatureDefs or ():
+        for tensor_map in (*signature.inputs, *signature.outputs):
+            tensor_map.tensorIndex = tensors[tensor_map.tensorIndex]
+
+    codes = _new_numbers(operator.opcodeIndex for operator in graph.operators)
+    model.operatorCodes = [model.operatorCodes[old] for old in codes]
+    for operator in graph.operators:
+        operator.opcodeIndex = codes[operator.opcodeIndex]
+        operator.inputs = [tensors[index] for index in operator.inputs]
+        operator.outputs = [tensors[index] for index in operator.outputs]
+
+    holders = [*graph.tensors, *(model.metadata or ())]
+    # Buffer 0 is the schema's empty one and always there.
+    buffers = _new_numbers([0, *(holder.buffer for holder in holders)])
+    model.buffers = [model.buffers[old] for old in buffers]
+    for holder in holders:
+        holder.buffer = buffers[holder.buffer]
+
+
+def _new_numbers(used) -> dict[int, int]:
+    return {old: new for new, old in enumerate(sorted(set(map(int, used))))}

@@ -1,0 +1,262 @@
+"""What a `.tflite` file holds: tensors, operators and constants.
+
+`read_model` gives a read-only view with names instead of codes; `unpack_model`
+and `pack_model` give the mutable object tree of the schema to passes that
+rewrite a file.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import struct
+
+import flatbuffers
+import numpy as np
+from tensorflow.lite.python import schema_py_generated as schema
+
+from tflite_export.errors import ExportError
+
+_IDENTIFIER = b"TFL3"
+# The C++ schema forces this alignment on constants (runtimes map them in place
+# and read them with vector instructions); the Python builder would give 4.
+_BUFFER_ALIGNMENT = 16
+
+
+def _names_by_code(enum: type) -> dict[int, str]:
+    return {code: name for name, code in vars(enum).items() if isinstance(code, int)}
+
+
+_TENSOR_TYPES = _names_by_code(schema.TensorType)
+_OPERATORS = _names_by_code(schema.BuiltinOperator)
+_NUMPY_TYPES = {
+    "FLOAT16": np.float16,
+    "FLOAT32": np.float32,
+    "FLOAT64": np.float64,
+    "INT8": np.int8,
+    "INT16": np.int16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "UINT8": np.uint8,
+    "BOOL": np.bool_,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """One tensor.
+
+    Attributes:
+      index: position in `TFLiteModel.tensors`, what operators refer to.
+      name: as the converter wrote it.
+      shape: -1 where the dimension is not known before running.
+      dtype: the schema's name: "INT8", "INT4", "INT32", "FLOAT32"...
+      scales: one per tensor or per channel; empty if not quantized.
+      zero_points: as many as scales.
+      quantized_dimension: the channel dimension the scales run along.
+      data: bytes of a constant, little-endian and packed; None for activations.
+    """
+
+    index: int
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    scales: tuple[float, ...]
+    zero_points: tuple[int, ...]
+    quantized_dimension: int
+    data: bytes | None = dataclasses.field(repr=False)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether the values are stored in the file."""
+        return self.data is not None
+
+
+@dataclasses.dataclass(frozen=True)
+class Operator:
+    """One operator, in execution order.
+
+    Attributes:
+      index: position in `TFLiteModel.operators`.
+      name: the schema's name, "CONV_2D"; "CUSTOM:<code>" for custom operators.
+      version: of the operator's definition, what a runtime must support.
+      inputs: tensor indices; -1 where an optional input is absent.
+      outputs: tensor indices.
+    """
+
+    index: int
+    name: str
+    version: int
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class TFLiteModel:
+    """The only subgraph of a `.tflite` file.
+
+    Attributes:
+      tensors: all tensors, by index.
+      operators: in execution order.
+      inputs: tensor indices of the model's inputs.
+      outputs: tensor indices of the model's outputs.
+    """
+
+    tensors: tuple[Tensor, ...]
+    operators: tuple[Operator, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+def unpack_model(tflite: bytes) -> schema.ModelT:
+    """The schema's mutable object tree of a `.tflite` file.
+
+    Raises:
+      ExportError: not a `.tflite` file, damaged, or more than one subgraph.
+    """
+    if tflite[4:8] != _IDENTIFIER:
+        raise ExportError(
+            f"not a .tflite file: {len(tflite)} bytes whose identifier at offset 4 is "
+            f"{bytes(tflite[4:8])!r}, expected {_IDENTIFIER!r}; pass a file written "
+            "by the TFLite converter"
+        )
+    try:
+        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytes(tflite)))
+    except (struct.error, ValueError, TypeError) as error:
+        # What an offset beyond the end raises: struct for scalars, numpy's
+        # frombuffer (ValueError), flatbuffers' own offset check (TypeError).
+        raise _damaged(tflite, str(error)) from error
+    if len(model.subgraphs or ()) != 1:
+        raise ExportError(
+            f"the .tflite file holds {len(model.subgraphs or ())} subgraphs; expected "
+            "1: a classifier without control flow"
+        )
+    return model
+
+
+def pack_model(model: schema.ModelT) -> bytes:
+    """The `.tflite` file of an object tree."""
+    builder = _AlignedBuilder(1024)
+    builder.Finish(model.Pack(builder), file_identifier=_IDENTIFIER)
+    return bytes(builder.Output())
+
+
+def read_model(tflite: bytes) -> TFLiteModel:
+    """The tensors and operators of a `.tflite` file.
+
+    Raises:
+      ExportError: not a `.tflite` file, damaged, or more than one subgraph.
+    """
+    model = unpack_model(tflite)
+    graph = model.subgraphs[0]
+    try:
+        tensors = tuple(
+            _tensor(index, tensor, model.buffers)
+            for index, tensor in enumerate(graph.tensors)
+        )
+        operators = tuple(
+            _operator(index, operator, model.operatorCodes)
+            for index, operator in enumerate(graph.operators)
+        )
+    except (LookupError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        # A damaged file can refer to buffers and codes that are not there, or
+        # lack whole tables (None where a list is expected).
+        raise _damaged(tflite, f"{type(error).__name__} {error}") from error
+    read = TFLiteModel(
+        tensors, operators, _indices(graph.inputs), _indices(graph.outputs)
+    )
+    used = [read.inputs, read.outputs]
+    used += [ends for op in operators for ends in (op.inputs, op.outputs)]
+    if any(not -1 <= index < len(tensors) for ends in used for index in ends):
+        raise _damaged(tflite, "a tensor index is out of range")
+    return read
+
+
+def constant_values(tensor: Tensor) -> np.ndarray:
+    """The stored values of a constant tensor, of its shape.
+
+    INT4 comes as int8: two values a byte, low nibble first, sign-extended.
+
+    Raises:
+      ExportError: not a constant, a type without numpy counterpart, or the
+        number of bytes does not fit the shape.
+    """
+    if tensor.data is None:
+        raise ExportError(
+            f"tensor {tensor.name!r} is computed at run time; expected a constant"
+        )
+    if tensor.dtype != "INT4" and tensor.dtype not in _NUMPY_TYPES:
+        raise ExportError(
+            f"constant {tensor.name!r} is {tensor.dtype}; expected INT4 or one of "
+            f"{', '.join(_NUMPY_TYPES)}"
+        )
+    dtype = np.dtype(_NUMPY_TYPES.get(tensor.dtype, np.int8)).newbyteorder("<")
+    count = math.prod(tensor.shape)
+    values_per_byte = 2 if tensor.dtype == "INT4" else 1
+    num_bytes = -(-count // values_per_byte) * dtype.itemsize
+    if min(tensor.shape, default=0) < 0 or len(tensor.data) != num_bytes:
+        raise ExportError(
+            f"constant {tensor.name!r} stores {len(tensor.data)} bytes, which do not "
+            f"fit {tensor.dtype} of shape {tensor.shape}; the file is damaged: "
+            "convert again"
+        )
+    values = np.frombuffer(tensor.data, dtype)
+    if tensor.dtype == "INT4":
+        low = (values << 4) >> 4  # int8 shifts: >> repeats the sign bit
+        # An odd count leaves half a byte of padding.
+        values = np.stack([low, values >> 4], axis=-1).ravel()[:count]
+    return values.reshape(tensor.shape)
+
+
+def _tensor(index: int, tensor: schema.TensorT, buffers) -> Tensor:
+    data = buffers[tensor.buffer].data
+    quantization = tensor.quantization or schema.QuantizationParametersT()
+    signature = tensor.shapeSignature
+    return Tensor(
+        index=index,
+        name=(tensor.name or b"").decode(),
+        shape=_indices(tensor.shape if signature is None else signature),
+        dtype=_TENSOR_TYPES[tensor.type],
+        scales=tuple(float(s) for s in _or_empty(quantization.scale)),
+        zero_points=_indices(quantization.zeroPoint),
+        quantized_dimension=quantization.quantizedDimension,
+        data=None if data is None else bytes(data),
+    )
+
+
+def _operator(index: int, operator: schema.OperatorT, codes) -> Operator:
+    code = codes[operator.opcodeIndex]
+    name = operator_name(code)
+    if name == "CUSTOM":
+        name = f"CUSTOM:{(code.customCode or b'').decode()}"
+    return Operator(
+        index, name, code.version, _indices(operator.inputs), _indices(operator.outputs)
+    )
+
+
+def operator_name(code: schema.OperatorCodeT) -> str:
+    """The schema's name of an operator code, such as "CONV_2D"."""
+    # Codes below 127 lived in the deprecated field alone before TF 2.4.
+    return _OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
+
+
+def _indices(values) -> tuple[int, ...]:
+    return tuple(int(value) for value in _or_empty(values))
+
+
+def _or_empty(values):
+    return () if values is None else values
+
+
+def _damaged(tflite: bytes, reason: str) -> ExportError:
+    return ExportError(
+        f"damaged .tflite file of {len(tflite)} bytes ({reason}); expected a complete "
+        "one: copy or convert it again"
+    )
+
+
+class _AlignedBuilder(flatbuffers.Builder):
+    def CreateNumpyVector(self, x):  # noqa: N802 (the base class's name)
+        if x.dtype == np.uint8:  # the type of every constant's bytes
+            self.Prep(_BUFFER_ALIGNMENT, x.nbytes)
+        return super().CreateNumpyVector(x)
