@@ -1,0 +1,199 @@
+"""Runs a `.tflite` classifier with LiteRT."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from tflite_export.errors import ExportError
+
+
+@dataclasses.dataclass(frozen=True)
+class Quantization:
+    """Affine int8 quantization of a tensor: real = scale * (q - zero_point)."""
+
+    scale: float
+    zero_point: int
+
+
+def read_tflite(tflite: bytes | Path) -> bytes:
+    """The bytes of a `.tflite` file given by path, or the bytes themselves.
+
+    Raises:
+      ExportError: the path cannot be read.
+    """
+    if isinstance(tflite, bytes):
+        return tflite
+    try:
+        return Path(tflite).read_bytes()
+    except OSError as error:
+        raise ExportError(
+            f"cannot read {str(tflite)!r} ({error.strerror}); pass the path of a "
+            ".tflite file"
+        ) from error
+
+
+def load_interpreter(tflite: bytes, num_threads: int = 1) -> Interpreter:
+    """A LiteRT interpreter with its tensors allocated, ready to invoke.
+
+    Raises:
+      ExportError: LiteRT refuses the file, or `num_threads` < 1.
+    """
+    if num_threads < 1:
+        raise ExportError(f"num_threads is {num_threads}; expected 1 or more")
+    try:
+        interpreter = Interpreter(model_content=tflite, num_threads=num_threads)
+        interpreter.allocate_tensors()
+    except (ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ExportError(
+            f"LiteRT refuses the {len(tflite)} bytes ({reason}); expected a complete "
+            ".tflite file with operators it has: convert it again"
+        ) from error
+    return interpreter
+
+
+class TFLiteClassifier:
+    """A `.tflite` classifier of batch 1, run image by image.
+
+    The tensors are allocated once. Not safe to share between threads.
+    """
+
+    def __init__(self, tflite: bytes | Path, num_threads: int = 1):
+        """Loads a classifier.
+
+        Args:
+          tflite: the file's bytes or path; int8 or float32 in and out.
+          num_threads: threads of one invocation.
+
+        Raises:
+          ExportError: unreadable or refused file; not one input and one output of
+            batch 1; the output is not (1, classes); types other than above.
+        """
+        self._interpreter = load_interpreter(read_tflite(tflite), num_threads)
+        self._input = _only(self._interpreter.get_input_details(), "input")
+        self._output = _only(self._interpreter.get_output_details(), "output")
+        if len(self._output["shape"]) != 2:
+            raise ExportError(
+                f"the model's output has shape {_shape(self._output)}; expected "
+                "(1, classes): a classifier's logits"
+            )
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the input with its batch of 1, such as (1, H, W, C)."""
+        return _shape(self._input)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of outputs per image."""
+        return _shape(self._output)[1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the raw input: int8 or float32."""
+        return np.dtype(self._input["dtype"])
+
+    @property
+    def input_quantization(self) -> Quantization:
+        """Quantization of the input. Raises ExportError if it is float."""
+        return _quantization(self._input, "input")
+
+    @property
+    def output_quantization(self) -> Quantization:
+        """Quantization of the output. Raises ExportError if it is float."""
+        return _quantization(self._output, "output")
+
+    def quantize_input(self, real: np.ndarray) -> np.ndarray:
+        """int8 inputs of real ones, any shape: round to nearest even, saturate.
+
+        Raises:
+          ExportError: the model's input is float.
+        """
+        quantization = self.input_quantization
+        levels = np.rint(np.asarray(real, np.float32) / np.float32(quantization.scale))
+        return np.clip(levels + quantization.zero_point, -128, 127).astype(np.int8)
+
+    def dequantize_output(self, quantized: np.ndarray) -> np.ndarray:
+        """Real outputs, float32, of int8 ones, any shape.
+
+        Raises:
+          ExportError: the model's output is float.
+        """
+        quantization = self.output_quantization
+        steps = np.asarray(quantized, np.int32) - quantization.zero_point
+        return np.float32(quantization.scale) * steps.astype(np.float32)
+
+    def run(self, inputs: np.ndarray) -> np.ndarray:
+        """Raw outputs of raw inputs.
+
+        Args:
+          inputs: (N, ...) of the model's own input type, `dtype`.
+
+        Returns:
+          (N, classes) of the model's own output type.
+
+        Raises:
+          ExportError: another type or shape.
+        """
+        inputs = np.asarray(inputs)
+        if inputs.dtype != self.dtype or inputs.shape[1:] != self.input_shape[1:]:
+            raise ExportError(
+                f"inputs are {inputs.dtype} of shape {inputs.shape}; expected "
+                f"{self.dtype} of shape (N, {str(self.input_shape[1:])[1:-1]}), as "
+                "`quantize_input` gives for an int8 model"
+            )
+        outputs = np.empty((len(inputs), self.num_classes), self._output["dtype"])
+        for image, output in zip(inputs, outputs, strict=True):
+            self._interpreter.set_tensor(self._input["index"], image[np.newaxis])
+            self._interpreter.invoke()
+            output[:] = self._interpreter.get_tensor(self._output["index"])[0]
+        return outputs
+
+    def logits(self, real: np.ndarray) -> np.ndarray:
+        """Real outputs (N, classes), float32, of real inputs (N, ...).
+
+        int8 models quantize the inputs first and dequantize their outputs last.
+
+        Raises:
+          ExportError: another shape.
+        """
+        if self.dtype == np.float32:
+            return self.run(np.asarray(real, np.float32))
+        return self.dequantize_output(self.run(self.quantize_input(real)))
+
+
+def _only(details: list[dict], what: str) -> dict:
+    if len(details) != 1:
+        raise ExportError(f"the model has {len(details)} {what}s; expected 1")
+    (detail,) = details
+    dtype = np.dtype(detail["dtype"])
+    if dtype not in (np.int8, np.float32):
+        raise ExportError(
+            f"the model's {what} is {dtype}; expected int8 or float32: set the "
+            "converter's inference_input_type and inference_output_type"
+        )
+    if _shape(detail)[:1] != (1,):
+        raise ExportError(
+            f"the model's {what} has shape {_shape(detail)}; expected a batch of 1 "
+            "first: convert it with batch size 1"
+        )
+    return detail
+
+
+def _shape(detail: dict) -> tuple[int, ...]:
+    return tuple(int(size) for size in detail["shape"])
+
+
+def _quantization(detail: dict, what: str) -> Quantization:
+    if detail["dtype"] != np.int8:
+        raise ExportError(
+            f"the model's {what} is {np.dtype(detail['dtype'])}, which has no "
+            "quantization; expected int8: use `logits` or `run`, or export an int8 "
+            "model"
+        )
+    scale, zero_point = detail["quantization"]
+    return Quantization(float(scale), int(zero_point))
