@@ -1,0 +1,223 @@
+"""What a fully integer `.tflite` classifier must be, one rule a function.
+
+A rule's docstring is the rule as printed; the function yields what breaks it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from tflite_export.errors import ExportError
+from tflite_export.flatbuffer import (
+    Operator,
+    Tensor,
+    TFLiteModel,
+    constant_values,
+)
+
+_CHANNEL_DIMENSIONS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
+_CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "CAST", "FAKE_QUANT")
+_DYNAMIC_SHAPES = ("SHAPE", "STRIDED_SLICE", "PACK")
+# The three scales are each rounded to float32 once from the converter's own
+# arithmetic: a few times 2**-24 apart. A wrong scale is off by far more.
+_BIAS_SCALE_TOLERANCE = 1e-6
+_MAX_LISTED = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Expectation:
+    """What an exported file must be.
+
+    Attributes:
+      weight_bits: 2..8; up to 4 are stored as INT4, more as INT8.
+      num_operators: of the converter's own quantization of the same classifier;
+        None where there is none to compare with.
+    """
+
+    weight_bits: int
+    num_operators: int | None = None
+
+    def __post_init__(self):
+        if not 2 <= self.weight_bits <= 8:
+            raise ExportError(f"weight_bits is {self.weight_bits}; expected 2 to 8")
+
+    @property
+    def weight_dtype(self) -> str:
+        """The schema's type of stored weights."""
+        return "INT4" if self.weight_bits <= 4 else "INT8"
+
+    @property
+    def max_weight(self) -> int:
+        """Largest magnitude of the symmetric (narrow) range."""
+        return 2 ** (self.weight_bits - 1) - 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What one rule found.
+
+    Attributes:
+      rule: as printed.
+      passed: whether it holds.
+      detail: what breaks it; empty if nothing does.
+    """
+
+    rule: str
+    passed: bool
+    detail: str
+
+
+Check = Callable[[TFLiteModel, Expectation], Finding]
+
+
+def _rule(offences: Callable[[TFLiteModel, Expectation], Iterator[str]]) -> Check:
+    """The check whose rule is the docstring and whose evidence the generator gives."""
+
+    @functools.wraps(offences)
+    def check(model: TFLiteModel, expectation: Expectation) -> Finding:
+        found = list(offences(model, expectation))
+        more = len(found) - _MAX_LISTED
+        listed = found[:_MAX_LISTED] + ([f"{more} more"] if more > 0 else [])
+        return Finding(offences.__doc__ or "", not found, ", ".join(listed))
+
+    return check
+
+
+@_rule
+def integer_io(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
+    """one int8 input and one int8 output"""
+    for what, indices in (("input", model.inputs), ("output", model.outputs)):
+        dtypes = [model.tensors[index].dtype for index in indices]
+        if dtypes != ["INT8"]:
+            yield f"{what} {' and '.join(dtypes) or 'missing'}"
+
+
+@_rule
+def no_float_tensors(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
+    """no float tensors"""
+    for tensor in model.tensors:
+        if "FLOAT" in tensor.dtype:
+            yield f"{tensor.dtype} {tensor.name!r}"
+
+
+@_rule
+def no_float_or_conversion_operators(
+    model: TFLiteModel, expectation: Expectation
+) -> Iterator[str]:
+    """no quantize, dequantize, cast, fake-quant, custom or Flex operators"""
+    for operator in model.operators:
+        if operator.name in _CONVERSIONS or operator.name.startswith("CUSTOM:"):
+            yield _place(operator)
+
+
+@_rule
+def weight_widths(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
+    """weights stored as INT4 up to 4 bits, INT8 above, in the symmetric range"""
+    for _, weights in _weights(model):
+        if weights.dtype != expectation.weight_dtype or not weights.is_constant:
+            kind = "constant" if weights.is_constant else "computed"
+            yield f"{kind} {weights.dtype} {weights.name!r}"
+            continue
+        largest = np.abs(constant_values(weights).astype(np.int64)).max()
+        if largest > expectation.max_weight:
+            yield f"magnitude {largest} > {expectation.max_weight} in {weights.name!r}"
+
+
+@_rule
+def one_scale_per_output_channel(
+    model: TFLiteModel, expectation: Expectation
+) -> Iterator[str]:
+    """one weight scale per output channel"""
+    for operator, weights in _weights(model):
+        dimension = _CHANNEL_DIMENSIONS[operator.name]
+        channels = weights.shape[dimension]
+        along = weights.quantized_dimension
+        # A single scale has no dimension to run along.
+        if len(weights.scales) != channels or (along != dimension and channels > 1):
+            yield (
+                f"{len(weights.scales)} scales along dimension {along} for {channels} "
+                f"channels in dimension {dimension} of {weights.name!r}"
+            )
+
+
+@_rule
+def symmetric_weights(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
+    """weight zero points 0"""
+    for _, weights in _weights(model):
+        if any(weights.zero_points):
+            yield f"{max(weights.zero_points, key=abs)} in {weights.name!r}"
+
+
+@_rule
+def integer_bias(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
+    """biases INT32 with zero point 0 and scale input scale x weight scale"""
+    for operator, weights in _weights(model):
+        if len(operator.inputs) < 3 or operator.inputs[2] < 0:
+            continue  # the operator has no bias
+        bias = model.tensors[operator.inputs[2]]
+        expected = np.outer(model.tensors[operator.inputs[0]].scales, weights.scales)
+        if bias.dtype != "INT32":
+            yield f"{bias.dtype} {bias.name!r}"
+        elif any(bias.zero_points):
+            yield f"zero point {max(bias.zero_points, key=abs)} in {bias.name!r}"
+        elif len(bias.scales) != expected.size:
+            yield f"{len(bias.scales)} scales for {expected.size} in {bias.name!r}"
+        elif not np.allclose(bias.scales, expected, _BIAS_SCALE_TOLERANCE, 0.0):
+            ratios = (bias.scales / expected).ravel()
+            worst = ratios[np.abs(ratios - 1).argmax()]
+            yield f"scale {worst:.6g} times the product in {bias.name!r}"
+
+
+@_rule
+def static_batch_1(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
+    """batch 1 and static shapes"""
+    ends = {*model.inputs, *model.outputs}
+    for tensor in model.tensors:
+        if -1 in tensor.shape or (tensor.index in ends and tensor.shape[:1] != (1,)):
+            yield f"shape {tensor.shape} of {tensor.name!r}"
+
+
+@_rule
+def operator_count(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
+    """as many operators as the converter's own quantization of the classifier"""
+    count = len(model.operators)
+    if expectation.num_operators not in (None, count):
+        yield f"{count} operators instead of {expectation.num_operators}"
+
+
+@_rule
+def no_dynamic_shape_operators(
+    model: TFLiteModel, expectation: Expectation
+) -> Iterator[str]:
+    """no operators that compute shapes: SHAPE, STRIDED_SLICE, PACK"""
+    for operator in model.operators:
+        if operator.name in _DYNAMIC_SHAPES:
+            yield _place(operator)
+
+
+CHECKS: tuple[Check, ...] = (
+    integer_io,
+    no_float_tensors,
+    no_float_or_conversion_operators,
+    weight_widths,
+    one_scale_per_output_channel,
+    symmetric_weights,
+    integer_bias,
+    static_batch_1,
+    operator_count,
+    no_dynamic_shape_operators,
+)
+
+
+def _place(operator: Operator) -> str:
+    return f"{operator.name} as operator {operator.index}"
+
+
+def _weights(model: TFLiteModel) -> Iterator[tuple[Operator, Tensor]]:
+    for operator in model.operators:
+        if operator.name in _CHANNEL_DIMENSIONS:
+            yield operator, model.tensors[operator.inputs[1]]
