@@ -7,6 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.preprocessing import Preprocessing
+from gdfq_tf.quantization_plan import ActivationGroup, QuantizationPlan, is_depthwise
+from gdfq_tf.quantizers import channels_last_kernel
 from tflite_export.affine_quantization import (
     INT8_MAX,
     INT8_MIN,
@@ -15,10 +19,6 @@ from tflite_export.affine_quantization import (
     relu_grid,
     weight_limit,
 )
-from gdfq_tf.keras_compat import keras
-from gdfq_tf.preprocessing import Preprocessing
-from gdfq_tf.quantization_plan import ActivationGroup, QuantizationPlan, is_depthwise
-from gdfq_tf.quantizers import channels_last_kernel
 
 # Ranges tried, as shares of the largest magnitude. Below a fifth, clipping costs
 # more than finer steps gain, at any width from 2 bits up.

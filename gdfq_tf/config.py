@@ -38,9 +38,7 @@ class BitWidths:
                 f"{self.activation_bits}; e.g. --bits=w4a8"
             )
         if self.protocol not in ("edge", "paper"):
-            raise UserError(
-                f"protocol must be edge or paper, got {self.protocol!r}"
-            )
+            raise UserError(f"protocol must be edge or paper, got {self.protocol!r}")
 
     @property
     def name(self) -> str:
@@ -98,6 +96,8 @@ class FineTuningConfig:
       temperature: of the softened distributions in the distillation loss.
       classification_weight: factor of the cross-entropy on the generator's labels.
       feature_weight: factor of the relative error of the ReLU outputs.
+      distillation_per_class: divide the distillation loss by the number of classes,
+        as the published code's default reduction does.
     """
 
     num_steps: int = 300
@@ -106,6 +106,7 @@ class FineTuningConfig:
     temperature: float = 4.0
     classification_weight: float = 0.1
     feature_weight: float = 1.0
+    distillation_per_class: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +148,7 @@ RECIPES: Mapping[str, Recipe] = {
                 temperature=20.0,
                 classification_weight=1.0,
                 feature_weight=0.0,
+                distillation_per_class=True,
             ),
             alternating=True,
         ),

@@ -22,20 +22,22 @@ def make_student_step(
     student: Student,
     teacher: Teacher,
     optimizer: keras.optimizers.Optimizer,
+    variables: list[tf.Variable],
     config: FineTuningConfig,
     preprocessing: Preprocessing,
 ) -> Callable[[tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
-    """One student update as a graph function of pixels (N, H, W, C) and labels (N,).
+    """One update of `variables`, a graph function of pixels (N, H, W, C) and labels.
 
     Minimises distillation + classification_weight * cross-entropy
     + feature_weight * relative error of the ReLU outputs (Xu et al. 2020, Eq. 8,
     and the feature term). The student always runs in inference mode: its
     BatchNormalization statistics stay the teacher's, gamma and beta are trained.
     """
+    num_classes = student.model.output_shape[-1]
+    distillation_weight = 1 / num_classes if config.distillation_per_class else 1.0
     feature_names = list(student.plan.features) if config.feature_weight else []
     teacher_model = teacher.features(feature_names)
     student_model = student.features(feature_names)
-    variables = student.model.trainable_variables
     optimizer.build(variables)
 
     @tf.function(reduce_retracing=False)
@@ -58,7 +60,7 @@ def make_student_step(
                 ),
             }
             loss = (
-                metrics["distillation"]
+                distillation_weight * metrics["distillation"]
                 + config.classification_weight * metrics["cross_entropy"]
             )
             if feature_names:
@@ -103,6 +105,7 @@ def fine_tune(
         student,
         Teacher(classifier),
         keras.optimizers.Adam(schedule),
+        student.model.trainable_variables,
         config,
         preprocessing,
     )
@@ -120,5 +123,7 @@ def _batch_indices(num_images: int, config: FineTuningConfig, seed: int) -> np.n
     """(num_steps, batch_size) indices: every image once before any comes again."""
     needed = config.num_steps * config.batch_size
     rng = np.random.default_rng(seed)
-    epochs = [rng.permutation(num_images) for _ in range(math.ceil(needed / num_images))]
+    epochs = [
+        rng.permutation(num_images) for _ in range(math.ceil(needed / num_images))
+    ]
     return np.concatenate(epochs)[:needed].reshape(config.num_steps, -1)

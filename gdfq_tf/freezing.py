@@ -42,9 +42,7 @@ def freeze(
       softmax: whether the exported model is to end in a softmax.
     """
     consumed_by = consumers(classifier)
-    grids = {
-        name: _final_grid(student, name) for name in student.plan.groups
-    }
+    grids = {name: _final_grid(student, name) for name in student.plan.groups}
     input_layer = classifier.layers[0]
     ops: list[IntegerOp] = []
     # Where a layer's output lives: fused layers have none of their own.

@@ -205,7 +205,7 @@ def sample_inputs(
     key = tf.stack([tf.cast(seed, tf.int32), tf.cast(step, tf.int32)])
     latents = tf.random.stateless_normal((batch_size, _LATENT_DIM), key)
     labels = tf.random.stateless_uniform(
-        (batch_size,), key + [0, 2**30], 0, num_classes, tf.int32
+        (batch_size,), key + tf.constant([0, 2**30]), 0, num_classes, tf.int32
     )
     return latents, labels
 

@@ -11,6 +11,6 @@ import os
 os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
-import tf_keras as keras  # noqa: E402  (the environment must be set first)
+import tf_keras as keras
 
 __all__ = ["keras"]

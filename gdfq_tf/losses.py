@@ -68,30 +68,13 @@ def distillation_loss(
 ) -> tf.Tensor:
     """T^2 * KL(teacher || student) of the softened outputs, mean over images.
 
-    Source: Hinton et al. 2015; Xu et al. 2020, Eq. 7 (T = 20 in its code).
-    Deviation: the published code's default reduction also divides by the number
-    of classes, see `published_distillation_loss`.
+    Source: Hinton et al. 2015; Xu et al. 2020, Eq. 7 (T = 20 in its code, whose
+    default reduction divides by the number of classes besides).
     """
     teacher_log = tf.nn.log_softmax(teacher_logits / temperature)
     student_log = tf.nn.log_softmax(student_logits / temperature)
     kl = tf.reduce_sum(tf.exp(teacher_log) * (teacher_log - student_log), axis=-1)
     return temperature**2 * tf.reduce_mean(kl)
-
-
-def published_distillation_loss(
-    *,
-    teacher_logits: tf.Tensor,
-    student_logits: tf.Tensor,
-    temperature: float,
-) -> tf.Tensor:
-    """`distillation_loss` divided by the number of classes, as GDFQ's code has it."""
-    num_classes = tf.cast(tf.shape(teacher_logits)[-1], tf.float32)
-    loss = distillation_loss(
-        teacher_logits=teacher_logits,
-        student_logits=student_logits,
-        temperature=temperature,
-    )
-    return loss / num_classes
 
 
 def feature_loss(

@@ -15,8 +15,13 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from tflite_export.affine_quantization import INT8_MIN, AffineQuantization, grid_over
 from gdfq_tf.errors import UserError
+from tflite_export.affine_quantization import (
+    INT8_MAX,
+    INT8_MIN,
+    AffineQuantization,
+    grid_over,
+)
 
 NAMES = ("tf", "torch", "caffe", "unit", "uint8", "custom")
 
@@ -101,11 +106,20 @@ class Preprocessing:
         if not self.is_uniform:
             return 0.0
         quantization = self.input_quantization()
-        return self.offset[0] + quantization.scale * (quantization.zero_point - INT8_MIN)
+        return self.offset[0] + quantization.scale * (
+            quantization.zero_point - INT8_MIN
+        )
 
     def to_student_input(self, pixels) -> tf.Tensor:
         """Student input, float32: on the exported model's int8 input grid."""
         return self.to_input(pixels) - np.float32(self.grid_shift())
+
+    def to_int8(self, pixels) -> np.ndarray:
+        """The exported model's int8 input of pixels (…, channels) in [0, 255]."""
+        grid = self.input_quantization()
+        levels = self.to_student_input(pixels).numpy() / np.float32(grid.scale)
+        q = np.rint(levels) + grid.zero_point
+        return np.clip(q, INT8_MIN, INT8_MAX).astype(np.int8)
 
     def formula(self) -> str:
         """What firmware computes for the int8 input, in one line."""

@@ -143,9 +143,7 @@ def make_plan(classifier: keras.Model, widths: BitWidths) -> QuantizationPlan:
         outputs=outputs,
         groups=groups,
         features=tuple(
-            layer.name
-            for layer in classifier.layers
-            if isinstance(layer, _layers.ReLU)
+            layer.name for layer in classifier.layers if isinstance(layer, _layers.ReLU)
         ),
     )
 

@@ -20,13 +20,13 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 
+from gdfq_tf.keras_compat import keras
 from tflite_export.affine_quantization import (
     INT8_MAX,
     INT8_MIN,
     AffineQuantization,
     weight_limit,
 )
-from gdfq_tf.keras_compat import keras
 
 Quantizer = tfmot.quantization.keras.quantizers.Quantizer
 
@@ -43,9 +43,7 @@ def _log_scale(layer, name: str, scale) -> tf.Variable:
     )
 
 
-def fake_quantize_weights(
-    kernel: tf.Tensor, scale: tf.Tensor, bits: int
-) -> tf.Tensor:
+def fake_quantize_weights(kernel: tf.Tensor, scale: tf.Tensor, bits: int) -> tf.Tensor:
     """`kernel` (…, channels) on the grid scale * {-limit … limit}, per channel.
 
     Args:

@@ -57,6 +57,13 @@ class Student:
         (weight, _, _) = self.model.get_layer(_PREFIX + name)._weight_vars[0]
         return weight
 
+    def variables_without_scales(self) -> list[tf.Variable]:
+        """Trainable kernels, biases, gammas and betas."""
+        quantizers = [*self.weight_quantizers.values()]
+        quantizers += self.activation_quantizers.values()
+        scales = {id(q.log_scale) for q in quantizers if q.log_scale is not None}
+        return [v for v in self.model.trainable_variables if id(v) not in scales]
+
     def features(self, layer_names: list[str]) -> keras.Model:
         """A model from inputs to [logits, the named layers' outputs …]."""
         outputs = [self.model.get_layer(_PREFIX + name).output for name in layer_names]
@@ -197,9 +204,7 @@ def _absorb_input_shift(
     pending = list(consumed_by[classifier.layers[0].name])
     while pending:
         layer = pending.pop()
-        if isinstance(
-            layer, (_layers.ZeroPadding2D, _layers.Reshape, _layers.Flatten)
-        ):
+        if isinstance(layer, (_layers.ZeroPadding2D, _layers.Reshape, _layers.Flatten)):
             pending += consumed_by[layer.name]
         elif isinstance(layer, KERNEL_LAYERS):
             kernel = channels_last_kernel(layer.get_weights()[0], is_depthwise(layer))

@@ -31,7 +31,7 @@ from gdfq_tf.teacher import Teacher
 # run early, rarely enough not to wait for the device.
 REPORT_INTERVAL = 10
 # Pool batches draw from seeds that no training step uses.
-_POOL_STEP = 2**24
+POOL_STEP = 2**24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +153,7 @@ def synthesize(
                         batch_size=config.batch_size,
                         num_classes=classifier.output_shape[-1],
                         seed=seed,
-                        first_step=_POOL_STEP + step * 1000,
+                        first_step=POOL_STEP + step * 1000,
                     )
                 )
     pool = SyntheticImages(

@@ -1,0 +1,69 @@
+"""The flags that name a float classifier, shared by the tools that take one."""
+
+from __future__ import annotations
+
+from absl import flags
+
+from gdfq_tf import embedded
+from gdfq_tf.classifiers import Classifier, load_classifier
+from gdfq_tf.errors import UserError
+from gdfq_tf.preprocessing import NAMES, Preprocessing, make_preprocessing
+
+EMBEDDED = "embedded"
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string(
+    "model",
+    None,
+    "A .keras, .h5 or .hdf5 file, keras.applications.NAME, or `embedded`: the "
+    "Fashion-MNIST classifier that comes with the package.",
+    required=True,
+)
+flags.DEFINE_string(
+    "weights", None, "For keras.applications names: imagenet, or a weights file."
+)
+flags.DEFINE_enum(
+    "preprocessing",
+    None,
+    list(NAMES),
+    "What the classifier was trained on: tf [-1, 1]; torch, caffe: as in "
+    "keras.applications; unit [0, 1]; uint8 [0, 255]; custom: --mean and --std.",
+)
+flags.DEFINE_list("mean", [], "For custom: mean of pixel / 255, one or per channel.")
+flags.DEFINE_list("std", [], "For custom: deviation of pixel / 255, likewise.")
+
+
+def load_classifier_from_flags() -> Classifier:
+    """The classifier that the flags name.
+
+    Raises:
+      UserError: see `load_classifier`; or a flag that does not fit.
+    """
+    if FLAGS.model == EMBEDDED:
+        return load_classifier(
+            str(embedded.MODEL_PATH), preprocessing=embedded.PREPROCESSING
+        )
+    return load_classifier(
+        FLAGS.model,
+        weights=FLAGS.weights,
+        preprocessing=FLAGS.preprocessing,
+        mean=_numbers("mean"),
+        std=_numbers("std"),
+    )
+
+
+def preprocessing_from_flags(num_channels: int) -> Preprocessing:
+    """The input contract that the flags name, for a model without a classifier."""
+    return make_preprocessing(
+        FLAGS.preprocessing, num_channels, mean=_numbers("mean"), std=_numbers("std")
+    )
+
+
+def _numbers(flag: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(text) for text in FLAGS[flag].value)
+    except ValueError as error:
+        raise UserError(
+            f"--{flag}={','.join(FLAGS[flag].value)} must be numbers separated by "
+            "commas, such as 0.485,0.456,0.406"
+        ) from error

@@ -1,0 +1,198 @@
+"""Quantizes a trained Keras classifier to fully integer TFLite, without any data.
+
+    python tools/quantize.py --model=classifier.keras --preprocessing=torch \
+        --bits=w8a8,w4a8 --output_dir=runs/classifier
+
+Labelled images, if given by --data, are used for the closing table alone, after
+everything has been quantized.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import platform
+import sys
+import time
+from pathlib import Path
+
+from tools import cli, reporting  # quiets TensorFlow, so it stands first
+from tools.classifier_flags import EMBEDDED, load_classifier_from_flags
+from tools.labelled_images import LabelledImages, read_labelled_images
+
+import rich.console
+from absl import flags
+
+from gdfq_tf import embedded
+from gdfq_tf.classifiers import Classifier
+from gdfq_tf.config import RECIPES, Recipe, get_recipe, parse_bit_widths
+from gdfq_tf.errors import UserError
+from gdfq_tf.pipeline import QuantizationResult, quantize
+from gdfq_tf.run_directory import (
+    ModelFile,
+    check_output_directory,
+    model_files,
+    write_run,
+    write_summary,
+    written_at_once,
+)
+from tflite_export.benchmark import benchmark
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("bits", "w8a8,w4a8", "Widths, each w<weight>a<activation> bits.")
+flags.DEFINE_enum(
+    "protocol",
+    None,
+    ["edge", "paper"],
+    "Activations below 8 bits: edge spares residual adds and pooling, paper does not. "
+    "Default: paper for --recipe=gdfq, else edge.",
+)
+flags.DEFINE_enum("recipe", "default", list(RECIPES), "How to train.")
+flags.DEFINE_integer("num_steps", None, "Student steps; scales the whole recipe.")
+flags.DEFINE_integer("seed", 0, "Seed of everything random.", lower_bound=0)
+flags.DEFINE_string("output_dir", None, "Where the run directory goes.", required=True)
+flags.DEFINE_bool("overwrite", False, "Replace an earlier run at --output_dir.")
+flags.DEFINE_string("data", None, "Labelled test images for the closing table only.")
+flags.DEFINE_integer("num_images", None, "How many of them at most.")
+
+_PACKAGES = (
+    "tensorflow",
+    "tf_keras",
+    "keras",
+    "tensorflow-model-optimization",
+    "ai-edge-litert",
+    "numpy",
+)
+
+
+def main() -> None:
+    """The whole run, from flags to summary.json and the closing table."""
+    output_dir = Path(FLAGS.output_dir)
+    check_output_directory(output_dir, overwrite=FLAGS.overwrite)
+    recipe = get_recipe(FLAGS.recipe, FLAGS.num_steps)
+    protocol = FLAGS.protocol or ("paper" if recipe.alternating else "edge")
+    widths = [parse_bit_widths(text, protocol) for text in FLAGS.bits]
+    if not widths or len(set(widths)) < len(widths):
+        raise UserError(f"--bits={','.join(FLAGS.bits)} must name each width once")
+    classifier = load_classifier_from_flags()
+    # Read now to refuse wrong data early; used after quantization only.
+    data = _read_data(classifier)
+    console = rich.console.Console()
+    started = time.monotonic()
+    result = quantize(
+        classifier, recipe, widths, seed=FLAGS.seed, progress=cli.RichProgress()
+    )
+    files = model_files(classifier.name, recipe.name, result)
+    rows = _evaluate(classifier, files, data, result)
+    summary = _summary(classifier, recipe, files, rows, result)
+    summary["seconds"]["total"] = time.monotonic() - started
+    with written_at_once(output_dir) as directory:
+        write_run(directory, classifier.name, files, result)
+        write_summary(directory, summary)
+    images = "synthetic" if data is None else "labelled test"
+    console.print(
+        reporting.results_table(
+            f"{classifier.name}, {rows[0]['num_images']} {images} images", rows
+        )
+    )
+    console.print(
+        f"int8 input: {summary['classifier']['int8_input']}\n"
+        f"verified against the student: "
+        + ", ".join(
+            f"{model.widths.name} {100 * model.agreement.exact_outputs:.2f} % of "
+            f"outputs exact, at most {model.agreement.max_lsb} LSB off"
+            for model in result.models
+        )
+        + f"\nwritten to {output_dir} in {summary['seconds']['total']:.0f} s",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _read_data(classifier: Classifier) -> LabelledImages | None:
+    spec = FLAGS.data
+    if spec is None and FLAGS.model == EMBEDDED:
+        spec = str(embedded.TEST_IMAGES_PATH)
+    if spec is None:
+        return None
+    return read_labelled_images(
+        spec,
+        classifier.input_shape,
+        FLAGS.num_images,
+        num_classes=classifier.num_classes,
+    )
+
+
+def _evaluate(
+    classifier: Classifier,
+    files: list[ModelFile],
+    data: LabelledImages | None,
+    result: QuantizationResult,
+) -> list[dict]:
+    """One row per file; on synthetic images, without top-1, if there is no data."""
+    pixels = result.images.pixels[:512] if data is None else data.pixels
+    labels = None if data is None else data.labels
+    reference = reporting.float_logits(classifier, pixels)
+    rows = []
+    with cli.RichProgress().stage("evaluation", len(files)) as advance:
+        for file in files:
+            outputs = reporting.tflite_outputs(
+                file.tflite, classifier.preprocessing, pixels
+            )
+            latency = benchmark(file.tflite)
+            rows.append(
+                {
+                    "title": file.title,
+                    "file": file.file,
+                    "sha256": file.sha256,
+                    "size_bytes": len(file.tflite),
+                    "latency_ms": latency.median_ms,
+                    "latency_p90_ms": latency.p90_ms,
+                    **reporting.accuracy_facts(outputs, labels, reference),
+                }
+            )
+            advance()
+    return rows
+
+
+def _summary(
+    classifier: Classifier,
+    recipe: Recipe,
+    files: list[ModelFile],
+    rows: list[dict],
+    result: QuantizationResult,
+) -> dict:
+    for row, model in zip(rows[-len(result.models) :], result.models, strict=True):
+        row["widths"] = dataclasses.asdict(model.widths)
+        row["verification"] = {
+            "rules": [dataclasses.asdict(finding) for finding in model.findings],
+            "student_agreement": dataclasses.asdict(model.agreement),
+        }
+        row["seconds"] = model.seconds
+    return {
+        "command": sys.argv,
+        "seed": FLAGS.seed,
+        "recipe": dataclasses.asdict(recipe),
+        "classifier": {
+            "name": classifier.name,
+            "source": FLAGS.model,
+            "input_shape": classifier.input_shape,
+            "num_classes": classifier.num_classes,
+            "head": classifier.head,
+            "preprocessing": dataclasses.asdict(classifier.preprocessing),
+            "int8_input": classifier.preprocessing.formula(),
+        },
+        "evaluated_on": FLAGS.data or ("embedded" if "top1" in rows[0] else None),
+        "models": rows,
+        "seconds": {"synthesis": result.synthesis_seconds},
+        "machine": benchmark(files[0].tflite, num_runs=1, warmup_runs=0).machine,
+        "versions": {
+            "python": platform.python_version(),
+            **{name: importlib.metadata.version(name) for name in _PACKAGES},
+        },
+    }
+
+
+if __name__ == "__main__":
+    cli.run(main)
