@@ -117,7 +117,7 @@ def _resolve(
 
 def _check_equal(source: Any, classifier: Classifier) -> None:
     """Refuses a translation that computes something else than its source."""
-    # A source of fixed batch size can be asked for exactly that many images.
+    # A source of fixed batch size may refuse any other number of images.
     num_images = source.inputs[0].shape[0] or _PROOF_IMAGES
     shape = (num_images, *classifier.input_shape)
     pixels = np.random.default_rng(0).integers(0, 256, shape)

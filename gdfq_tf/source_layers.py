@@ -206,6 +206,9 @@ def _pooling(call: Call) -> list[Step]:
 
 
 def _global_average_pooling(call: Call) -> list[Step]:
+    if tuple(call.inputs[0].shape)[1:3] == (1, 1):
+        # The mean of one position: nothing is computed, so nothing is rounded.
+        return [_reshape(call)]
     reshape = [_reshape(call, "_reshape")] if call.layer.keepdims else []
     return [Step("GlobalAveragePooling2D", {}), *reshape]
 

@@ -63,7 +63,7 @@ def compare_outputs(student: np.ndarray, tflite: np.ndarray) -> Agreement:
         )
     if not np.isfinite(student).all():
         raise ExportError("student outputs hold NaN or infinity; expected finite ones")
-    lsb = np.abs(np.rint(student).astype(np.int64) - tflite.astype(np.int64))
+    lsb = np.abs(np.rint(student).astype(np.int64) - tflite)
     return Agreement(
         num_images=len(lsb),
         max_lsb=int(lsb.max()),
