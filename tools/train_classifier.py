@@ -5,6 +5,9 @@ Writes to --output_dir: <name>_<network>.keras (Keras 3, no optimizer state),
 (--num_test_images labelled test images, a seeded random subset of the test
 split; the test split takes no part in training or in any choice).
 
+Keras may refuse a .keras file of a later release, so a file for others is best
+saved with the oldest Keras in requirements.txt, the one for Python 3.10.
+
 Example:
   python tools/train_classifier.py --dataset=fashion_mnist --output_dir=runs/model
 """
@@ -210,6 +213,7 @@ def main() -> None:
     test_inputs = preprocess(test_pixels)
     facts = {
         "network": f"keras.applications {model.name}",
+        "keras": keras.__version__,
         "parameters": model.count_params(),
         "input_shape": list(model.input_shape[1:]),
         "preprocessing": preprocessing.name,
