@@ -42,22 +42,24 @@ class BitWidths:
 
     @property
     def name(self) -> str:
-        """For example "w4a8"."""
-        return f"w{self.weight_bits}a{self.activation_bits}"
+        """For example "w4a8", "w4a4_paper"."""
+        suffix = f"_{self.protocol}" if self.protocol != "edge" else ""
+        return f"w{self.weight_bits}a{self.activation_bits}{suffix}"
 
 
-def parse_bit_widths(text: str, protocol: str) -> BitWidths:
-    """`BitWidths` of a text such as "w4a8".
+def parse_bit_widths(text: str) -> BitWidths:
+    """`BitWidths` of a text such as "w4a8" or "w4a4/paper".
 
     Raises:
       UserError: not of that form, or bits out of range.
     """
-    match = re.fullmatch(r"[wW](\d+)[aA](\d+)", text.strip())
+    match = re.fullmatch(r"w(\d+)a(\d+)(?:/(\w+))?", text.strip().lower())
     if not match:
         raise UserError(
-            f"bit widths {text!r} not understood; expected w<bits>a<bits> such as w4a8"
+            f"bit widths {text!r} not understood; expected w<bits>a<bits>, such as "
+            "w4a8, or w4a4/paper"
         )
-    return BitWidths(int(match[1]), int(match[2]), protocol)
+    return BitWidths(int(match[1]), int(match[2]), match[3] or "edge")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -143,10 +143,9 @@ def _with_kernel(
         scale=scale.astype(np.float32),
         bias=np.zeros(scale.shape, np.int32),
     )
-    op = dataclasses.replace(op, kernel=kernel)
     step = input_grid.scale * scale
     accumulator_bias = bias / step
-    if uses_double_rounding(op):
+    if uses_double_rounding(op.kind, kernel):
         accumulator_bias -= first_rounding_bias(step / op.grid.scale)
     kernel = dataclasses.replace(
         kernel, bias=np.round(accumulator_bias).astype(np.int32)

@@ -73,14 +73,13 @@ def choose_shape(
     while min(image[:2]) / 2 ** (num_upsamplings + 1) >= _SMALLEST_BASE:
         num_upsamplings += 1
     shapes = [
-        GeneratorShape(tuple(image), num_classes, num_upsamplings, width)
-        for width in _WIDTHS
+        GeneratorShape(image, num_classes, num_upsamplings, width) for width in _WIDTHS
     ]
     fitting = [shape for shape in shapes if shape.multiply_adds <= max_multiply_adds]
     return fitting[0] if fitting else shapes[-1]
 
 
-class ConditionalBatchNormalization(_layers.Layer):
+class ConditionalBatchNormalization(keras.layers.Layer):
     """Batch normalization whose gamma and beta are looked up by class.
 
     Always normalizes by the batch's own statistics: the generator is only ever
@@ -110,7 +109,7 @@ class ConditionalBatchNormalization(_layers.Layer):
         return normalized * gamma + beta
 
 
-class BatchNormalization(_layers.Layer):
+class BatchNormalization(keras.layers.Layer):
     """Normalization by the batch's own statistics; gamma and beta learnt."""
 
     def build(self, input_shape):
@@ -126,7 +125,7 @@ class BatchNormalization(_layers.Layer):
         )
 
 
-class PixelRange(_layers.Layer):
+class PixelRange(keras.layers.Layer):
     """Squashes (N, H, W, C) smoothly into the classifier's input range."""
 
     def __init__(self, preprocessing: Preprocessing, **kwargs):

@@ -121,7 +121,6 @@ def quantize(
     tf.config.experimental.enable_op_determinism()
     baselines = make_baselines(classifier, seed)
     started = time.monotonic()
-    images = None
     if not recipe.alternating:
         images = synthesize(
             classifier.model,

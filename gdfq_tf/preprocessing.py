@@ -71,11 +71,11 @@ class Preprocessing:
         pixels = tf.cast(pixels, tf.float32)
         if self.reverse_channels:
             pixels = tf.reverse(pixels, axis=[-1])
-        return pixels * np.float32(self.scale) + np.float32(self.offset)
+        return pixels * np.asarray(self.scale, np.float32) + self.low
 
     def to_pixels(self, inputs) -> tf.Tensor:
         """Nearest uint8 pixels of model inputs (…, channels), clipped to 0..255."""
-        pixels = (inputs - np.float32(self.offset)) / np.float32(self.scale)
+        pixels = (inputs - self.low) / np.asarray(self.scale, np.float32)
         pixels = tf.clip_by_value(tf.round(pixels), 0.0, 255.0)
         if self.reverse_channels:
             pixels = tf.reverse(pixels, axis=[-1])

@@ -28,8 +28,6 @@ from tflite_export.affine_quantization import (
     weight_limit,
 )
 
-Quantizer = tfmot.quantization.keras.quantizers.Quantizer
-
 _NOT_SERIALIZED = "a student is stored as plan, grids and weights, and rebuilt"
 
 
@@ -116,7 +114,7 @@ def fake_quantize_activations(
     return quantize(inputs, scale)
 
 
-class WeightQuantizer(Quantizer):
+class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
     """Per-channel symmetric narrow-range quantizer of a kernel."""
 
     def __init__(self, bits: int, depthwise: bool, scale: np.ndarray):
@@ -155,7 +153,7 @@ def channels_last_kernel(kernel, depthwise: bool):
     return tf.reshape(kernel, (h, w, 1, channels * multiplier))
 
 
-class ActivationQuantizer(Quantizer):
+class ActivationQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
     """Per-tensor quantizer; one object serves all layers that share its scale."""
 
     def __init__(self, name: str, grid: AffineQuantization, trainable: bool = True):

@@ -102,7 +102,7 @@ class ModelFile:
 
 def model_files(name: str, recipe: str, result: QuantizationResult) -> list[ModelFile]:
     """The run's `.tflite` files: float, noise-calibrated, then one per width."""
-    label = "GDFQ" if recipe == "default" else recipe
+    label = "GDFQ" if recipe == "default" else f"{recipe} recipe"
     return [
         ModelFile("float", f"{name}_float.tflite", result.baselines.float32),
         ModelFile(
@@ -112,7 +112,7 @@ def model_files(name: str, recipe: str, result: QuantizationResult) -> list[Mode
         ),
         *(
             ModelFile(
-                f"{label} {model.widths.name.upper()}",
+                f"{label} {model.widths.name}",
                 f"{name}_{model.widths.name}.tflite",
                 model.tflite,
             )

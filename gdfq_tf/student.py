@@ -25,7 +25,6 @@ from gdfq_tf.quantizers import (
     channels_last_kernel,
 )
 
-_quantize = tfmot.quantization.keras
 _layers = keras.layers
 _INPUT_LAYER = "quantized_input"
 _PREFIX = "quant_"
@@ -70,7 +69,7 @@ class Student:
         return keras.Model(self.model.input, [self.model.output, *outputs])
 
 
-class _LayerQuantizeConfig(_quantize.QuantizeConfig):
+class _LayerQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
     """At most one kernel quantizer and one output quantizer."""
 
     def __init__(self, kernel_name, weight_quantizer, output_quantizer):
@@ -101,9 +100,9 @@ class _LayerQuantizeConfig(_quantize.QuantizeConfig):
 
 
 class _PlanScheme(
-    _quantize.QuantizeScheme,
-    _quantize.QuantizeLayoutTransform,
-    _quantize.QuantizeRegistry,
+    tfmot.quantization.keras.QuantizeScheme,
+    tfmot.quantization.keras.QuantizeLayoutTransform,
+    tfmot.quantization.keras.QuantizeRegistry,
 ):
     """A tfmot scheme that looks every layer up in a plan; no layout changes."""
 
@@ -152,7 +151,7 @@ def build_student(
     }
 
     def config(layer) -> _LayerQuantizeConfig:
-        group = plan.outputs.get(layer.name)
+        group = plan.outputs.get(layer.name, "")
         if layer.name == _INPUT_LAYER:
             group = plan.input_group
         kernel_name = "depthwise_kernel" if is_depthwise(layer) else "kernel"
@@ -163,8 +162,8 @@ def build_student(
         )
 
     scheme = _PlanScheme({layer.name: config(layer) for layer in base.layers})
-    model = _quantize.quantize_apply(
-        _quantize.quantize_annotate_model(base),
+    model = tfmot.quantization.keras.quantize_apply(
+        tfmot.quantization.keras.quantize_annotate_model(base),
         scheme,
         quantized_layer_name_prefix=_PREFIX,
     )

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflite_export.affine_quantization import AffineQuantization, weight_limit
-from tflite_export.integer_network import IntegerNetwork, IntegerOp
+from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
 
 # TFLite fixes the grid of an int8 softmax: scale 1/256, zero point -128.
 SOFTMAX_GRID = AffineQuantization(1 / 256, -128)
@@ -48,7 +48,7 @@ def dense_names(network: IntegerNetwork) -> tuple[str, ...]:
 
 def _apply(op: IntegerOp, inputs: list[tf.Tensor], input_scale) -> tf.Tensor:
     if op.kernel is not None:
-        return _apply_kernel(op, inputs[0], input_scale)
+        return _apply_kernel(op, op.kernel, inputs[0], input_scale)
     if op.kind in ("max_pool", "reshape", "pad", "concatenate"):
         return move_values(op, inputs, pad_value=0.0)
     if op.kind == "add":
@@ -106,13 +106,14 @@ def convolve(op: IntegerOp, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     return tf.nn.depthwise_conv2d(inputs, kernel, [1, *strides, 1], **arguments)
 
 
-def _apply_kernel(op: IntegerOp, inputs: tf.Tensor, input_scale) -> tf.Tensor:
-    kernel = op.kernel
+def _apply_kernel(
+    op: IntegerOp, kernel: Kernel, inputs: tf.Tensor, input_scale
+) -> tf.Tensor:
     values = kernel.values
     if op.kind == "dense":
         inputs = tf.reshape(inputs, (1, 1, 1, values.shape[0]))
         values = values[np.newaxis, np.newaxis]
-    outputs = convolve(op, inputs, _fake_quant_kernel(op, values))
+    outputs = convolve(op, inputs, _fake_quant_kernel(kernel, values))
     bias = kernel.bias * (input_scale * np.float64(kernel.scale))
     outputs = outputs + tf.constant(bias.astype(np.float32))
     outputs = _fake_quant(tf.nn.relu(outputs) if op.relu else outputs, op.grid)
@@ -121,13 +122,13 @@ def _apply_kernel(op: IntegerOp, inputs: tf.Tensor, input_scale) -> tf.Tensor:
     return outputs
 
 
-def _fake_quant_kernel(op: IntegerOp, values: np.ndarray) -> tf.Tensor:
+def _fake_quant_kernel(kernel: Kernel, values: np.ndarray) -> tf.Tensor:
     # The converter wants the output channels alone on the last axis.
-    channels_last = values.reshape(*values.shape[:2], -1, len(op.kernel.scale))
-    bits = 4 if op.kernel.bits <= 4 else 8
-    limit = np.float32(weight_limit(bits) * op.kernel.scale)
+    channels_last = values.reshape(*values.shape[:2], -1, len(kernel.scale))
+    bits = 4 if kernel.bits <= 4 else 8
+    limit = np.float32(weight_limit(bits) * kernel.scale)
     quantized = tf.quantization.fake_quant_with_min_max_vars_per_channel(
-        tf.constant(channels_last * op.kernel.scale, tf.float32),
+        tf.constant(channels_last * kernel.scale, tf.float32),
         -limit,
         limit,
         num_bits=bits,

@@ -6,8 +6,8 @@ differ. LiteRT on a CPU runs
 
 - int8 kernels and adds through XNNPACK: a float32 multiply rounded to even for
   kernels, a 20-bit fixed-point multiply for adds;
-- convolutions with INT4 kernels through its built-in ones: a 31-bit fixed-point
-  multiply rounded, then a right shift rounded up again. The double rounding favours
+- INT4 kernels, but for dense ones with an even number of inputs, through its
+  built-in ones: a 31-bit fixed-point multiply rounded, then a right shift rounded up again. The double rounding favours
   larger results by half a unit of the first one; see `first_rounding_bias`, which
   freezing takes out of the bias.
 """
@@ -31,7 +31,7 @@ from tflite_export.export_graph import (
     move_values,
     pool_arguments,
 )
-from tflite_export.integer_network import IntegerNetwork, IntegerOp
+from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
 
 _BATCH_SIZE = 64
 
@@ -65,9 +65,11 @@ def first_rounding_bias(multiplier: np.ndarray) -> np.ndarray:
     return np.where(exponent < 0, 0.5 / mantissa, 0.0)
 
 
-def uses_double_rounding(op: IntegerOp) -> bool:
-    """Whether LiteRT runs this op through its built-in INT4 kernels."""
-    return op.kind in ("conv", "depthwise") and op.kernel.bits <= 4
+def uses_double_rounding(kind: str, kernel: Kernel) -> bool:
+    """Whether LiteRT runs an op of this kind and kernel through its INT4 kernels."""
+    if kernel.bits > 4:
+        return False
+    return kind != "dense" or kernel.values.shape[0] % 2 == 1
 
 
 def _run(network: IntegerNetwork, images: tf.Tensor) -> tf.Tensor:
@@ -86,7 +88,7 @@ def _run(network: IntegerNetwork, images: tf.Tensor) -> tf.Tensor:
 
 def _apply(op: IntegerOp, inputs, grids) -> tf.Tensor:
     if op.kernel is not None:
-        return _apply_kernel(op, inputs[0], grids[0])
+        return _apply_kernel(op, op.kernel, inputs[0], grids[0])
     if op.kind == "add":
         return _clamp(_add(inputs, grids, op.grid), op.grid, op.relu)
     if op.kind == "global_average":
@@ -99,8 +101,9 @@ def _apply(op: IntegerOp, inputs, grids) -> tf.Tensor:
     return move_values(op, inputs, pad_value=float(op.grid.zero_point))
 
 
-def _apply_kernel(op: IntegerOp, inputs, input_grid: AffineQuantization) -> tf.Tensor:
-    kernel = op.kernel
+def _apply_kernel(
+    op: IntegerOp, kernel: Kernel, inputs, input_grid: AffineQuantization
+) -> tf.Tensor:
     values = kernel.values.astype(np.float64)
     centered = inputs - input_grid.zero_point
     if op.kind == "dense":
@@ -109,7 +112,7 @@ def _apply_kernel(op: IntegerOp, inputs, input_grid: AffineQuantization) -> tf.T
     accumulators = convolve(op, centered, tf.constant(values)) + kernel.bias.astype(
         np.float64
     )
-    if uses_double_rounding(op):
+    if uses_double_rounding(op.kind, kernel):
         multiplier = (
             np.float64(np.float32(input_grid.scale))
             * np.float64(kernel.scale)

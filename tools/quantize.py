@@ -39,13 +39,11 @@ from gdfq_tf.run_directory import (
 from tflite_export.benchmark import benchmark
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("bits", "w8a8,w4a8", "Widths, each w<weight>a<activation> bits.")
-flags.DEFINE_enum(
-    "protocol",
-    None,
-    ["edge", "paper"],
-    "Activations below 8 bits: edge spares residual adds and pooling, paper does not. "
-    "Default: paper for --recipe=gdfq, else edge.",
+flags.DEFINE_list(
+    "bits",
+    "w8a8,w4a8",
+    "Widths: w<weight bits>a<activation bits>. Below 8 activation bits residual adds "
+    "and pooling stay at 8, unless /paper is added (w4a4/paper): all ReLU outputs.",
 )
 flags.DEFINE_enum("recipe", "default", list(RECIPES), "How to train.")
 flags.DEFINE_integer("num_steps", None, "Student steps; scales the whole recipe.")
@@ -70,8 +68,7 @@ def main() -> None:
     output_dir = Path(FLAGS.output_dir)
     check_output_directory(output_dir, overwrite=FLAGS.overwrite)
     recipe = get_recipe(FLAGS.recipe, FLAGS.num_steps)
-    protocol = FLAGS.protocol or ("paper" if recipe.alternating else "edge")
-    widths = [parse_bit_widths(text, protocol) for text in FLAGS.bits]
+    widths = [parse_bit_widths(text) for text in FLAGS.bits]
     if not widths or len(set(widths)) < len(widths):
         raise UserError(f"--bits={','.join(FLAGS.bits)} must name each width once")
     classifier = load_classifier_from_flags()
