@@ -7,9 +7,9 @@ differ. LiteRT on a CPU runs
 - int8 kernels and adds through XNNPACK: a float32 multiply rounded to even for
   kernels, a 20-bit fixed-point multiply for adds;
 - INT4 kernels, but for dense ones with an even number of inputs, through its
-  built-in ones: a 31-bit fixed-point multiply rounded, then a right shift rounded up again. The double rounding favours
-  larger results by half a unit of the first one; see `first_rounding_bias`, which
-  freezing takes out of the bias.
+  built-in ones: a 31-bit fixed-point multiply rounded, then a right shift rounded
+  up again. The double rounding favours larger results by half a unit of the first
+  one; see `first_rounding_bias`, which freezing takes out of the bias.
 """
 
 from __future__ import annotations
