@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ import tensorflow as tf
 from gdfq_tf.canonical import canonicalize
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.keras_files import read_file, read_model
+from gdfq_tf.keras_files import read_model
 from gdfq_tf.preprocessing import NAMES, Preprocessing, make_preprocessing
 from gdfq_tf.source_layers import check_layer
 
@@ -134,39 +132,3 @@ def _check_equal(source: Any, classifier: Classifier) -> None:
             f"copy differs by {difference:.3g}, expected at most {allowed:.3g}; look "
             "for layers that behave in a custom way or are called with training=True"
         )
-
-
-def save_canonical(classifier: Classifier, path: Path) -> None:
-    """Writes the model to `path` (.keras) and the rest to a .json beside it."""
-    classifier.model.save(path)
-    rest = {
-        "name": classifier.name,
-        "head": classifier.head,
-        "preprocessing": dataclasses.asdict(classifier.preprocessing),
-    }
-    path.with_suffix(".json").write_text(json.dumps(rest, indent=2) + "\n")
-
-
-def read_canonical(path: Path) -> Classifier:
-    """The classifier that `save_canonical` wrote to `path`.
-
-    Raises:
-      UserError: one of its two files is missing or damaged.
-    """
-    model = read_file(path, check_layer=check_layer)
-    description = path.with_suffix(".json")
-    try:
-        rest = json.loads(description.read_text())
-        fields = rest["preprocessing"]
-        preprocessing = Preprocessing(
-            fields["name"],
-            tuple(fields["scale"]),
-            tuple(fields["offset"]),
-            fields["reverse_channels"],
-        )
-        return Classifier(rest["name"], model, preprocessing, rest["head"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{description} is missing or damaged ({error!r}); expected the file "
-            "written beside the model: make the run again"
-        ) from error

@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import dataclasses
-import json
-
 import numpy as np
 import pytest
-import tensorflow as tf
 
 from gdfq_tf import classifiers
-from gdfq_tf.classifiers import load_classifier, read_canonical, save_canonical
+from gdfq_tf.classifiers import load_classifier
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras as tf_keras
 from gdfq_tf.preprocessing import make_preprocessing
@@ -141,42 +137,6 @@ def test_outputs_that_are_no_numbers_are_refused(tmp_path):
     model.get_layer("bn1").set_weights([gamma, beta, mean, variance - 10])
     model.save(tmp_path / "tiny.keras")
     assert "differs by nan" in refusal(tmp_path / "tiny.keras", preprocessing="unit")
-
-
-# ---- run directories
-
-
-def test_round_trip(tmp_path, tiny_path):
-    classifier = load_classifier(
-        str(tiny_path), preprocessing="custom", mean=(0.1,), std=(1 / 3, 0.2, 0.7)
-    )
-    classifier = dataclasses.replace(classifier, head="softmax", name="other")
-    save_canonical(classifier, tmp_path / "run.keras")
-    again = read_canonical(tmp_path / "run.keras")
-    assert again.preprocessing == classifier.preprocessing
-    assert (again.name, again.head) == ("other", "softmax")
-    images = tf.random.stateless_normal((2, 8, 8, 3), seed=(1, 2))
-    np.testing.assert_array_equal(again.model(images), classifier.model(images))
-    assert [x.name for x in again.model.layers] == [
-        x.name for x in classifier.model.layers
-    ]
-
-
-@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"preprocessing": 1}'])
-def test_damaged_description(tmp_path, tiny_path, content):
-    save_canonical(load_classifier(str(tiny_path), preprocessing="unit"), tiny_path)
-    description = tmp_path / "tiny.json"
-    assert set(json.loads(description.read_text())) == {"name", "head", "preprocessing"}
-    description.unlink()
-    if content is not None:
-        description.write_text(content)
-    with pytest.raises(UserError, match=r"tiny\.json is missing or damaged"):
-        read_canonical(tiny_path)
-
-
-def test_missing_model(tmp_path):
-    with pytest.raises(UserError, match=r"run\.keras does not exist"):
-        read_canonical(tmp_path / "run.keras")
 
 
 # ---- trained models
