@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gdfq_tf.errors import UserError
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.teacher import Teacher
+from tests.tiny import INPUT_SHAPE
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).normal(0, 1, (6, *INPUT_SHAPE)).astype(np.float32)
+
+
+def test_logits_are_the_classifiers(tiny_classifier, images):
+    expected = tiny_classifier(images, training=False)
+    outputs = Teacher(tiny_classifier)(images)
+    np.testing.assert_allclose(outputs.logits, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_statistics_are_those_of_the_batch_normalizations_inputs(
+    tiny_classifier, images
+):
+    teacher = Teacher(tiny_classifier)
+    outputs = teacher(images)
+    layers = [tiny_classifier.get_layer(name) for name in ("bn1", "bn2", "bn3")]
+    assert len(outputs.statistics) == len(teacher.stored_statistics) == len(layers)
+    triples = zip(layers, outputs.statistics, teacher.stored_statistics, strict=True)
+    for layer, batch, stored in triples:
+        probe = keras.Model(tiny_classifier.input, layer.input)
+        values = probe(images, training=False).numpy()
+        np.testing.assert_allclose(batch.mean, values.mean((0, 1, 2)), atol=1e-5)
+        np.testing.assert_allclose(batch.variance, values.var((0, 1, 2)), rtol=1e-4)
+        np.testing.assert_array_equal(stored.mean, layer.moving_mean)
+        np.testing.assert_array_equal(stored.variance, layer.moving_variance)
+
+
+def test_it_is_a_frozen_copy(tiny_classifier, images):
+    before = tiny_classifier.get_weights()
+    teacher = Teacher(tiny_classifier)
+    assert teacher.model.trainable_variables == []
+    assert tiny_classifier.trainable_variables  # the given model is as it was
+    logits = teacher(images).logits
+    for variable in tiny_classifier.variables:
+        variable.assign(tf.zeros_like(variable))
+    np.testing.assert_array_equal(teacher(images).logits, logits)
+    for ours, theirs in zip(teacher.model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_looking_at_images_does_not_move_its_statistics(tiny_classifier, images):
+    teacher = Teacher(tiny_classifier)
+    before = teacher.model.get_weights()
+    teacher(100 * images)
+    for now, then in zip(teacher.model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_features_are_the_named_layers_outputs(tiny_classifier, images):
+    logits, relu3, relu1 = Teacher(tiny_classifier).features(["relu3", "relu1"])(images)
+    np.testing.assert_allclose(
+        logits, tiny_classifier(images, training=False), rtol=1e-6, atol=1e-6
+    )
+    for name, features in (("relu3", relu3), ("relu1", relu1)):
+        probe = keras.Model(
+            tiny_classifier.input, tiny_classifier.get_layer(name).output
+        )
+        np.testing.assert_allclose(
+            features, probe(images, training=False), rtol=1e-5, atol=1e-6
+        )
+
+
+def test_without_batch_normalization_there_is_nothing_to_teach():
+    inputs = keras.Input((8, 8, 3))
+    features = keras.layers.GlobalAveragePooling2D()(inputs)
+    model = keras.Model(inputs, keras.layers.Dense(2)(features))
+    with pytest.raises(UserError, match="no BatchNormalization layer") as error:
+        Teacher(model)
+    assert "\n" not in str(error.value)
