@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from gdfq_tf.bn_statistics import batch_normalization_layers, batch_statistics
 from gdfq_tf.canonical import canonicalize
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
@@ -21,6 +22,11 @@ from gdfq_tf.source_layers import check_layer
 # which costs about 1e-6; a wrong padding or weight costs more than 1e-3.
 TOLERANCE = 1e-5
 _PROOF_IMAGES = 4
+# Inputs of the right range give the first BatchNormalization a deviation within a
+# factor of ten of the stored one, noise and smooth images alike; taking [0, 255] for
+# [0, 1] or [-1, 1] is off by a hundred and more.
+_LARGEST_RANGE_FACTOR = 30.0
+_RANGE_IMAGES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +94,7 @@ def load_classifier(
     )
     classifier = Classifier(source.name, canonical, preprocessing, head)
     _check_equal(source.model, classifier)
+    _check_input_range(classifier)
     return classifier
 
 
@@ -131,4 +138,27 @@ def _check_equal(source: Any, classifier: Classifier) -> None:
             f"{classifier.name} cannot be reproduced: on random images its translated "
             f"copy differs by {difference:.3g}, expected at most {allowed:.3g}; look "
             "for layers that behave in a custom way or are called with training=True"
+        )
+
+
+def _check_input_range(classifier: Classifier) -> None:
+    """Refuses a preprocessing that cannot be what the classifier was trained on."""
+    layer = batch_normalization_layers(classifier.model)[0]
+    probe = tf.function(keras.Model(classifier.model.input, layer.input))
+    height, width, channels = classifier.input_shape
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (_RANGE_IMAGES, height, width, channels))
+    blocks = rng.integers(0, 256, (_RANGE_IMAGES, 2, 2, channels))
+    smooth = tf.image.resize(blocks, (height, width), method="bilinear")
+    stored = np.sqrt(layer.moving_variance.numpy() + layer.epsilon)
+    factors = []
+    for pixels in (noise, smooth):
+        _, variance = batch_statistics(probe(classifier.preprocessing.to_input(pixels)))
+        factors.append(np.median(np.sqrt(variance + layer.epsilon) / stored))
+    if min(factors) > _LARGEST_RANGE_FACTOR or max(factors) < 1 / _LARGEST_RANGE_FACTOR:
+        raise UserError(
+            f"preprocessing {classifier.preprocessing.name!r} gives activations "
+            f"{np.median(factors):.3g} times as large as {classifier.name} was trained "
+            f"on (BatchNormalization {layer.name!r}); pass the scaling it was trained "
+            f"with, --preprocessing=({'|'.join(NAMES)})"
         )

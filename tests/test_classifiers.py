@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -137,6 +139,41 @@ def test_outputs_that_are_no_numbers_are_refused(tmp_path):
     model.get_layer("bn1").set_weights([gamma, beta, mean, variance - 10])
     model.save(tmp_path / "tiny.keras")
     assert "differs by nan" in refusal(tmp_path / "tiny.keras", preprocessing="unit")
+
+
+# ---- input range
+
+
+def classifier_of_range(low, high):
+    """A conv net whose statistics were measured on inputs uniform in [low, high]."""
+    image = keras.Input((8, 8, 3))
+    features = keras.layers.Conv2D(8, 3, use_bias=False, name="conv")(image)
+    features = keras.layers.BatchNormalization(momentum=0.0, name="bn")(features)
+    features = keras.layers.GlobalAveragePooling2D()(keras.layers.ReLU()(features))
+    model = keras.Model(image, keras.layers.Dense(3)(features))
+    images = tf.random.stateless_uniform((64, 8, 8, 3), (1, 2), low, high)
+    model(images, training=True)
+    return model
+
+
+@pytest.mark.parametrize("preprocessing", ["uint8", "caffe"])
+def test_inputs_far_too_large_are_refused(tmp_path, preprocessing):
+    classifier_of_range(0.0, 1.0).save(tmp_path / "unit.keras")
+    message = refusal(tmp_path / "unit.keras", preprocessing=preprocessing)
+    assert f"preprocessing '{preprocessing}' gives activations" in message
+    assert "--preprocessing=" in message
+
+
+def test_inputs_far_too_small_are_refused(tmp_path):
+    classifier_of_range(0.0, 255.0).save(tmp_path / "uint8.keras")
+    message = refusal(tmp_path / "uint8.keras", preprocessing="unit")
+    assert re.search(r"gives activations 0\.00\d+ times as large", message)
+
+
+@pytest.mark.parametrize("preprocessing", ["unit", "tf", "torch"])
+def test_plausible_ranges_are_accepted(tmp_path, preprocessing):
+    classifier_of_range(0.0, 1.0).save(tmp_path / "unit.keras")
+    load_classifier(str(tmp_path / "unit.keras"), preprocessing=preprocessing)
 
 
 # ---- trained models

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +12,7 @@ from tflite_export.dense import fold_dense
 from tflite_export.errors import ExportError
 from tflite_export.export_graph import dense_names, export_graph
 from tflite_export.integer_network import IntegerNetwork
+from tflite_export.quiet import quiet_stderr
 
 
 def convert_network(network: IntegerNetwork) -> bytes:
@@ -76,7 +74,7 @@ def _converter(model, input_shape) -> tf.lite.TFLiteConverter:
 
 def _convert(converter: tf.lite.TFLiteConverter) -> bytes:
     try:
-        with _quiet(), warnings.catch_warnings():
+        with quiet_stderr(), warnings.catch_warnings():
             # Ranges come from fake_quant, not from the statistics it asks for.
             warnings.filterwarnings("ignore", message="Statistics for quantized inputs")
             return bytes(converter.convert())
@@ -85,16 +83,3 @@ def _convert(converter: tf.lite.TFLiteConverter) -> bytes:
         raise ExportError(
             f"the TFLite converter refused the model: {type(error).__name__}: {reason}"
         ) from error
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the converter's C++ chatter off standard error."""
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as sink:
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)

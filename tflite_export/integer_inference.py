@@ -118,7 +118,7 @@ def _apply_kernel(
             * np.float64(kernel.scale)
             / np.float64(np.float32(op.grid.scale))
         )
-        outputs = _multiply_double_rounding(accumulators, multiplier)
+        outputs = _multiply_double_rounding(accumulators, multiplier, op.kind)
     else:
         multiplier = np.float32(
             np.float32(input_grid.scale) * kernel.scale / np.float32(op.grid.scale)
@@ -130,13 +130,22 @@ def _apply_kernel(
     return _clamp(outputs, op.grid, op.relu)
 
 
-def _multiply_double_rounding(accumulators, multiplier: np.ndarray) -> tf.Tensor:
+def _multiply_double_rounding(
+    accumulators, multiplier: np.ndarray, kind: str
+) -> tf.Tensor:
     mantissa, exponent = np.frexp(multiplier)
-    mantissa = np.round(mantissa * 2**31) / 2**31
+    mantissa = np.floor(mantissa * 2**31 + 0.5) / 2**31
     left_shift = 2.0 ** np.maximum(exponent, 0)
     right_shift = 2.0 ** np.maximum(-exponent, 0)
-    first = _round_away(accumulators * left_shift * mantissa)
-    return tf.floor(first / right_shift + 0.5)
+    first = tf.floor(accumulators * left_shift * mantissa + 0.5)
+    outputs = tf.floor(first / right_shift + 0.5)
+    if kind != "depthwise":
+        return outputs
+    # Depthwise kernels take channels by eight; the scalar code for those left over
+    # rounds ties away from zero.
+    channels = np.arange(len(multiplier))
+    left_over = channels >= len(channels) // 8 * 8
+    return tf.where(left_over, _round_away(first / right_shift), outputs)
 
 
 def _add(inputs, grids, output_grid: AffineQuantization) -> tf.Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from tflite_export.errors import ExportError
+from tflite_export.quiet import quiet_stderr
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +46,9 @@ def load_interpreter(tflite: bytes, num_threads: int = 1) -> Interpreter:
     if num_threads < 1:
         raise ExportError(f"num_threads is {num_threads}; expected 1 or more")
     try:
-        interpreter = Interpreter(model_content=tflite, num_threads=num_threads)
-        interpreter.allocate_tensors()
+        with quiet_stderr():
+            interpreter = Interpreter(model_content=tflite, num_threads=num_threads)
+            interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ExportError(
