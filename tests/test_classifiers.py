@@ -4,6 +4,7 @@ import re
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from gdfq_tf import classifiers
 from gdfq_tf.classifiers import load_classifier
