@@ -25,6 +25,7 @@ def run(monkeypatch, capsys):
     flags.DEFINE_integer("test_count", 1, "How many.", lower_bound=1)
     flags.DEFINE_enum("test_kind", "a", ["a", "b"], "Which.")
     flags.DEFINE_string("test_model", None, "A file.", required=True)
+    flags.DEFINE_string("test_other", None, "Another file.")
 
     def call(main, *arguments):
         monkeypatch.setattr(sys, "argv", ["tool", *arguments])
@@ -34,7 +35,7 @@ def run(monkeypatch, capsys):
 
     with flagsaver.flagsaver():
         yield call
-    for name in ("test_count", "test_kind", "test_model"):
+    for name in ("test_count", "test_kind", "test_model", "test_other"):
         delattr(flags.FLAGS, name)
 
 
@@ -86,6 +87,15 @@ def test_wrong_flags_are_one_line(run, arguments, message):
     assert stderr.startswith("error: ")
     assert stderr.count("\n") == 1
     assert message in stderr
+
+
+def test_several_missing_flags_are_one_line(run):
+    flags.mark_flag_as_required("test_other")
+    code, _, stderr = run(lambda: None)
+    assert code == 2
+    assert stderr.count("\n") == 1
+    assert "--test_model must" in stderr
+    assert "--test_other must" in stderr
 
 
 def test_tensorflow_starts_quietly():

@@ -44,8 +44,9 @@ def _parse_flags(argv: list[str]) -> list[str]:
     try:
         arguments = flags.FLAGS(argv)
     except flags.Error as error:
-        # absl puts the values an enum allows on further lines.
-        _fail(f"{' '.join(str(error).split())}; --help lists all flags", EXIT_USAGE)
+        # absl gives each missing flag a line of its own.
+        message = " ".join(str(error).splitlines())
+        _fail(f"{message}; --help lists all flags", EXIT_USAGE)
     if len(arguments) > 1:
         _fail(
             f"unexpected argument {arguments[1]!r}; flags are written --name=value, "
