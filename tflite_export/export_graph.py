@@ -92,8 +92,13 @@ def pool_arguments(op: IntegerOp) -> dict:
     }
 
 
-def convolve(op: IntegerOp, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
-    """The op's convolution in the tensors' own dtype; dense as 1x1 convolution."""
+def convolve(
+    op: IntegerOp, inputs: tf.Tensor, kernel: tf.Tensor, *, for_export: bool = False
+) -> tf.Tensor:
+    """The op's convolution in the tensors' own dtype; dense as 1x1 convolution.
+
+    `for_export`: as the converter wants it, which TensorFlow may be unable to run.
+    """
     if op.kind == "dense":
         return tf.nn.conv2d(inputs, kernel, 1, "VALID")
     arguments = {
@@ -103,7 +108,17 @@ def convolve(op: IntegerOp, inputs: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     strides = op.attributes["strides"]
     if op.kind == "conv":
         return tf.nn.conv2d(inputs, kernel, strides, **arguments)
-    return tf.nn.depthwise_conv2d(inputs, kernel, [1, *strides, 1], **arguments)
+    if not for_export:
+        return tf.nn.depthwise_conv2d(inputs, kernel, [1, *strides, 1], **arguments)
+    # The function above wraps dilated ones in SpaceToBatch and BatchToSpace, which
+    # the converter leaves in float; the bare operation becomes an integer one.
+    return tf.raw_ops.DepthwiseConv2dNative(
+        input=inputs,
+        filter=kernel,
+        strides=[1, *strides, 1],
+        padding=op.attributes["padding"].upper(),
+        dilations=[1, *op.attributes["dilation"], 1],
+    )
 
 
 def _apply_kernel(
@@ -113,7 +128,8 @@ def _apply_kernel(
     if op.kind == "dense":
         inputs = tf.reshape(inputs, (1, 1, 1, values.shape[0]))
         values = values[np.newaxis, np.newaxis]
-    outputs = convolve(op, inputs, _fake_quant_kernel(kernel, values))
+    filters = _fake_quant_kernel(kernel, values)
+    outputs = convolve(op, inputs, filters, for_export=True)
     bias = kernel.bias * (input_scale * np.float64(kernel.scale))
     outputs = outputs + tf.constant(bias.astype(np.float32))
     outputs = _fake_quant(tf.nn.relu(outputs) if op.relu else outputs, op.grid)
