@@ -1,0 +1,300 @@
+"""Tests of tflite_export.integer_inference: bit by bit what LiteRT computes."""
+
+from __future__ import annotations
+
+import functools
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.tiny_network import (
+    INPUT_GRID,
+    INPUT_SHAPE,
+    OUTPUT_GRID,
+    NetworkBuilder,
+    coarse,
+    random_images,
+)
+from tflite_export.affine_quantization import AffineQuantization, relu_grid
+from tflite_export.convert import convert_network
+from tflite_export.integer_inference import (
+    first_rounding_bias,
+    infer,
+    uses_double_rounding,
+)
+from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
+from tflite_export.interpreter import TFLiteClassifier
+
+# More than one batch of `infer`, and a last one that is not full.
+NUM_IMAGES = 100
+WIDTHS = range(2, 9)
+
+
+def coarse_relu_grid(upper: float, bits: int) -> AffineQuantization:
+    grid = relu_grid(upper, bits)
+    return AffineQuantization(float(coarse(grid.scale)), grid.zero_point)
+
+
+def kernel_network():
+    """Every kind of kernel at every width, strided, padded, dilated, with ReLU."""
+    b = NetworkBuilder(seed=1)
+    odd = b.pool("thirds", "max_pool", "image", size=2, stride=3)
+    odd = b.flatten(b.kernel("odd", "conv", odd, bits=8, size=2, padding="valid"))
+    even = b.flatten("image")
+    for bits in WIDTHS:
+        for name, kind, options in (
+            ("conv", "conv", {}),
+            ("conv_relu", "conv", {"relu": True, "padding": "valid"}),
+            ("conv_strided", "conv", {"stride": 2, "outputs": 9}),
+            ("conv_dilated", "conv", {"dilation": 2}),
+            ("conv_1x1", "conv", {"size": 1, "outputs": 8, "stride": 2}),
+            ("depthwise", "depthwise", {}),
+            ("depthwise_valid", "depthwise", {"padding": "valid", "relu": True}),
+            ("depthwise_strided", "depthwise", {"stride": 2, "size": 5}),
+            ("depthwise_dilated", "depthwise", {"dilation": 2}),
+            ("depthwise_twice", "depthwise", {"multiplier": 2}),
+            ("depthwise_thrice", "depthwise", {"multiplier": 3, "stride": 2}),
+        ):
+            b.branch(b.kernel(f"{name}_w{bits}", kind, "image", bits=bits, **options))
+        for name, source in (("even", even), ("odd", odd)):
+            b.branch(
+                b.kernel(
+                    f"dense_{name}_w{bits}", "dense", source, bits=bits, outputs=40
+                )
+            )
+        b.branch(
+            b.kernel(
+                f"dense_relu_w{bits}", "dense", even, bits=bits, outputs=40, relu=True
+            )
+        )
+    return b.build()
+
+
+def activation_network():
+    """Narrow activations into every kind of kernel, as W<bits>A<bits> has them."""
+    b = NetworkBuilder(seed=2)
+    for bits in range(3, 9):
+        grid = coarse_relu_grid(6.0, bits)
+        for weight_bits in (4, 8):
+            end = f"a{bits}_w{weight_bits}"
+            options = {"bits": weight_bits, "relu": True, "grid": grid}
+            first = b.kernel(f"conv_{end}", "conv", "image", **options)
+            second = b.kernel(
+                f"depthwise_{end}", "depthwise", first, multiplier=2, **options
+            )
+            third = b.kernel(f"conv_again_{end}", "conv", second, stride=2, **options)
+            fourth = b.kernel(
+                f"dense_{end}", "dense", b.flatten(third), bits=weight_bits, outputs=30
+            )
+            for name in (first, second, third, fourth):
+                b.branch(name)
+    return b.build()
+
+
+def movement_network():
+    """Everything without a kernel."""
+    b = NetworkBuilder(seed=3)
+    grid = coarse_relu_grid(2.5, 8)
+    narrow = coarse_relu_grid(6.0, 4)
+    signed = b.kernel("signed", "conv", "image", bits=8, outputs=4)
+    positive = b.kernel(
+        "positive", "conv", "image", bits=4, outputs=4, relu=True, grid=grid
+    )
+    small = b.kernel(
+        "small", "conv", "image", bits=8, outputs=4, relu=True, grid=narrow
+    )
+    wider = AffineQuantization(float(coarse(0.031)), -20)
+    shape = INPUT_SHAPE
+    ends = [
+        b.op("add_signed", "add", [signed, "image"], shape, wider),
+        b.op("add_positive", "add", [positive, signed], shape, wider),
+        b.op("add_relu", "add", [signed, positive], shape, grid, relu=True),
+        b.op("add_narrow_relu", "add", [small, "image"], shape, narrow, relu=True),
+        b.op("add_narrow", "add", [small, small], shape, wider),
+        b.op("relu", "relu", ["image"], shape, grid, relu=True),
+        b.op("relu_narrow", "relu", ["image"], shape, narrow, relu=True),
+        b.op("global", "global_average", ["image"], (4,), wider),
+        b.op("global_positive", "global_average", [positive], (4,), grid),
+        b.op("global_narrow", "global_average", [small], (4,), grid),
+        b.pool("average_2", "average_pool", "image", size=2, stride=2),
+        b.pool("average_3", "average_pool", signed, size=3, stride=1, padding="same"),
+        b.pool("average_thirds", "average_pool", positive, size=3, stride=2),
+        b.pool("average_narrow", "average_pool", small, size=2, stride=1),
+        b.pool("average_one", "average_pool", signed, size=1, stride=2),
+        b.pool("max_2", "max_pool", "image", size=2, stride=2),
+        b.pool("max_3", "max_pool", signed, size=3, stride=2, padding="same"),
+        b.op(
+            "padded",
+            "pad",
+            ["image"],
+            (11, 11, 4),
+            attributes={"pads": [[1, 2], [3, 0]]},
+        ),
+        b.op(
+            "reshaped",
+            "reshape",
+            [signed],
+            (4, 16, 4),
+            attributes={"shape": [4, 16, 4]},
+        ),
+    ]
+    other = b.kernel("other", "depthwise", "image", bits=4)
+    third = b.kernel("third", "conv", "image", bits=8, relu=True)
+    ends.append(b.op("concatenated", "concatenate", [signed, other, third], (8, 8, 13)))
+    # A mean over a number of positions that is no power of two.
+    part = b.pool("part", "max_pool", "image", size=2, stride=1)
+    ends.append(b.op("global_49", "global_average", [part], (4,), wider))
+    padded = b.op(
+        "padded_signed", "pad", [signed], (9, 9, 4), attributes={"pads": [[0, 1]] * 2}
+    )
+    ends.append(
+        b.kernel("after_pad", "conv", padded, bits=8, stride=2, padding="valid")
+    )
+    for name in ends:
+        b.branch(name)
+    return b.build()
+
+
+NETWORKS = {
+    "kernels": kernel_network(),
+    "activations": activation_network(),
+    "movements": movement_network(),
+}
+
+
+@functools.cache
+def outputs(name: str) -> tuple[np.ndarray, np.ndarray]:
+    """A network's outputs, computed in integers and computed by LiteRT."""
+    network, _ = NETWORKS[name]
+    images = random_images(NUM_IMAGES)
+    return (
+        infer(network, images),
+        TFLiteClassifier(convert_network(network)).run(images),
+    )
+
+
+@pytest.mark.parametrize(
+    ("network", "branch"),
+    [(name, branch) for name, (_, slices) in NETWORKS.items() for branch in slices],
+)
+def test_equals_litert_bit_by_bit(network, branch):
+    place = NETWORKS[network][1][branch]
+    computed, expected = (x[:, place] for x in outputs(network))
+    # An output that hardly varies would prove little.
+    assert len(np.unique(expected)) >= 4
+    assert (np.abs(expected + 0.5) > 127).mean() < 0.85
+    np.testing.assert_array_equal(computed, expected)
+
+
+def test_softmax_is_within_one_lsb():
+    b = NetworkBuilder(seed=4)
+    flat = b.flatten("image")
+    logits = AffineQuantization(float(coarse(0.06)), 11)
+    b.kernel("logits", "dense", flat, bits=8, outputs=10, grid=logits)
+    network = IntegerNetwork(
+        "image", INPUT_SHAPE, INPUT_GRID, tuple(b.ops), softmax=True
+    )
+    images = random_images(NUM_IMAGES)
+    computed = infer(network, images).astype(int)
+    expected = TFLiteClassifier(convert_network(network)).run(images).astype(int)
+    assert len(np.unique(expected)) > 50
+    assert np.abs(computed - expected).max() <= 1
+    # Probabilities add up to one, 256 steps.
+    assert np.abs((computed + 128).sum(axis=1) - 256).max() <= 5
+
+
+def dense_network(values, scale, bias, *, bits=8, relu=False, grid=OUTPUT_GRID):
+    kernel = Kernel(
+        np.array(values, np.int8),
+        bits,
+        np.array(scale, np.float32),
+        np.array(bias, np.int32),
+    )
+    flat = {"shape": [len(values)]}
+    flatten = IntegerOp("flat", "reshape", ("x",), INPUT_GRID, attributes=flat)
+    dense = IntegerOp("y", "dense", ("flat",), grid, relu=relu, kernel=kernel)
+    return IntegerNetwork("x", (1, 1, len(values)), INPUT_GRID, (flatten, dense), False)
+
+
+def test_dense_by_hand():
+    # Accumulators: 3 (15 - 5) - 2 (-15 - 5) + 7 = 77 and -10 + 0 - 100 = -110;
+    # the multiplier (3/256) (11/48) / (11/512) is 1/8: 9.625 and -13.75 round to
+    # 10 and -14, on zero point -7.
+    network = dense_network([[3, -1], [-2, 0]], [11 / 48, 11 / 48], [7, -100])
+    image = np.array([15, -15], np.int8).reshape(1, 1, 1, 2)
+    np.testing.assert_array_equal(infer(network, image), [[3, -21]])
+    # ReLU clamps at the zero point; large sums at 127 and -128.
+    relu = dense_network([[3, -1], [-2, 0]], [11 / 48, 11 / 48], [7, -100], relu=True)
+    np.testing.assert_array_equal(infer(relu, image), [[3, -7]])
+    large = dense_network([[0, 0], [0, 0]], [11 / 48, 11 / 48], [9999, -9999])
+    np.testing.assert_array_equal(infer(large, image), [[127, -128]])
+
+
+@pytest.mark.parametrize(
+    ("bias", "even", "nested"), [(4, 0, 1), (12, 2, 2), (-4, 0, 0)]
+)
+def test_ties_by_hand(bias, even, nested):
+    # Multiplier 1/8 is 1/2 * 2^-2: an accumulator 4 is a tie, and 3 becomes one by
+    # its first rounding, 1.5 to 2.
+    image = np.full((1, 1, 1, 1), INPUT_GRID.zero_point, np.int8)
+    for bits, expected in ((8, even), (4, nested)):
+        network = dense_network([[1]], [11 / 48], [bias], bits=bits)
+        assert infer(network, image)[0, 0] - OUTPUT_GRID.zero_point == expected
+    network = dense_network([[1]], [11 / 48], [3], bits=4)
+    assert infer(network, image)[0, 0] - OUTPUT_GRID.zero_point == 1
+
+
+def test_progress_counts_every_image():
+    network = dense_network([[1], [1]], [0.5], [0])
+    seen = []
+    images = np.zeros((130, 1, 1, 2), np.int8)
+    assert infer(network, images, seen.append).shape == (130, 1)
+    assert seen == [64, 64, 2]
+
+
+def nested_rounding(accumulator: int, mantissa: Fraction, shift: int) -> int:
+    """A multiply by mantissa * 2^-shift as fixed-point code does it, half up."""
+    first = (accumulator * mantissa + Fraction(1, 2)) // 1
+    return (2 * first + 2**shift) // 2 ** (shift + 1)
+
+
+@given(
+    numerator=st.integers(2**10, 2**11 - 1),
+    shift=st.integers(1, 12),
+    accumulator=st.integers(-(2**20), 2**20),
+)
+def test_first_rounding_bias_by_brute_force(numerator, shift, accumulator):
+    mantissa = Fraction(numerator, 2**11)
+    multiplier = float(mantissa / 2**shift)
+    # mantissa / 2^shift rounded once, of an accumulator that is larger by the bias
+    # (as a fraction: 1 / (2 mantissa)), gives the very same integers.
+    bias = first_rounding_bias(np.array([multiplier]))[0]
+    assert bias == pytest.approx(float(1 / (2 * mantissa)), rel=1e-12)
+    exact_bias = Fraction(2**10, numerator)
+    once = ((accumulator + exact_bias) * mantissa / 2**shift + Fraction(1, 2)) // 1
+    assert once == nested_rounding(accumulator, mantissa, shift)
+
+
+@pytest.mark.parametrize("multiplier", [0.5, 0.75, 1.0, 1.5, 20.0])
+def test_no_first_rounding_bias_without_a_right_shift(multiplier):
+    assert first_rounding_bias(np.array([multiplier]))[0] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("kind", "bits", "inputs", "expected"),
+    [
+        ("conv", 4, 2, True),
+        ("conv", 5, 2, False),
+        ("depthwise", 2, 2, True),
+        ("dense", 4, 2, False),
+        ("dense", 4, 3, True),
+        ("dense", 8, 3, False),
+    ],
+)
+def test_who_rounds_twice(kind, bits, inputs, expected):
+    values = np.zeros((inputs, 1) if kind == "dense" else (1, 1, inputs, 1), np.int8)
+    kernel = Kernel(values, bits, np.ones(1, np.float32), np.zeros(1, np.int32))
+    assert uses_double_rounding(kind, kernel) is expected

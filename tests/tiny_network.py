@@ -1,0 +1,202 @@
+"""Integer networks for the tests: many operations side by side in one network.
+
+Every branch ends on one common grid and is flattened into the output, so that a
+single conversion shows each operation's results by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tflite_export.affine_quantization import AffineQuantization, weight_limit
+from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
+
+INPUT_SHAPE = (8, 8, 4)
+INPUT_GRID = AffineQuantization(3 / 256, 5)
+OUTPUT_GRID = AffineQuantization(11 / 512, -7)
+# Deviation of a kernel's outputs, in steps of an 8-bit output grid: few saturate.
+_OUTPUT_STEPS = 40.0
+
+
+def coarse(scale) -> np.ndarray:
+    """Scales rounded to 12 significant bits, as exact export wants (at most 16)."""
+    mantissa, exponent = np.frexp(np.asarray(scale, np.float64))
+    return np.ldexp(np.round(mantissa * 4096) / 4096, exponent)
+
+
+class NetworkBuilder:
+    """Collects operations, then the named branches, into an `IntegerNetwork`."""
+
+    def __init__(self, seed: int = 0):
+        self._rng = np.random.default_rng(seed)
+        self._shapes: dict[str, tuple[int, ...]] = {"image": INPUT_SHAPE}
+        self._grids = {"image": INPUT_GRID}
+        self.ops: list[IntegerOp] = []
+        self._branches: list[str] = []
+
+    def op(
+        self,
+        name: str,
+        kind: str,
+        inputs: Sequence[str],
+        shape: tuple[int, ...],
+        grid: AffineQuantization | None = None,
+        **fields,
+    ) -> str:
+        """Appends an operation of output `shape`; its grid is the input's or given."""
+        grid = grid or self._grids[inputs[0]]
+        self.ops.append(IntegerOp(name, kind, tuple(inputs), grid, **fields))
+        self._shapes[name], self._grids[name] = shape, grid
+        return name
+
+    def kernel(
+        self,
+        name: str,
+        kind: str,
+        source: str,
+        *,
+        bits: int,
+        outputs: int = 5,
+        size: int = 3,
+        multiplier: int = 1,
+        stride: int = 1,
+        padding: str = "same",
+        dilation: int = 1,
+        relu: bool = False,
+        grid: AffineQuantization = OUTPUT_GRID,
+    ) -> str:
+        """A conv, depthwise or dense operation with random levels and biases."""
+        height, width, channels = (1, 1, *self._shapes[source])[-3:]
+        if kind == "dense":
+            values_shape, shape = (channels, outputs), (outputs,)
+            fan_in, attributes = channels, {}
+        else:
+            reach = dilation * (size - 1) if padding == "valid" else 0
+            spatial = [-(-(length - reach) // stride) for length in (height, width)]
+            values_shape = (size, size, channels, outputs)
+            fan_in = size * size * channels
+            if kind == "depthwise":
+                outputs, fan_in = channels * multiplier, size * size
+                values_shape = (size, size, channels, multiplier)
+            shape = (*spatial, outputs)
+            attributes = {
+                "strides": [stride, stride],
+                "padding": padding,
+                "dilation": [dilation, dilation],
+            }
+        limit = weight_limit(bits)
+        values = self._rng.integers(-limit, limit + 1, values_shape)
+        # An estimate for the accumulators, from inputs uniform over their grid.
+        source_grid = self._grids[source]
+        input_deviation = 74.0 * min(1.0, (127 - source_grid.zero_point) / 128)
+        deviation = np.sqrt(fan_in) * input_deviation * values.std()
+        spread = min(_OUTPUT_STEPS, (127 - grid.zero_point) / 2)
+        factor = self._rng.uniform(0.7, 1.4, outputs) * spread / deviation
+        kernel = Kernel(
+            values=values.astype(np.int8),
+            bits=bits,
+            scale=coarse(factor * grid.scale / source_grid.scale).astype(np.float32),
+            bias=self._rng.normal(0, deviation / 2, outputs).astype(np.int32),
+        )
+        return self.op(
+            name,
+            kind,
+            [source],
+            shape,
+            grid,
+            relu=relu,
+            kernel=kernel,
+            attributes=attributes,
+        )
+
+    def requantize(self, source: str) -> str:
+        """The very integers of `source`, as a tensor on the output grid.
+
+        A 1x1 depthwise convolution whose bias moves the zero point.
+        """
+        if len(self._shapes[source]) == 1:
+            shape = (1, 1, *self._shapes[source])
+            attributes = {"shape": list(shape)}
+            source = self.op(
+                f"{source}_image", "reshape", [source], shape, attributes=attributes
+            )
+        grid, channels = self._grids[source], self._shapes[source][-1]
+        scale = coarse(OUTPUT_GRID.scale / grid.scale / 127)
+        shift = (grid.zero_point - OUTPUT_GRID.zero_point) * 127
+        kernel = Kernel(
+            np.full((1, 1, channels, 1), 127, np.int8),
+            8,
+            np.full(channels, scale, np.float32),
+            np.full(channels, shift, np.int32),
+        )
+        return self.op(
+            f"{source}_requantized",
+            "depthwise",
+            [source],
+            self._shapes[source],
+            OUTPUT_GRID,
+            kernel=kernel,
+            attributes={"strides": [1, 1], "padding": "same", "dilation": [1, 1]},
+        )
+
+    def pool(
+        self,
+        name: str,
+        kind: str,
+        source: str,
+        *,
+        size: int,
+        stride: int,
+        padding: str = "valid",
+    ) -> str:
+        """An average_pool or max_pool operation."""
+        height, width, channels = self._shapes[source]
+        reach = size - 1 if padding == "valid" else 0
+        spatial = [-(-(length - reach) // stride) for length in (height, width)]
+        attributes = {
+            "pool_size": [size, size],
+            "strides": [stride, stride],
+            "padding": padding,
+        }
+        return self.op(
+            name, kind, [source], (*spatial, channels), attributes=attributes
+        )
+
+    def flatten(self, source: str) -> str:
+        """A reshape of an image tensor to one dimension."""
+        count = int(np.prod(self._shapes[source]))
+        attributes = {"shape": [count]}
+        return self.op(
+            f"{source}_flat", "reshape", [source], (count,), attributes=attributes
+        )
+
+    def branch(self, name: str) -> None:
+        """Makes a tensor part of the network's output, under its own name."""
+        self._branches.append(name)
+
+    def build(self) -> tuple[IntegerNetwork, dict[str, slice]]:
+        """The network, and where in its output each branch lies."""
+        flat, slices, start = [], {}, 0
+        for name in self._branches:
+            end = name
+            if self._grids[name] != OUTPUT_GRID:
+                end = self.requantize(name)
+            count = int(np.prod(self._shapes[end]))
+            if len(self._shapes[end]) > 1:
+                end = self.flatten(end)
+            flat.append(end)
+            slices[name] = slice(start, start + count)
+            start += count
+        self.op("outputs", "concatenate", flat, (start,))
+        network = IntegerNetwork(
+            "image", INPUT_SHAPE, INPUT_GRID, tuple(self.ops), softmax=False
+        )
+        return network, slices
+
+
+def random_images(count: int, seed: int = 0) -> np.ndarray:
+    """Uniform int8 images (count, 8, 8, 4)."""
+    rng = np.random.default_rng(seed)
+    return rng.integers(-128, 128, (count, *INPUT_SHAPE)).astype(np.int8)
