@@ -67,7 +67,11 @@ def written_at_once(path: Path) -> Iterator[Path]:
         if path.exists():
             replaced = path.with_name(f".{path.name}.replaced-{os.getpid()}")
             path.rename(replaced)
-            partial.rename(path)
+            try:
+                partial.rename(path)
+            except BaseException:
+                replaced.rename(path)
+                raise
             shutil.rmtree(replaced)
         else:
             partial.rename(path)
