@@ -93,6 +93,11 @@ def _final_grid(student: Student, group_name: str) -> AffineQuantization:
     return AffineQuantization(float(_coarse(scale)), quantizer.zero_point)
 
 
+def _array(values) -> np.ndarray:
+    """A variable or tensor as float64."""
+    return np.asarray(values, np.float64)
+
+
 def _coarse(scale) -> np.ndarray:
     """Scales rounded to `_SCALE_BITS` significant bits, float64."""
     mantissa, exponent = np.frexp(np.asarray(scale, np.float64))
@@ -107,9 +112,9 @@ def _with_kernel(
     quantizer = student.weight_quantizers[layer.name]
     raw_kernel = student.kernel(layer.name)
     depthwise = is_depthwise(layer)
-    weight_scale = np.float64(quantizer.scale)
+    weight_scale = _array(quantizer.scale)
     levels = np.round(
-        np.float64(
+        _array(
             fake_quantize_weights(
                 channels_last_kernel(raw_kernel, depthwise),
                 quantizer.scale,
@@ -122,14 +127,14 @@ def _with_kernel(
     factor = np.ones_like(weight_scale)
     bias = np.zeros_like(weight_scale)
     if layer.use_bias:
-        bias = np.float64(copy.bias)
+        bias = _array(copy.bias)
     if len(chain) > 1 and isinstance(chain[1], _layers.BatchNormalization):
         normalization = student.layer(chain[1].name)
-        factor = np.float64(normalization.gamma) / np.sqrt(
-            np.float64(normalization.moving_variance) + normalization.epsilon
+        factor = _array(normalization.gamma) / np.sqrt(
+            _array(normalization.moving_variance) + normalization.epsilon
         )
-        mean = np.float64(normalization.moving_mean)
-        bias = factor * (bias - mean) + np.float64(normalization.beta)
+        mean = _array(normalization.moving_mean)
+        bias = factor * (bias - mean) + _array(normalization.beta)
     smallest = np.maximum(
         _SMALLEST_MULTIPLIER * op.grid.scale / input_grid.scale,
         np.abs(bias) / (input_grid.scale * _LARGEST_BIAS),

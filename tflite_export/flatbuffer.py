@@ -200,7 +200,7 @@ def constant_values(tensor: Tensor) -> np.ndarray:
             f"fit {tensor.dtype} of shape {tensor.shape}; the file is damaged: "
             "convert again"
         )
-    values = np.frombuffer(tensor.data, dtype)
+    values: np.ndarray = np.frombuffer(tensor.data, dtype)
     if tensor.dtype == "INT4":
         low = (values << 4) >> 4  # int8 shifts: >> repeats the sign bit
         # An odd count leaves half a byte of padding.

@@ -113,17 +113,12 @@ def _apply_kernel(
         np.float64
     )
     if uses_double_rounding(op.kind, kernel):
-        multiplier = (
-            np.float64(np.float32(input_grid.scale))
-            * np.float64(kernel.scale)
-            / np.float64(np.float32(op.grid.scale))
-        )
-        outputs = _multiply_double_rounding(accumulators, multiplier, op.kind)
+        exact = kernel.scale.astype(np.float64) * input_grid.scale / op.grid.scale
+        outputs = _multiply_double_rounding(accumulators, exact, op.kind)
     else:
-        multiplier = np.float32(
-            np.float32(input_grid.scale) * kernel.scale / np.float32(op.grid.scale)
-        )
-        product = tf.cast(accumulators, tf.float32) * multiplier
+        single = np.float32(input_grid.scale) * kernel.scale
+        single = single / np.float32(op.grid.scale)
+        product = tf.cast(accumulators, tf.float32) * single
         outputs = tf.cast(tf.round(product), tf.float64)
     if op.kind == "dense":
         outputs = tf.reshape(outputs, (-1, values.shape[-1]))
