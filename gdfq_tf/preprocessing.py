@@ -190,6 +190,8 @@ def make_preprocessing(
             )
     if not all(s > 0 and math.isfinite(s) for s in std):
         raise UserError(f"--std must be positive, got {list(std)}")
+    if not all(math.isfinite(m) for m in mean):
+        raise UserError(f"--mean must be finite, got {list(mean)}")
     mean = tuple(mean) * (num_channels if len(mean) == 1 else 1)
     std = tuple(std) * (num_channels if len(std) == 1 else 1)
     scale = tuple(1 / (255.0 * s) for s in std)

@@ -36,7 +36,8 @@ def grid_over(low: float, high: float) -> AffineQuantization:
     Raises:
       ValueError: the range is empty or not finite.
     """
-    low, high = min(0.0, low), max(0.0, high)
+    # Zero second: Python's min and max then hand NaN on.
+    low, high = min(low, 0.0), max(high, 0.0)
     scale = (high - low) / (INT8_MAX - INT8_MIN)
     if not 0.0 < scale < float("inf"):
         raise ValueError(f"no grid over [{low}, {high}]: expected a finite range")
