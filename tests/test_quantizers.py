@@ -1,0 +1,223 @@
+"""Tests of gdfq_tf.quantizers against NumPy's formulas."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.quantizers import (
+    ActivationQuantizer,
+    WeightQuantizer,
+    channels_last_kernel,
+    fake_quantize_activations,
+    fake_quantize_weights,
+)
+from tflite_export.affine_quantization import AffineQuantization, relu_grid
+
+# Powers of two: x / scale is exact, so that boundaries can be hit exactly.
+SCALES = np.array([0.25, 0.5, 2.0], np.float32)
+
+
+def lsq(x, scale, low, high, *, margin):
+    """LSQ (Esser et al. 2020): quantized values, d/dx, d/dscale, elementwise.
+
+    Up to `margin` steps beyond the ends a value counts as inside.
+    """
+    steps = np.asarray(x, np.float64) / scale
+    inside = (steps >= low - margin) & (steps <= high + margin)
+    levels = np.clip(np.rint(steps), low, high)
+    to_scale = np.where(inside, levels - steps, levels)
+    return levels * scale, inside.astype(float), to_scale
+
+
+def gradients(function, x, scale, upstream):
+    x, scale = tf.constant(x, tf.float32), tf.constant(scale, tf.float32)
+    with tf.GradientTape() as tape:
+        tape.watch([x, scale])
+        y = function(x, scale)
+        loss = tf.reduce_sum(y * upstream)
+    return y.numpy(), *(g.numpy() for g in tape.gradient(loss, [x, scale]))
+
+
+def away_from_ties(rng, low, high, size):
+    """Steps in and beyond [low, high], none within 0.01 of a rounding boundary."""
+    whole = rng.integers(low - 3, high + 4, size)
+    return whole + rng.uniform(-0.49, 0.49, size)
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_weights_follow_lsq(bits):
+    rng = np.random.default_rng(bits)
+    limit = 2 ** (bits - 1) - 1
+    kernel = away_from_ties(rng, -limit, limit, (3, 3, 7, 3)) * SCALES
+    upstream = rng.normal(size=kernel.shape).astype(np.float32)
+    y, to_kernel, to_scale = gradients(
+        lambda k, s: fake_quantize_weights(k, s, bits), kernel, SCALES, upstream
+    )
+    levels, inside, per_scale = lsq(kernel, SCALES, -limit, limit, margin=0.5)
+    np.testing.assert_allclose(y, levels, rtol=1e-6)
+    assert 0 < inside.mean() < 1
+    np.testing.assert_array_equal(to_kernel, inside.astype(np.float32) * upstream)
+    expected = (upstream * per_scale).sum(axis=(0, 1, 2))
+    scale = (np.abs(upstream * per_scale)).sum(axis=(0, 1, 2))
+    np.testing.assert_allclose(to_scale, expected, atol=1e-5 * scale.max())
+
+
+@pytest.mark.parametrize(
+    ("zero_point", "scale"), [(-128, 0.25), (0, 0.5), (127, 2.0), (112, 0.125)]
+)
+def test_activations_follow_lsq(zero_point, scale):
+    rng = np.random.default_rng(zero_point + 128)
+    low, high = -128 - zero_point, 127 - zero_point
+    x = away_from_ties(rng, low, high, (4, 5, 5, 3)) * scale
+    upstream = rng.normal(size=x.shape).astype(np.float32)
+    y, to_x, to_scale = gradients(
+        lambda x, s: fake_quantize_activations(x, s, zero_point), x, scale, upstream
+    )
+    # fake_quant's own boundary is the last level, not half a step beyond.
+    levels, inside, per_scale = lsq(x, scale, low, high, margin=0.0)
+    np.testing.assert_allclose(y, levels, rtol=1e-6)
+    assert 0 < inside.mean() < 1
+    np.testing.assert_array_equal(to_x, inside * upstream)
+    total = np.abs(upstream * per_scale).sum()
+    np.testing.assert_allclose(
+        to_scale, (upstream * per_scale).sum(), atol=1e-5 * total
+    )
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_weight_gradient_at_the_clip(bits, sign):
+    limit = 2 ** (bits - 1) - 1
+    steps = sign * np.array([limit - 0.125, limit, limit + 0.375, limit + 0.625])
+    kernel = (steps * 0.5).reshape(4, 1)
+    y, to_kernel, _ = gradients(
+        lambda k, s: fake_quantize_weights(k, s, bits), kernel, [0.5], np.ones((4, 1))
+    )
+    np.testing.assert_array_equal(y.ravel(), [sign * limit * 0.5] * 4)
+    np.testing.assert_array_equal(to_kernel.ravel(), [1, 1, 1, 0])
+    # One weight at a time: (y - x) / scale inside, the last level outside.
+    for step, expected in zip(
+        steps, [sign * 0.125, 0.0, -sign * 0.375, sign * limit], strict=True
+    ):
+        _, _, to_scale = gradients(
+            lambda k, s: fake_quantize_weights(k, s, bits), [[step / 2]], [0.5], 1.0
+        )
+        assert to_scale[0] == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("zero_point", [-128, -100, 0, 112])
+def test_activation_gradient_at_the_clip(zero_point):
+    low, high = -128 - zero_point, 127 - zero_point
+    steps = np.array([low - 0.25, low, low + 0.25, high - 0.25, high, high + 0.25])
+    y, to_x, _ = gradients(
+        lambda x, s: fake_quantize_activations(x, s, zero_point),
+        steps * 0.5,
+        0.5,
+        np.ones(6),
+    )
+    np.testing.assert_array_equal(y, np.array([low] * 3 + [high] * 3) * 0.5)
+    np.testing.assert_array_equal(to_x, [0, 1, 1, 1, 1, 0])
+    for step, expected in zip(steps, [low, 0, -0.25, 0.25, 0, high], strict=True):
+        _, _, to_scale = gradients(
+            lambda x, s: fake_quantize_activations(x, s, zero_point), step / 2, 0.5, 1.0
+        )
+        assert to_scale == pytest.approx(expected, abs=1e-6)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    x=st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=20),
+    scale=st.floats(0.0078125, 4, width=32),
+    bits=st.integers(2, 8),
+    zero_point=st.integers(-128, 126),
+)
+def test_outputs_are_on_the_grid_and_stay_there(x, scale, bits, zero_point):
+    limit = 2 ** (bits - 1) - 1
+    x = np.array(x, np.float32)
+    for function, low, high in (
+        (
+            lambda v: fake_quantize_weights(v[:, None], tf.constant([scale]), bits)[
+                :, 0
+            ],
+            -limit,
+            limit,
+        ),
+        (
+            lambda v: fake_quantize_activations(v, tf.constant(scale), zero_point),
+            -128 - zero_point,
+            127 - zero_point,
+        ),
+    ):
+        y = function(tf.constant(x)).numpy()
+        levels = y.astype(np.float64) / scale
+        np.testing.assert_allclose(levels, np.rint(levels), atol=1e-3)
+        assert levels.min() >= low - 1e-3
+        assert levels.max() <= high + 1e-3
+        clipped = np.clip(x.astype(np.float64), low * scale, high * scale)
+        assert np.abs(y - clipped).max() <= 0.5 * scale * (1 + 1e-4)
+        np.testing.assert_allclose(function(tf.constant(y)), y, rtol=1e-6)
+        order = np.argsort(x, kind="stable")
+        assert (np.diff(y[order]) >= 0).all()
+
+
+@pytest.mark.parametrize("bits", range(3, 9))
+def test_zero_is_exact(bits):
+    grid = relu_grid(6.0, bits)
+    zero = fake_quantize_activations(
+        tf.zeros(1), tf.constant(grid.scale, tf.float32), grid.zero_point
+    )
+    assert zero.numpy()[0] == 0.0
+    assert fake_quantize_weights(tf.zeros((1, 1)), tf.ones(1), bits).numpy() == 0.0
+
+
+def test_depthwise_kernels_take_tflites_channel_order():
+    kernel = np.arange(2 * 2 * 3 * 2).reshape(2, 2, 3, 2)
+    flat = np.asarray(channels_last_kernel(kernel, depthwise=True))
+    assert flat.shape == (2, 2, 1, 6)
+    for channel in range(3):
+        for multiple in range(2):
+            np.testing.assert_array_equal(
+                flat[:, :, 0, 2 * channel + multiple], kernel[:, :, channel, multiple]
+            )
+    assert channels_last_kernel(kernel, depthwise=False) is kernel
+
+
+def test_weight_quantizer_scales_each_depthwise_channel():
+    scale = np.array([0.5, 1.0, 2.0, 4.0])
+    quantizer = WeightQuantizer(8, True, scale)
+    layer = keras.layers.Layer()
+    quantizer.build((1, 1, 2, 2), "kernel", layer)
+    np.testing.assert_allclose(quantizer.scale, scale, rtol=1e-6)
+    kernel = tf.constant([0.7, 0.7, 0.7, 2.1], shape=(1, 1, 2, 2))
+    out = quantizer(kernel, training=False, weights={})
+    np.testing.assert_allclose(tf.reshape(out, -1), [0.5, 1.0, 0.0, 4.0], rtol=1e-6)
+    assert [v.name for v in layer.trainable_variables] == ["kernel_log_scale:0"]
+
+
+def test_activation_quantizer_builds_one_variable_for_all_its_layers():
+    quantizer = ActivationQuantizer("group", AffineQuantization(0.125, -128))
+    first, second = keras.layers.Layer(), keras.layers.Layer()
+    for layer in (first, second):
+        quantizer.build((None, 3), "output", layer)
+    assert len(first.trainable_variables) == 1
+    assert second.trainable_variables == []
+    assert first.trainable_variables[0] is quantizer.log_scale
+    quantizer.log_scale.assign(np.log(0.5))
+    out = quantizer(tf.constant([0.7, -3.0]), training=False, weights={})
+    np.testing.assert_allclose(out, [0.5, 0.0], rtol=1e-6)
+
+
+def test_fixed_quantizers_have_no_variable():
+    quantizer = ActivationQuantizer(
+        "image", AffineQuantization(0.125, 0), trainable=False
+    )
+    layer = keras.layers.Layer()
+    quantizer.build((None, 3), "output", layer)
+    assert layer.variables == []
+    out = quantizer(tf.constant([0.3, -99.0]), training=True, weights={})
+    np.testing.assert_allclose(out, [0.25, -16.0], rtol=1e-6)
