@@ -102,6 +102,7 @@ def make_plan(classifier: keras.Model, widths: BitWidths) -> QuantizationPlan:
     """The plan of a canonical classifier (see `canonical.py` for its vocabulary)."""
     consumed_by = consumers(classifier)
     parents = {layer.name: layer.name for layer in classifier.layers}
+    position = list(parents)
 
     def root(name: str) -> str:
         while parents[name] != name:
@@ -112,7 +113,9 @@ def make_plan(classifier: keras.Model, widths: BitWidths) -> QuantizationPlan:
         if isinstance(layer, _SAME_SCALE_LAYERS):
             for producer in input_layers(layer):
                 # The earlier layer names the group.
-                parents[root(layer.name)] = root(producer.name)
+                joined = (root(layer.name), root(producer.name))
+                first, second = sorted(joined, key=position.index)
+                parents[second] = first
 
     members: dict[str, list] = {}
     for layer in classifier.layers:
