@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gdfq_tf.errors import UserError
+from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import NAMES, make_preprocessing
 
 PIXELS = np.repeat(np.arange(256)[:, np.newaxis], 3, axis=1)  # (256, 3)
@@ -50,8 +51,6 @@ def test_input_is_what_keras_computes(name):
 
 @pytest.mark.parametrize("name", ["tf", "torch", "caffe"])
 def test_input_is_what_keras_applications_computes(name):
-    from gdfq_tf.keras_compat import keras
-
     pixels = random_pixels().astype(np.float32)
     expected = keras.applications.imagenet_utils.preprocess_input(
         pixels.copy(), mode=name

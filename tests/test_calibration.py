@@ -1,0 +1,156 @@
+"""Tests of gdfq_tf.calibration: clips and scales one can compute by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gdfq_tf.calibration import activation_grid, calibrate, weight_scales
+from gdfq_tf.config import BitWidths
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.preprocessing import make_preprocessing
+from gdfq_tf.quantization_plan import ActivationGroup, make_plan
+from tests.tiny import INPUT_SHAPE, build_tiny_classifier
+from tflite_export.affine_quantization import AffineQuantization
+
+
+def relu_group(bits: int, upper_bound: float | None = None) -> ActivationGroup:
+    return ActivationGroup("relu", bits, non_negative=True, upper_bound=upper_bound)
+
+
+SIGNED = ActivationGroup("signed", 8, non_negative=False, upper_bound=None)
+
+
+def test_values_on_a_grid_are_not_clipped():
+    # 16 levels of 0.5: the full range has no error at all.
+    grid = activation_grid(np.arange(16) * 0.5, relu_group(4))
+    assert grid == AffineQuantization(0.5, 112)
+
+
+def test_an_outlier_is_clipped():
+    # 10^4 values 1.0 and one 2.0, in 2^3 - 1 = 7 steps. Over the full range 1.0 is
+    # half a step, 1/7, off. Of the ranges 1.0 is a level of, 7/5 clips the outlier
+    # least: 7/4 is no whole percentage of 2.
+    samples = np.append(np.ones(10_000), 2.0)
+    grid = activation_grid(samples, relu_group(3))
+    assert 7 * grid.scale == pytest.approx(7 / 5)
+    assert grid.zero_point == 120
+
+
+def test_a_frequent_large_value_is_not_clipped():
+    samples = np.concatenate([np.ones(10), np.full(1000, 7.0)])
+    assert activation_grid(samples, relu_group(3)).scale == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(("bound", "scale"), [(6.0, 6 / 255), (20.0, 10 / 255)])
+def test_range_ends_at_the_relus_bound(bound, scale):
+    # Nothing above the bound ever comes, whatever the samples hold.
+    samples = np.linspace(0, 10, 1001)
+    if bound < 10:
+        samples = np.minimum(samples, bound)
+    assert activation_grid(samples, relu_group(8, bound)).scale == pytest.approx(scale)
+
+
+def test_signed_range_by_hand():
+    # -1.28 .. 1.27 in steps of 0.01: every int8.
+    grid = activation_grid(np.arange(-128, 128) * 0.01, SIGNED)
+    assert grid.scale == pytest.approx(0.01)
+    assert grid.zero_point == 0
+
+
+def test_signed_ranges_hold_zero():
+    grid = activation_grid(np.linspace(2.0, 5.1, 32), SIGNED)
+    assert grid.zero_point == -128
+    assert grid.high <= 5.1 + 1e-9
+
+
+@pytest.mark.parametrize("group", [SIGNED, relu_group(4), relu_group(8, 6.0)])
+def test_constant_zero_gets_some_grid(group):
+    grid = activation_grid(np.zeros(9), group)
+    assert grid.scale > 0
+    assert grid.high == pytest.approx(1.0)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 1000), bits=st.integers(2, 8))
+def test_weight_scales_are_the_best_of_a_fine_search(seed, bits):
+    rng = np.random.default_rng(seed)
+    kernel = rng.normal(size=(3, 3, 4, 2)) * [0.1, 30.0]
+    limit = 2 ** (bits - 1) - 1
+
+    def error(weights, scale):
+        quantized = np.clip(np.rint(weights / scale), -limit, limit) * scale
+        return ((quantized - weights) ** 2).sum()
+
+    scales = weight_scales(kernel, bits)
+    for channel, scale in enumerate(scales):
+        weights = kernel[..., channel].ravel()
+        largest = np.abs(weights).max() / limit
+        # The candidates are spaced by a hundredth of the largest: none is better.
+        candidates = [error(weights, largest * r / 100) for r in range(20, 101)]
+        assert error(weights, scale) <= min(candidates) * (1 + 1e-9)
+        assert 0.2 * largest * (1 - 1e-9) <= scale <= largest * (1 + 1e-9)
+
+
+def test_weight_scales_by_hand():
+    # Multiples of 0.1 up to 0.7, and of 2 up to 14: exact at 4 bits, unclipped.
+    kernel = np.stack([np.arange(-7, 8) * 0.1, np.arange(-7, 8) * 2.0], axis=-1)
+    np.testing.assert_allclose(weight_scales(kernel, 4), [0.1, 2.0])
+
+
+def test_zero_channels_get_the_largest_channels_scale():
+    kernel = np.stack([np.zeros(15), np.arange(-7, 8) * 2.0], axis=-1)
+    np.testing.assert_allclose(weight_scales(kernel, 4), [2.0, 2.0])
+    assert (weight_scales(np.zeros((3, 2)), 4) > 0).all()
+
+
+@pytest.fixture(scope="module")
+def calibrated():
+    model = build_tiny_classifier()
+    plan = make_plan(model, BitWidths(4, 4, "paper"))
+    preprocessing = make_preprocessing("tf", 3)
+    pixels = np.random.default_rng(0).integers(0, 256, (150, *INPUT_SHAPE))
+    inputs = preprocessing.to_input(pixels).numpy()
+    return model, plan, inputs, calibrate(model, plan, inputs, preprocessing)
+
+
+def test_calibrate_covers_the_plan(calibrated):
+    _, plan, _, calibration = calibrated
+    assert set(calibration.activation_grids) == set(plan.groups)
+    assert set(calibration.weight_scales) == set(plan.weight_bits)
+    # The image's grid comes from the preprocessing: pixel - 128.
+    assert calibration.activation_grids[plan.input_group] == AffineQuantization(
+        1 / 127.5, 0
+    )
+    assert calibration.activation_grids["relu2"].zero_point == 112
+    assert calibration.activation_grids["pool"].zero_point == -128
+    assert 15 * calibration.activation_grids["relu2"].scale <= 6.0 * (1 + 1e-9)
+    assert calibration.weight_scales["dw2"].shape == (8,)
+    assert calibration.weight_scales["logits"].shape == (3,)
+
+
+def test_calibrate_sees_the_right_tensors(calibrated):
+    model, _, inputs, calibration = calibrated
+    for name in ("bn3", "logits"):
+        probe = keras.Model(model.input, model.get_layer(name).output)
+        values = probe(inputs).numpy()
+        grid = calibration.activation_grids[name]
+        # At 8 bits little is clipped: the range is the tensor's, or a bit less.
+        spread = values.max() - values.min()
+        assert 0.6 * spread < grid.high - grid.low <= spread * 1.001
+
+
+def test_depthwise_scales_are_per_channel(calibrated):
+    model, _, _, calibration = calibrated
+    kernel = model.get_layer("dw2").get_weights()[0]
+    per_channel = np.abs(kernel).max(axis=(0, 1)).ravel() / 7
+    ratio = calibration.weight_scales["dw2"] / per_channel
+    assert ((ratio >= 0.2 * (1 - 1e-6)) & (ratio <= 1 + 1e-6)).all()
+
+
+def test_calibration_is_reproducible(calibrated):
+    model, plan, inputs, calibration = calibrated
+    again = calibrate(model, plan, inputs, make_preprocessing("tf", 3))
+    assert again.activation_grids == calibration.activation_grids

@@ -1,0 +1,159 @@
+"""Tests of gdfq_tf.quantization_plan: what is fused, grouped, and how wide."""
+
+from __future__ import annotations
+
+import pytest
+
+from gdfq_tf.config import BitWidths
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.quantization_plan import (
+    consumers,
+    input_layers,
+    is_depthwise,
+    make_plan,
+    output_layer,
+)
+from tests.tiny import build_tiny_classifier
+
+layers = keras.layers
+EDGE, PAPER = BitWidths(4, 4), BitWidths(4, 4, "paper")
+
+
+def bits(plan) -> dict[str, int]:
+    return {name: group.bits for name, group in plan.groups.items()}
+
+
+def test_tiny_classifier_edge_and_paper():
+    model = build_tiny_classifier()
+    plan = make_plan(model, EDGE)
+    kernels = ("conv1", "dw2", "conv3", "logits")
+    assert plan.weight_bits == dict.fromkeys(kernels, 4)
+    # Convolutions, their BatchNormalization and the Add in front of a ReLU have no
+    # tensor of their own; conv3's branch (bn3) enters the Add as it is.
+    image = model.layers[0].name
+    ends = {"relu1", "relu2", "bn3", "relu3", "pool", "logits"}
+    assert set(plan.tensor_groups) == {image, *ends}
+    assert all(name == group for name, group in plan.tensor_groups.items())
+    assert set(plan.outputs) == ends
+    assert plan.input_group == image
+    assert plan.features == ("relu1", "relu2", "relu3")
+    # Edge: relu1 enters the Add and relu3 the pooling.
+    assert bits(plan) == {
+        image: 8, "relu1": 8, "relu2": 4, "bn3": 8, "relu3": 8, "pool": 8, "logits": 8
+    }  # fmt: skip
+    # Paper: every ReLU.
+    assert bits(make_plan(model, PAPER)) == {
+        image: 8, "relu1": 4, "relu2": 4, "bn3": 8, "relu3": 4, "pool": 8, "logits": 8
+    }  # fmt: skip
+
+
+def test_signs_and_bounds():
+    groups = make_plan(build_tiny_classifier(), PAPER).groups
+    non_negative = {name for name, group in groups.items() if group.non_negative}
+    # An average of ReLU outputs is non-negative as well.
+    assert non_negative == {"relu1", "relu2", "relu3", "pool"}
+    assert {name: g.upper_bound for name, g in groups.items() if g.upper_bound} == {
+        "relu2": 6.0
+    }
+
+
+@pytest.mark.parametrize("activation_bits", [3, 5, 8])
+@pytest.mark.parametrize("weight_bits", [2, 6])
+def test_widths_are_taken_over(weight_bits, activation_bits):
+    plan = make_plan(
+        build_tiny_classifier(), BitWidths(weight_bits, activation_bits, "paper")
+    )
+    assert set(plan.weight_bits.values()) == {weight_bits}
+    assert plan.groups["relu2"].bits == activation_bits
+    assert plan.groups["logits"].bits == 8
+
+
+def test_pooling_reshaping_padding_and_concatenation_share_one_scale():
+    image = keras.Input((8, 8, 3), name="image")
+    first = layers.Conv2D(4, 3, padding="same", name="first")(image)
+    first = layers.ReLU(name="first_relu")(first)
+    pooled = layers.MaxPooling2D(2, name="pooled")(first)
+    second = layers.Conv2D(4, 3, strides=2, padding="same", name="second")(first)
+    second = layers.ReLU(6.0, name="second_relu")(second)
+    joined = layers.Concatenate(name="joined")([pooled, second])
+    padded = layers.ZeroPadding2D(1, name="padded")(joined)
+    averaged = layers.AveragePooling2D(2, name="averaged")(padded)
+    thinned = layers.AveragePooling2D(1, strides=2, name="thinned")(averaged)
+    flat = layers.Flatten(name="flat")(thinned)
+    model = keras.Model(image, layers.Dense(2, name="logits")(flat))
+    plan = make_plan(model, PAPER)
+    shared = (
+        "first_relu", "pooled", "second_relu", "joined", "padded", "averaged",
+        "thinned", "flat",
+    )  # fmt: skip
+    assert {n for n, g in plan.tensor_groups.items() if g == "first_relu"} == {*shared}
+    # Only who computes new values rounds; an average over one position does not.
+    rounded = {n for n, group in plan.outputs.items() if group == "first_relu"}
+    assert rounded == {"first_relu", "second_relu", "averaged"}
+    group = plan.groups["first_relu"]
+    # One of the two ReLUs has no bound, so the group has none.
+    assert (group.bits, group.non_negative, group.upper_bound) == (4, True, None)
+    assert make_plan(model, EDGE).groups["first_relu"].bits == 8
+
+
+def test_the_largest_bound_of_a_group_counts():
+    image = keras.Input((4, 4, 2))
+    ends = [layers.ReLU(bound)(layers.Conv2D(2, 1)(image)) for bound in (1.0, 6.0, 2.0)]
+    flat = layers.Flatten()(layers.Concatenate()(ends))
+    plan = make_plan(keras.Model(image, layers.Dense(2)(flat)), EDGE)
+    (group,) = (g for g in plan.groups.values() if g.non_negative)
+    assert group.upper_bound == 6.0
+    assert group.bits == 4
+
+
+def test_a_signed_member_keeps_its_group_signed_and_8_bits():
+    image = keras.Input((4, 4, 2))
+    positive = layers.ReLU(6.0, name="positive")(layers.Conv2D(2, 1)(image))
+    signed = layers.Conv2D(2, 1, name="signed")(image)
+    joined = layers.Concatenate(name="joined")([positive, signed])
+    flat = layers.Flatten()(joined)
+    plan = make_plan(keras.Model(image, layers.Dense(2)(flat)), PAPER)
+    group = plan.groups[plan.tensor_groups["joined"]]
+    assert plan.tensor_groups["positive"] == plan.tensor_groups["signed"] == group.name
+    assert (group.bits, group.non_negative, group.upper_bound) == (8, False, None)
+
+
+def test_pooled_input_belongs_to_the_inputs_group():
+    image = keras.Input((4, 4, 2), name="image")
+    pooled = layers.MaxPooling2D(2, name="pooled")(image)
+    flat = layers.Flatten(name="flat")(pooled)
+    plan = make_plan(keras.Model(image, layers.Dense(2, name="logits")(flat)), PAPER)
+    assert plan.input_group == "image"
+    assert {n for n, g in plan.tensor_groups.items() if g == "image"} == {
+        "image", "pooled", "flat"
+    }  # fmt: skip
+    assert set(plan.outputs) == {"logits"}
+    assert plan.groups["image"].bits == 8
+
+
+def test_nothing_is_fused_that_others_read_too():
+    image = keras.Input((4, 4, 2))
+    conv = layers.Conv2D(2, 1, name="conv")(image)
+    relu = layers.ReLU(name="relu")(conv)
+    total = layers.Add(name="total")([conv, relu])
+    kept = layers.ReLU(name="kept")(total)
+    both = layers.Add(name="both")([total, kept])
+    flat = layers.GlobalAveragePooling2D(name="flat")(both)
+    plan = make_plan(keras.Model(image, layers.Dense(2, name="logits")(flat)), EDGE)
+    assert set(plan.outputs) == {
+        "conv", "relu", "total", "kept", "both", "flat", "logits"
+    }  # fmt: skip
+    # Signed averages are signed.
+    assert not plan.groups["flat"].non_negative
+
+
+def test_graph_helpers():
+    model = build_tiny_classifier()
+    consumed_by = consumers(model)
+    assert [x.name for x in consumed_by["relu1"]] == ["dw2", "add3"]
+    assert consumed_by["logits"] == []
+    assert [x.name for x in input_layers(model.get_layer("add3"))] == ["bn3", "relu1"]
+    assert input_layers(model.layers[0]) == []
+    assert output_layer(model).name == "logits"
+    assert is_depthwise(model.get_layer("dw2"))
+    assert not is_depthwise(model.get_layer("conv1"))
