@@ -110,7 +110,7 @@ def _with_kernel(
     """`op` with the integer kernel of the chain's first layer, the rest folded in."""
     layer = chain[0]
     quantizer = student.weight_quantizers[layer.name]
-    raw_kernel = student.kernel(layer.name)
+    raw_kernel = quantizer.kernel
     depthwise = is_depthwise(layer)
     weight_scale = _array(quantizer.scale)
     levels = np.round(

@@ -115,12 +115,17 @@ def fake_quantize_activations(
 
 
 class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
-    """Per-channel symmetric narrow-range quantizer of a kernel."""
+    """Per-channel symmetric narrow-range quantizer of a kernel.
+
+    Attributes:
+      kernel: the float32 variable it quantizes, once its layer is wrapped.
+    """
 
     def __init__(self, bits: int, depthwise: bool, scale: np.ndarray):
         """`scale`: initial, float (output channels,), > 0."""
         self.bits = bits
         self.depthwise = depthwise
+        self.kernel: tf.Variable = None
         self._initial_scale = scale
 
     @property

@@ -51,11 +51,6 @@ class Student:
         """The classifier's layer of that name as it stands in the student."""
         return self.model.get_layer(_PREFIX + name).layer
 
-    def kernel(self, name: str) -> tf.Variable:
-        """The float32 kernel variable under a layer's weight quantizer."""
-        (weight, _, _) = self.model.get_layer(_PREFIX + name)._weight_vars[0]
-        return weight
-
     def variables_without_scales(self) -> list[tf.Variable]:
         """Trainable kernels, biases, gammas and betas."""
         quantizers = [*self.weight_quantizers.values()]
@@ -80,7 +75,9 @@ class _LayerQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
     def get_weights_and_quantizers(self, layer):
         if self.weight_quantizer is None:
             return []
-        return [(getattr(layer, self.kernel_name), self.weight_quantizer)]
+        # Asked once, before the wrapper puts quantized tensors in the kernel's place.
+        self.weight_quantizer.kernel = getattr(layer, self.kernel_name)
+        return [(self.weight_quantizer.kernel, self.weight_quantizer)]
 
     def set_quantize_weights(self, layer, quantize_weights):
         if quantize_weights:
