@@ -9,6 +9,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import struct
+import zipfile
+import zlib
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -109,6 +114,21 @@ class IntegerNetwork:
 
 
 _ARRAYS = ("values", "scale", "bias")
+# What damaged bytes raise on their way through zipfile, zlib, numpy and json.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def save_network(network: IntegerNetwork, path: Path) -> None:
@@ -147,7 +167,7 @@ def load_network(path: Path) -> IntegerNetwork:
       ExportError: missing, damaged or another kind of file.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open("rb") as stream, np.lib.npyio.NpzFile(stream) as file:
             description = json.loads(file["network"].tobytes())
             ops = tuple(_load_op(op, file) for op in description["ops"])
             return IntegerNetwork(
@@ -162,7 +182,15 @@ def load_network(path: Path) -> IntegerNetwork:
             f"student {path} does not exist; expected a student.npz that "
             "tools/quantize.py wrote"
         ) from error
-    except (OSError, ValueError, KeyError, TypeError, EOFError) as error:
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        EOFError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         raise ExportError(
             f"{path} is not a student file or is damaged "
             f"({type(error).__name__}); expected a student.npz that "
