@@ -156,8 +156,10 @@ def read_summary(directory: Path) -> dict:
     """
     path = directory / SUMMARY
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        summary = json.loads(path.read_text())
+        _ = summary["models"], summary["classifier"]["preprocessing"]
+        return summary
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is missing or damaged; expected a directory that "
             "tools/quantize.py wrote"

@@ -162,7 +162,7 @@ def test_a_full_disk_is_one_line(tmp_path):
 def test_summaries_come_back(tmp_path):
     preprocessing = make_preprocessing("caffe", 3)
     summary = {
-        "seed": 3,
+        "models": [],
         "classifier": {
             "name": "x",
             "preprocessing": dataclasses.asdict(preprocessing),
@@ -174,7 +174,7 @@ def test_summaries_come_back(tmp_path):
     assert preprocessing_of(again) == preprocessing
 
 
-@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe"])
+@pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe", b"{}", b"[]", b"3"])
 def test_missing_and_damaged_summaries_are_one_line(tmp_path, content):
     if content is not None:
         (tmp_path / SUMMARY).write_bytes(content)

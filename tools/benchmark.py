@@ -16,6 +16,7 @@ import rich.console
 import rich.table
 from absl import flags
 
+from gdfq_tf.errors import UserError
 from tflite_export.benchmark import benchmark
 
 FLAGS = flags.FLAGS
@@ -28,6 +29,8 @@ flags.DEFINE_string("result_json", None, "Also write the results to this file.")
 
 def main() -> None:
     """Times every file and prints one row each."""
+    if not FLAGS.model:
+        raise UserError("--model= names no file; pass --model=a.tflite,b.tflite")
     results = {
         path: benchmark(
             Path(path),

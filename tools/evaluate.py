@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from tools import cli, reporting  # quiets TensorFlow, so it stands first
+from tools import classifier_flags, cli, reporting  # quiets TensorFlow: first
 from tools.classifier_flags import (
     EMBEDDED,
     load_classifier_from_flags,
@@ -34,6 +34,7 @@ from tflite_export.integer_network import load_network
 from tflite_export.interpreter import TFLiteClassifier, read_tflite
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(classifier_flags)  # so that --help shows them
 flags.DEFINE_string(
     "data",
     None,

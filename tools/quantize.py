@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from tools import cli, reporting  # quiets TensorFlow, so it stands first
+from tools import classifier_flags, cli, reporting  # quiets TensorFlow: first
 from tools.classifier_flags import EMBEDDED, load_classifier_from_flags
 from tools.labelled_images import LabelledImages, read_labelled_images
 
@@ -39,6 +39,7 @@ from gdfq_tf.run_directory import (
 from tflite_export.benchmark import benchmark
 
 FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(classifier_flags)  # so that --help shows them
 flags.DEFINE_list(
     "bits",
     "w8a8,w4a8",
@@ -47,7 +48,9 @@ flags.DEFINE_list(
 )
 flags.DEFINE_enum("recipe", "default", list(RECIPES), "How to train.")
 flags.DEFINE_integer("num_steps", None, "Student steps; scales the whole recipe.")
-flags.DEFINE_integer("seed", 0, "Seed of everything random.", lower_bound=0)
+flags.DEFINE_integer(
+    "seed", 0, "Seed of everything random.", lower_bound=0, upper_bound=2**32 - 1
+)
 flags.DEFINE_string("output_dir", None, "Where the run directory goes.", required=True)
 flags.DEFINE_bool("overwrite", False, "Replace an earlier run at --output_dir.")
 flags.DEFINE_string("data", None, "Labelled test images for the closing table only.")
