@@ -12,8 +12,6 @@ import json
 import struct
 import zipfile
 import zlib
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -182,15 +180,7 @@ def load_network(path: Path) -> IntegerNetwork:
             f"student {path} does not exist; expected a student.npz that "
             "tools/quantize.py wrote"
         ) from error
-    except (
-        OSError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except _DAMAGE as error:
         raise ExportError(
             f"{path} is not a student file or is damaged "
             f"({type(error).__name__}); expected a student.npz that "
