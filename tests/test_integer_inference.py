@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from fractions import Fraction
 
@@ -194,9 +195,7 @@ def test_softmax_is_within_one_lsb():
     flat = b.flatten("image")
     logits = AffineQuantization(float(coarse(0.06)), 11)
     b.kernel("logits", "dense", flat, bits=8, outputs=10, grid=logits)
-    network = IntegerNetwork(
-        "image", INPUT_SHAPE, INPUT_GRID, tuple(b.ops), softmax=True
-    )
+    network = dataclasses.replace(b.build_ops(), softmax=True)
     images = random_images(NUM_IMAGES)
     computed = infer(network, images).astype(int)
     expected = TFLiteClassifier(convert_network(network)).run(images).astype(int)

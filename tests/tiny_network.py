@@ -33,7 +33,7 @@ class NetworkBuilder:
         self._rng = np.random.default_rng(seed)
         self._shapes: dict[str, tuple[int, ...]] = {"image": INPUT_SHAPE}
         self._grids = {"image": INPUT_GRID}
-        self.ops: list[IntegerOp] = []
+        self._ops: list[IntegerOp] = []
         self._branches: list[str] = []
 
     def op(
@@ -47,7 +47,7 @@ class NetworkBuilder:
     ) -> str:
         """Appends an operation of output `shape`; its grid is the input's or given."""
         grid = grid or self._grids[inputs[0]]
-        self.ops.append(IntegerOp(name, kind, tuple(inputs), grid, **fields))
+        self._ops.append(IntegerOp(name, kind, tuple(inputs), grid, **fields))
         self._shapes[name], self._grids[name] = shape, grid
         return name
 
@@ -190,10 +190,13 @@ class NetworkBuilder:
             slices[name] = slice(start, start + count)
             start += count
         self.op("outputs", "concatenate", flat, (start,))
-        network = IntegerNetwork(
-            "image", INPUT_SHAPE, INPUT_GRID, tuple(self.ops), softmax=False
+        return self.build_ops(), slices
+
+    def build_ops(self) -> IntegerNetwork:
+        """The network of the operations as they are, the last one its output."""
+        return IntegerNetwork(
+            "image", INPUT_SHAPE, INPUT_GRID, tuple(self._ops), softmax=False
         )
-        return network, slices
 
 
 def random_images(count: int, seed: int = 0) -> np.ndarray:
