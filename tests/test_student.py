@@ -1,0 +1,227 @@
+"""Tests of gdfq_tf.student: a fake-quantized copy that shares nothing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gdfq_tf.calibration import calibrate
+from gdfq_tf.config import BitWidths
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.preprocessing import make_preprocessing
+from gdfq_tf.quantization_plan import make_plan
+from gdfq_tf.student import Student, _student_graph, build_student
+from tests.tiny import INPUT_SHAPE, build_tiny_classifier
+
+layers = keras.layers
+PREPROCESSING = make_preprocessing("tf", 3)
+PIXELS = np.random.default_rng(0).integers(0, 256, (64, *INPUT_SHAPE))
+
+
+def make_student(model: keras.Model, widths: BitWidths) -> Student:
+    plan = make_plan(model, widths)
+    inputs = PREPROCESSING.to_input(PIXELS).numpy()
+    calibration = calibrate(model, plan, inputs, PREPROCESSING)
+    return build_student(model, plan, calibration, PREPROCESSING)
+
+
+def randomize(model: keras.Model) -> keras.Model:
+    """Random weights everywhere, positive ones where a variance is meant."""
+    rng = np.random.default_rng(1)
+    for variable in model.weights:
+        values = rng.normal(0, 0.4, variable.shape)
+        variable.assign(np.abs(values) + 0.5 if "variance" in variable.name else values)
+    return model
+
+
+@pytest.fixture(scope="module")
+def classifier() -> keras.Model:
+    return build_tiny_classifier()
+
+
+@pytest.fixture(scope="module")
+def student(classifier) -> Student:
+    return make_student(classifier, BitWidths(4, 4, "paper"))
+
+
+def test_variables_are_its_own(classifier, student):
+    pointers = {v.handle._id for v in classifier.weights}
+    assert not pointers & {v.handle._id for v in student.model.weights}
+    before = classifier.get_weights()
+    copy = make_student(classifier, BitWidths(8, 8))
+    for variable in copy.model.weights:
+        variable.assign(tf.ones_like(variable))
+    for old, new in zip(before, classifier.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_starts_with_the_classifiers_weights(classifier, student):
+    np.testing.assert_array_equal(
+        student.weight_quantizers["dw2"].kernel,
+        classifier.get_layer("dw2").depthwise_kernel,
+    )
+    np.testing.assert_array_equal(
+        student.layer("bn2").gamma, classifier.get_layer("bn2").gamma
+    )
+
+
+@pytest.mark.parametrize(
+    ("widths", "error"), [(BitWidths(8, 8), 0.03), (BitWidths(4, 8), 0.4)]
+)
+def test_stays_close_to_the_classifier(classifier, widths, error):
+    student = make_student(classifier, widths)
+    expected = classifier(PREPROCESSING.to_input(PIXELS)).numpy()
+    logits = student.model(PREPROCESSING.to_student_input(PIXELS)).numpy()
+    difference = np.abs(logits - expected).mean() / expected.std()
+    assert 1e-4 < difference < error
+
+
+def test_every_kernel_and_tensor_of_the_plan_is_quantized(student):
+    features = list(student.plan.features)
+    outputs = student.features(features)(PREPROCESSING.to_student_input(PIXELS))
+    assert len(outputs) == 1 + len(features)
+    for name, values in zip(features, outputs[1:], strict=True):
+        levels = np.unique(np.rint(values / student.activation_quantizers[name].scale))
+        assert 8 < len(levels) <= 16
+        np.testing.assert_allclose(
+            values,
+            np.rint(values / student.activation_quantizers[name].scale)
+            * student.activation_quantizers[name].scale,
+            rtol=1e-5,
+        )
+    scale = student.activation_quantizers["logits"].scale
+    levels = outputs[0] / scale
+    np.testing.assert_allclose(levels, np.rint(levels), atol=1e-3)
+
+
+def training_step(student: Student, optimizer=None):
+    inputs = PREPROCESSING.to_student_input(PIXELS)
+    variables = student.model.trainable_variables
+    weights = np.random.default_rng(2).normal(size=(len(PIXELS), 3))
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(student.model(inputs, training=False) * weights)
+    gradients = tape.gradient(loss, variables)
+    if optimizer is not None:
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+    return dict(zip((v.name for v in variables), gradients, strict=True))
+
+
+def test_every_trainable_variable_has_a_gradient(student):
+    gradients = training_step(student)
+    assert len(gradients) == len(student.model.trainable_variables)
+    without = [name for name, g in gradients.items() if g is None or not np.any(g)]
+    assert without == []
+    # 4 kernels and 6 tensors (all but the image) have scales.
+    scales = [name for name in gradients if name.endswith("log_scale:0")]
+    assert len(scales) == 4 + 6
+    # 4 kernels, 1 bias, 3 gammas and betas.
+    assert len(student.variables_without_scales()) == 4 + 1 + 6
+    assert len(gradients) == 10 + 11
+
+
+def test_bn_statistics_are_not_trained(classifier):
+    student = make_student(classifier, BitWidths(4, 8))
+    names = {v.name for v in student.model.trainable_variables}
+    assert not any("moving" in name for name in names)
+    training_step(student, keras.optimizers.Adam(0.05))
+    for name in ("bn1", "bn2", "bn3"):
+        copy, original = student.layer(name), classifier.get_layer(name)
+        assert np.any(copy.gamma != original.gamma)
+        np.testing.assert_array_equal(copy.moving_variance, original.moving_variance)
+        if name != "bn1":  # its mean has absorbed the input's shift
+            np.testing.assert_array_equal(copy.moving_mean, original.moving_mean)
+    assert np.any(
+        student.weight_quantizers["conv3"].kernel
+        != classifier.get_layer("conv3").kernel
+    )
+
+
+def test_a_shared_scale_is_one_variable():
+    image = keras.Input(INPUT_SHAPE)
+    first = layers.ReLU(name="first")(layers.Conv2D(4, 3, name="a")(image))
+    second = layers.ReLU(name="second")(layers.Conv2D(4, 3, name="b")(image))
+    joined = layers.Concatenate(name="joined")([first, second])
+    pooled = layers.GlobalAveragePooling2D(name="pooled")(joined)
+    model = randomize(keras.Model(image, layers.Dense(3, name="logits")(pooled)))
+    student = make_student(model, BitWidths(4, 8))
+    assert set(student.activation_quantizers) == {
+        student.plan.input_group, "first", "pooled", "logits"
+    }  # fmt: skip
+    quantizer = student.activation_quantizers["first"]
+    (found,) = (v for v in student.model.variables if "first_log_scale" in v.name)
+    assert found is quantizer.log_scale
+    # Both tensors follow it.
+    quantizer.log_scale.assign(np.log(0.75))
+    _, a, b = student.features(["first", "second"])(
+        PREPROCESSING.to_student_input(PIXELS)
+    )
+    for values in (a, b):
+        levels = values / 0.75
+        np.testing.assert_allclose(levels, np.rint(levels), atol=1e-3)
+
+
+def shifted_models():
+    def model(*chain):
+        image = keras.Input(INPUT_SHAPE)
+        x = image
+        for layer in chain:
+            x = layer(x)
+        return randomize(keras.Model(image, layers.Dense(3)(layers.Flatten()(x))))
+
+    conv = layers.Conv2D
+    yield "bias", model(conv(4, 3), layers.ReLU())
+    yield "bn", model(conv(4, 3, use_bias=False), layers.BatchNormalization())
+    yield "bias and bn", model(conv(4, 3), layers.BatchNormalization())
+    yield "depthwise", model(layers.DepthwiseConv2D(3, depth_multiplier=2))
+    yield (
+        "depthwise bn",
+        model(
+            layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False),
+            layers.BatchNormalization(),
+        ),
+    )
+    yield "dense", model()
+    yield "reshape", model(layers.Reshape((4, 16, 3)), conv(2, 3, strides=2))
+    image = keras.Input(INPUT_SHAPE)
+    ends = [layers.Conv2D(3, 3)(image), layers.DepthwiseConv2D(3)(image)]
+    pooled = layers.GlobalAveragePooling2D()(layers.Add()(ends))
+    yield "two", randomize(keras.Model(image, layers.Dense(3)(pooled)))
+
+
+@pytest.mark.parametrize(
+    "model", [pytest.param(model, id=name) for name, model in shifted_models()]
+)
+def test_shifted_input_gives_the_classifiers_outputs(model):
+    x = np.random.default_rng(3).normal(size=(5, *INPUT_SHAPE)).astype(np.float32)
+    shift = 0.25
+    base = _student_graph(model, shift)
+    expected = model(x, training=False).numpy()
+    computed = base(x - shift, training=False).numpy()
+    tolerance = 2e-5 * np.abs(expected).max()
+    np.testing.assert_allclose(computed, expected, atol=tolerance)
+    # The shift is not too small to be seen.
+    unshifted = _student_graph(model, 0.0)
+    np.testing.assert_allclose(unshifted(x, training=False), expected, atol=tolerance)
+    assert np.abs(unshifted(x - shift, training=False) - expected).max() > 0.01
+
+
+def test_half_a_pixel_of_shift_is_compensated_at_8_bits():
+    image = keras.Input(INPUT_SHAPE)
+    x = layers.ReLU()(layers.Conv2D(8, 3, name="conv")(image))
+    x = layers.GlobalAveragePooling2D()(x)
+    model = randomize(keras.Model(image, layers.Dense(3)(x)))
+    # One sign: half a level on every pixel then moves the outputs one way.
+    for name in ("conv", model.layers[-1].name):
+        kernel, bias = model.get_layer(name).get_weights()
+        model.get_layer(name).set_weights([np.abs(kernel), bias])
+    student = make_student(model, BitWidths(8, 8))
+    expected = model(PREPROCESSING.to_input(PIXELS)).numpy()
+    logits = student.model(PREPROCESSING.to_student_input(PIXELS)).numpy()
+    step = float(student.activation_quantizers[model.layers[-1].name].scale)
+    # Without compensation: sums of kernels times half a level, several steps.
+    kernel = model.get_layer("conv").get_weights()[0]
+    lost = PREPROCESSING.grid_shift() * kernel.sum() * 0.1
+    assert lost > step
+    assert abs((logits - expected).mean()) < 0.5 * step
+    assert np.abs(logits - expected).max() < 2 * step
