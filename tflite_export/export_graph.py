@@ -49,9 +49,13 @@ def dense_names(network: IntegerNetwork) -> tuple[str, ...]:
 def _apply(op: IntegerOp, inputs: list[tf.Tensor], input_scale) -> tf.Tensor:
     if op.kernel is not None:
         return _apply_kernel(op, op.kernel, inputs[0], input_scale)
-    if op.kind in ("max_pool", "reshape", "pad", "concatenate"):
+    if op.kind in ("reshape", "pad"):
         return move_values(op, inputs, pad_value=0.0)
-    if op.kind == "add":
+    if op.kind in ("max_pool", "concatenate"):
+        # On the grid already, but the converter takes no integer kernel for these
+        # unless their output says so.
+        outputs = move_values(op, inputs, pad_value=0.0)
+    elif op.kind == "add":
         outputs = inputs[0] + inputs[1]
     elif op.kind == "global_average":
         outputs = tf.reduce_mean(inputs[0], [1, 2])
