@@ -110,7 +110,7 @@ def model_files(name: str, recipe: str, result: QuantizationResult) -> list[Mode
     return [
         ModelFile("float", f"{name}_float.tflite", result.baselines.float32),
         ModelFile(
-            "int8, calibrated on noise",
+            "int8 PTQ on noise",
             f"{name}_int8_noise.tflite",
             result.baselines.noise_ptq,
         ),

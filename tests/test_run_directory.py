@@ -205,7 +205,7 @@ def test_model_files_have_names_titles_and_hashes(result):
     files = model_files("net", "default", result)
     assert [(x.title, x.file, x.tflite) for x in files] == [
         ("float", "net_float.tflite", b"float"),
-        ("int8, calibrated on noise", "net_int8_noise.tflite", b"noise"),
+        ("int8 PTQ on noise", "net_int8_noise.tflite", b"noise"),
         ("GDFQ w8a8", "net_w8a8.tflite", b"eight"),
         ("GDFQ w4a4_paper", "net_w4a4_paper.tflite", b"four"),
     ]
