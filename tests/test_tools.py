@@ -31,8 +31,9 @@ def imported(tool: str):
 
     def unregister(saved):
         for name in list(FLAGS):
-            if (FLAGS.find_module_defining_flag(name) or "").startswith("tools."):
-                saved[name] = FLAGS[name]
+            module = FLAGS.find_module_defining_flag(name) or ""
+            if module.startswith("tools."):
+                saved[name] = module, FLAGS[name]
                 delattr(FLAGS, name)
         for name in ("tools.classifier_flags", f"tools.{tool}"):
             sys.modules.pop(name, None)
@@ -45,8 +46,9 @@ def imported(tool: str):
     finally:
         unregister({})
         sys.modules.update(modules)
-        for name, flag in others.items():
+        for name, (module, flag) in others.items():
             FLAGS[name] = flag
+            FLAGS.register_flag_by_module(module, flag)
 
 
 def run_tool(tool: str, *arguments: str, **patches):
