@@ -6,7 +6,8 @@ images, warm-up of the generator alone for 1 % of the steps, both learning rates
 divided by ten at 1/4, 1/2 and 3/4, Adam (0.5, 0.999) for the generator, SGD with
 Nesterov momentum 0.9 and weight decay 1e-4 for the student, scales fixed after the
 warm-up. Deviation: weights are symmetric and ranges clipped with least error, for
-integer kernels have no asymmetric weights; images are rounded to pixels.
+integer kernels have no asymmetric weights; images are rounded to pixels; weight
+decay is decoupled from the gradient, as tf_keras has it.
 """
 
 from __future__ import annotations
@@ -60,7 +61,8 @@ def train_alternating(
         generator,
         teacher,
         keras.optimizers.Adam(
-            _step_decay(recipe.synthesis.learning_rate, num_steps), beta_1=0.5
+            _step_decay(recipe.synthesis.learning_rate, num_steps, warm_up),
+            beta_1=0.5,
         ),
         recipe.synthesis,
         seed,
@@ -109,7 +111,10 @@ def train_alternating(
     return student, draw(recipe.synthesis.pool_size, POOL_STEP + 1000)
 
 
-def _step_decay(learning_rate: float, num_steps: int):
-    boundaries = [max(1, round(num_steps * share)) for share in (0.25, 0.5, 0.75)]
+def _step_decay(learning_rate: float, num_steps: int, first_step: int = 0):
+    """A tenth at 1/4, 1/2 and 3/4 of `num_steps`, counted from `first_step`."""
+    boundaries = [
+        first_step + max(1, round(num_steps * share)) for share in (0.25, 0.5, 0.75)
+    ]
     values = [learning_rate * 0.1**i for i in range(4)]
     return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)

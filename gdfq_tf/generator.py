@@ -69,7 +69,7 @@ def choose_shape(
     image: tuple[int, int, int], num_classes: int, max_multiply_adds: float
 ) -> GeneratorShape:
     """The widest generator within a compute budget (the narrowest if none fits)."""
-    num_upsamplings = 0
+    num_upsamplings = 1  # however small the image, one hidden convolution
     while min(image[:2]) / 2 ** (num_upsamplings + 1) >= _SMALLEST_BASE:
         num_upsamplings += 1
     shapes = [
