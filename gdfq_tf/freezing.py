@@ -25,9 +25,10 @@ _layers = keras.layers
 # 16 significant bits: times a level of up to 8 bits they stay exact in float32, so
 # the converter reads back the same scale; the change is 1e-5 at most.
 _SCALE_BITS = 16
-# Channels that BatchNormalization switches off have scales next to zero, and
-# biases that would overflow int32 in units of them.
-_LARGEST_BIAS = 2**29
+# Channels that BatchNormalization switches off have scales next to zero, and biases
+# that would be huge in units of them. Up to here a bias survives the converter's
+# float32 exactly, and int32 accumulators have room left.
+_LARGEST_BIAS = 2**23
 _SMALLEST_MULTIPLIER = 2.0**-24
 
 

@@ -192,7 +192,7 @@ def test_odd_normalizations_are_folded(odd, name, normalization):
     kernel = odd.op(name).kernel
     assert (kernel.scale > 0).all()
     assert np.isfinite(kernel.scale).all()
-    assert np.abs(kernel.bias.astype(np.int64)).max() <= 2**29 * (1 + 2.0**-15)
+    assert np.abs(kernel.bias.astype(np.int64)).max() <= 2**23 * (1 + 2.0**-15)
 
 
 def test_negative_gammas_turn_the_levels(odd):
