@@ -119,6 +119,8 @@ def quantize(
     progress = progress or NullProgress()
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
+    # The graph optimizer reorders sums of gradients differently in every process.
+    tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     baselines = make_baselines(classifier, seed)
     started = time.monotonic()
     if not recipe.alternating:
