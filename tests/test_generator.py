@@ -164,7 +164,7 @@ def test_the_seed_decides_the_weights():
         ((224, 224, 3), 4, (14, 14)),
     ],
 )
-def test_upsamplings_start_from_8_pixels_where_the_image_allows(image, num_upsamplings, base):
+def test_upsamplings_start_from_8_pixels_if_possible(image, num_upsamplings, base):
     shape = choose_shape(image, 10, 0.0)
     assert shape.num_upsamplings == num_upsamplings
     assert shape.size(0) == base
