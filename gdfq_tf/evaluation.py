@@ -44,20 +44,6 @@ def predict_in_batches(
     return np.concatenate(batches)
 
 
-def top1_accuracy(
-    predict: Predict, images: np.ndarray, labels: np.ndarray, batch_size: int
-) -> float:
-    """Share, 0..1, of images whose largest logit is that of their label.
-
-    Args:
-      predict: images (n, ...) -> logits (n, classes).
-      images: (N, ...), whatever `predict` takes.
-      labels: integers (N,).
-      batch_size: images a call of `predict`.
-    """
-    return accuracy_of_logits(predict_in_batches(predict, images, batch_size), labels)
-
-
 def accuracy_of_logits(logits: np.ndarray, labels: np.ndarray) -> float:
     """Share, 0..1, of rows (N, classes) whose largest logit is at their label.
 

@@ -15,7 +15,6 @@ differ. LiteRT on a CPU runs
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -36,21 +35,13 @@ from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
 _BATCH_SIZE = 64
 
 
-def infer(
-    network: IntegerNetwork,
-    images: np.ndarray,
-    advance: Callable[[int], None] = lambda n: None,
-) -> np.ndarray:
-    """int8 outputs (N, classes) of int8 inputs (N, H, W, C).
-
-    `advance(n)` is called after every batch of n images.
-    """
+def infer(network: IntegerNetwork, images: np.ndarray) -> np.ndarray:
+    """int8 outputs (N, classes) of int8 inputs (N, H, W, C)."""
     run = tf.function(lambda batch: _run(network, batch), reduce_retracing=True)
     outputs = []
     for start in range(0, len(images), _BATCH_SIZE):
         batch = images[start : start + _BATCH_SIZE]
         outputs.append(run(tf.constant(batch, tf.float64)).numpy().astype(np.int8))
-        advance(len(batch))
     return np.concatenate(outputs)
 
 
