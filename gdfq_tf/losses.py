@@ -32,8 +32,8 @@ def bn_statistics_loss(
     averages over channels and layers of the published code.
     """
     layers = [
-        tf.reduce_mean((b.mean - s.mean) ** 2)
-        + tf.reduce_mean((b.variance - s.variance) ** 2)
+        tf.reduce_mean(tf.square(b.mean - s.mean))
+        + tf.reduce_mean(tf.square(b.variance - s.variance))
         for s, b in zip(stored, batch, strict=True)
     ]
     return tf.add_n(layers) / len(layers)
@@ -54,7 +54,8 @@ def relative_bn_statistics_loss(
         # to its layer keeps it from dominating.
         variance = s.variance + 1e-3 * tf.reduce_mean(s.variance) + _EPSILON
         std_error = tf.sqrt(b.variance + _EPSILON) - tf.sqrt(s.variance + _EPSILON)
-        return tf.reduce_mean(((b.mean - s.mean) ** 2 + std_error**2) / variance)
+        squares = tf.square(b.mean - s.mean) + tf.square(std_error)
+        return tf.reduce_mean(squares / variance)
 
     layers = [distance(s, b) for s, b in zip(stored, batch, strict=True)]
     return tf.add_n(layers) / len(layers)
@@ -82,7 +83,7 @@ def feature_loss(
 ) -> tf.Tensor:
     """Mean over layers of ||student - teacher||^2 / ||teacher||^2 in the batch."""
     layers = [
-        tf.reduce_mean((s - t) ** 2) / (tf.reduce_mean(t**2) + _EPSILON)
+        tf.reduce_mean(tf.square(s - t)) / (tf.reduce_mean(tf.square(t)) + _EPSILON)
         for t, s in zip(teacher_features, student_features, strict=True)
     ]
     return tf.add_n(layers) / len(layers)
