@@ -12,9 +12,8 @@ from gdfq_tf.quantization_plan import (
     KERNEL_LAYERS,
     consumers,
     input_layers,
-    is_depthwise,
 )
-from gdfq_tf.quantizers import channels_last_kernel, fake_quantize_weights
+from gdfq_tf.quantizers import fake_quantize_weights
 from gdfq_tf.student import Student
 from tflite_export.affine_quantization import AffineQuantization
 from tflite_export.integer_inference import first_rounding_bias, uses_double_rounding
@@ -111,16 +110,10 @@ def _with_kernel(
     """`op` with the integer kernel of the chain's first layer, the rest folded in."""
     layer = chain[0]
     quantizer = student.weight_quantizers[layer.name]
-    raw_kernel = quantizer.kernel
-    depthwise = is_depthwise(layer)
     weight_scale = _array(quantizer.scale)
     levels = np.round(
         _array(
-            fake_quantize_weights(
-                channels_last_kernel(raw_kernel, depthwise),
-                quantizer.scale,
-                quantizer.bits,
-            )
+            fake_quantize_weights(quantizer.kernel, quantizer.scale, quantizer.bits)
         )
         / weight_scale
     )
@@ -144,7 +137,7 @@ def _with_kernel(
     # 1 or -1, up to the coarse scale; next to 0 for channels switched off.
     levels = np.round(levels * (weight_scale * factor / scale))
     kernel = Kernel(
-        values=levels.astype(np.int8).reshape(raw_kernel.shape),
+        values=levels.astype(np.int8).reshape(quantizer.variable.shape),
         bits=quantizer.bits,
         scale=scale.astype(np.float32),
         bias=np.zeros(scale.shape, np.int32),

@@ -7,6 +7,7 @@ import math
 
 import tensorflow as tf
 
+from gdfq_tf.bn_statistics import batch_statistics
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import Preprocessing
 
@@ -102,11 +103,14 @@ class ConditionalBatchNormalization(keras.layers.Layer):
     def call(self, inputs):
         """`inputs`: features (N, H, W, C) float32 and labels (N,) int32."""
         features, labels = inputs
-        mean, variance = tf.nn.moments(features, [0, 1, 2])
-        normalized = (features - mean) * tf.math.rsqrt(variance + 1e-5)
-        gamma = tf.gather(self.gamma, labels)[:, tf.newaxis, tf.newaxis]
-        beta = tf.gather(self.beta, labels)[:, tf.newaxis, tf.newaxis]
-        return normalized * gamma + beta
+        mean, variance = batch_statistics(features)
+        scale = tf.gather(self.gamma, labels) * tf.math.rsqrt(variance + 1e-5)
+        shift = tf.gather(self.beta, labels) - mean * scale
+        # Two passes over the features, where the textbook order takes four.
+        return (
+            features * scale[:, tf.newaxis, tf.newaxis]
+            + shift[:, tf.newaxis, tf.newaxis]
+        )
 
 
 class BatchNormalization(keras.layers.Layer):

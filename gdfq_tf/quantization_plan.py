@@ -54,6 +54,7 @@ class QuantizationPlan:
 
     Attributes:
       input_group: name of the group that the model input belongs to.
+      output_group: name of the group that the logits belong to.
       weight_bits: kernel layer name -> bits.
       tensor_groups: layer name -> group name of its output tensor; layers that a
         kernel fuses with the next one have no tensor and are not in here.
@@ -63,6 +64,7 @@ class QuantizationPlan:
     """
 
     input_group: str
+    output_group: str
     weight_bits: Mapping[str, int]
     tensor_groups: Mapping[str, str]
     outputs: Mapping[str, str]
@@ -135,6 +137,7 @@ def make_plan(classifier: keras.Model, widths: BitWidths) -> QuantizationPlan:
     }
     return QuantizationPlan(
         input_group=root(input_layer.name),
+        output_group=root(output_layer(classifier).name),
         weight_bits={
             layer.name: widths.weight_bits
             for layer in classifier.layers

@@ -118,14 +118,24 @@ class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
     """Per-channel symmetric narrow-range quantizer of a kernel.
 
     Attributes:
-      kernel: the float32 variable it quantizes, once its layer is wrapped.
+      variable: float32, kernel / unit, once its layer is wrapped.
+      unit: float32 (output channels,).
     """
 
-    def __init__(self, bits: int, depthwise: bool, scale: np.ndarray):
-        """`scale`: initial, float (output channels,), > 0."""
+    def __init__(
+        self,
+        bits: int,
+        depthwise: bool,
+        scale: np.ndarray,
+        unit: np.ndarray | None = None,
+    ):
+        """`scale`: initial, float (output channels,), > 0; `unit`: 1 if not given."""
         self.bits = bits
         self.depthwise = depthwise
-        self.kernel: tf.Variable = None
+        self.unit = np.ones_like(scale, np.float32)
+        if unit is not None:
+            self.unit = np.asarray(unit, np.float32)
+        self.variable: tf.Variable = None
         self._initial_scale = scale
 
     @property
@@ -133,12 +143,29 @@ class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
         """Float32 (output channels,)."""
         return tf.exp(self.log_scale)
 
+    @property
+    def kernel(self) -> tf.Tensor:
+        """The float kernel, float32 (…, output channels); depthwise (h, w, 1, c * m)."""
+        return channels_last_kernel(self.variable, self.depthwise) * self.unit
+
+    def wrap(self, variable: tf.Variable) -> None:
+        """Takes a layer's kernel over as the trained variable."""
+        self.variable = variable
+        self.assign(channels_last_kernel(variable, self.depthwise))
+
+    def assign(self, kernel, scale: np.ndarray | None = None) -> None:
+        """Sets the float kernel, output channels last, and if given the scale."""
+        values = tf.cast(kernel, tf.float32) / self.unit
+        self.variable.assign(tf.reshape(values, self.variable.shape))
+        if scale is not None:
+            self.log_scale.assign(np.log(scale))
+
     def build(self, tensor_shape, name, layer):
         self.log_scale = _log_scale(layer, name, self._initial_scale)
         return {}
 
     def __call__(self, inputs, training, weights, **kwargs):
-        kernel = channels_last_kernel(inputs, self.depthwise)
+        kernel = channels_last_kernel(inputs, self.depthwise) * self.unit
         quantized = fake_quantize_weights(kernel, self.scale, self.bits)
         return tf.reshape(quantized, inputs.shape)
 

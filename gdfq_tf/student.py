@@ -51,6 +51,27 @@ class Student:
         """The classifier's layer of that name as it stands in the student."""
         return self.model.get_layer(_PREFIX + name).layer
 
+    def wrapper(self, name: str):
+        """The student's layer that stands for the classifier's layer of that name."""
+        return self.model.get_layer(_PREFIX + name)
+
+    def quantize_input(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Student inputs on the grid of the exported model's input."""
+        return self.model.get_layer(_PREFIX + _INPUT_LAYER)(inputs)
+
+    def set_output_shift(self, layer, following: list, shift: np.ndarray) -> None:
+        """Makes a kernel layer add `shift` (channels,) to input times kernel.
+
+        Args:
+          layer: of the classifier, and `following`: its consumers there. Without a
+            bias or BatchNormalization of its own, the layer can add nothing.
+        """
+        if layer.use_bias:
+            self.layer(layer.name).bias.assign(shift)
+        elif following and isinstance(following[0], _layers.BatchNormalization):
+            mean = following[0].moving_mean.numpy() - shift
+            self.layer(following[0].name).moving_mean.assign(mean)
+
     def variables_without_scales(self) -> list[tf.Variable]:
         """Trainable kernels, biases, gammas and betas."""
         quantizers = [*self.weight_quantizers.values()]
@@ -76,8 +97,8 @@ class _LayerQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
         if self.weight_quantizer is None:
             return []
         # Asked once, before the wrapper puts quantized tensors in the kernel's place.
-        self.weight_quantizer.kernel = getattr(layer, self.kernel_name)
-        return [(self.weight_quantizer.kernel, self.weight_quantizer)]
+        self.weight_quantizer.wrap(getattr(layer, self.kernel_name))
+        return [(self.weight_quantizer.variable, self.weight_quantizer)]
 
     def set_quantize_weights(self, layer, quantize_weights):
         if quantize_weights:
@@ -127,11 +148,18 @@ def build_student(
     plan: QuantizationPlan,
     calibration: Calibration,
     preprocessing: Preprocessing,
+    *,
+    kernels_in_steps: bool = False,
 ) -> Student:
     """The student of a canonical classifier, its scales as calibrated.
 
     It takes inputs on the exported model's int8 grid
     (`Preprocessing.to_student_input`) and shares no variable with `classifier`.
+
+    Args:
+      kernels_in_steps: let the trained variables hold kernels in units of their
+        calibrated scales, so that one learning rate is the same share of a
+        quantization step in every layer; otherwise they hold the kernels.
     """
     base = _student_graph(classifier, preprocessing.grid_shift())
     activation_quantizers = {
@@ -142,7 +170,8 @@ def build_student(
         name: WeightQuantizer(
             bits,
             is_depthwise(classifier.get_layer(name)),
-            calibration.weight_scales[name],
+            scale=calibration.weight_scales[name],
+            unit=calibration.weight_scales[name] if kernels_in_steps else None,
         )
         for name, bits in plan.weight_bits.items()
     }
