@@ -12,13 +12,16 @@ decay is decoupled from the gradient, as tf_keras has it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import tensorflow as tf
 
 from gdfq_tf.calibration import calibrate
 from gdfq_tf.classifiers import Classifier
-from gdfq_tf.config import Recipe
-from gdfq_tf.fine_tuning import make_student_step
+from gdfq_tf.config import FineTuningConfig, SynthesisConfig
 from gdfq_tf.keras_compat import keras
+from gdfq_tf.losses import classification_loss, distillation_loss
+from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.progress import Progress
 from gdfq_tf.quantization_plan import QuantizationPlan
 from gdfq_tf.student import Student, build_student
@@ -42,7 +45,8 @@ _NUM_CALIBRATION_IMAGES = 512
 def train_alternating(
     classifier: Classifier,
     plan: QuantizationPlan,
-    recipe: Recipe,
+    synthesis: SynthesisConfig,
+    fine_tuning: FineTuningConfig,
     *,
     seed: int,
     progress: Progress,
@@ -53,18 +57,18 @@ def train_alternating(
       UserError: a loss stopped being finite.
     """
     model, preprocessing = classifier.model, classifier.preprocessing
-    num_steps = recipe.fine_tuning.num_steps
+    num_steps = fine_tuning.num_steps
     warm_up = max(_MIN_WARM_UP_STEPS, round(_WARM_UP_SHARE * num_steps))
     teacher = Teacher(model)
-    generator = make_generator(model, preprocessing, recipe.synthesis, seed)
+    generator = make_generator(model, preprocessing, synthesis, seed)
     generator_step = make_generator_step(
         generator,
         teacher,
         keras.optimizers.Adam(
-            _step_decay(recipe.synthesis.learning_rate, num_steps, warm_up),
+            _step_decay(synthesis.learning_rate, num_steps, warm_up),
             beta_1=0.5,
         ),
-        recipe.synthesis,
+        synthesis,
         seed,
     )
 
@@ -73,7 +77,7 @@ def train_alternating(
             generator,
             preprocessing,
             num_images,
-            batch_size=recipe.synthesis.batch_size,
+            batch_size=synthesis.images_per_step(*classifier.input_shape[:2]),
             num_classes=classifier.num_classes,
             seed=seed,
             first_step=first_step,
@@ -89,26 +93,71 @@ def train_alternating(
     student = build_student(model, plan, calibration, preprocessing)
     student_step = make_student_step(
         student,
-        teacher,
         keras.optimizers.SGD(
-            _step_decay(recipe.fine_tuning.learning_rate, num_steps),
+            _step_decay(fine_tuning.learning_rate, num_steps),
             momentum=0.9,
             nesterov=True,
             weight_decay=1e-4,
         ),
         student.variables_without_scales(),
-        recipe.fine_tuning,
+        fine_tuning,
         preprocessing,
     )
     with progress.stage("generator and student", num_steps) as advance:
         for step in range(num_steps):
             made = generator_step(tf.constant(warm_up + step))
             trained = student_step(
-                preprocessing.to_pixels(made["images"]), made["labels"]
+                preprocessing.to_pixels(made["images"]), made["labels"], made["logits"]
             )
             metrics = {"generator": made["loss"], "student": trained["loss"]}
             report(advance, metrics, step, num_steps)
-    return student, draw(recipe.synthesis.pool_size, POOL_STEP + 1000)
+    return student, draw(synthesis.pool_size, POOL_STEP + 1000)
+
+
+def make_student_step(
+    student: Student,
+    optimizer: keras.optimizers.Optimizer,
+    variables: list[tf.Variable],
+    config: FineTuningConfig,
+    preprocessing: Preprocessing,
+) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
+    """One update of `variables`: a graph function of pixels (N, H, W, C), labels (N,)
+    and the teacher's logits (N, classes).
+
+    Minimises distillation / classes + classification_weight * cross-entropy (Xu et
+    al. 2020, Eq. 8, with the reduction of the published code). The student runs in
+    inference mode: its BatchNormalization statistics stay the teacher's, gamma and
+    beta are trained.
+    """
+    num_classes = student.model.output_shape[-1]
+    optimizer.build(variables)
+
+    @tf.function(reduce_retracing=False)
+    def student_step(
+        pixels: tf.Tensor, labels: tf.Tensor, teacher_logits: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        inputs = preprocessing.to_student_input(pixels)
+        with tf.GradientTape() as tape:
+            student_logits = student.model(inputs, training=False)
+            distillation = distillation_loss(
+                teacher_logits=teacher_logits,
+                student_logits=student_logits,
+                temperature=config.temperature,
+            )
+            cross_entropy = classification_loss(logits=student_logits, labels=labels)
+            loss = (
+                distillation / num_classes
+                + config.classification_weight * cross_entropy
+            )
+        gradients = tape.gradient(loss, variables)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return {
+            "loss": loss,
+            "distillation": distillation,
+            "cross_entropy": cross_entropy,
+        }
+
+    return student_step
 
 
 def _step_decay(learning_rate: float, num_steps: int, first_step: int = 0):

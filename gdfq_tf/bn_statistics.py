@@ -33,6 +33,21 @@ def stored_statistics(layer: keras.layers.BatchNormalization) -> BNStatistics:
     )
 
 
+def with_statistics_of(model: keras.Model, inputs: tf.Tensor) -> keras.Model:
+    """A copy of the model that takes `inputs` (N, H, W, C) for its training data.
+
+    Behind every BatchNormalization, activations then have the very means and
+    deviations that the training data had, even if `inputs` are noise.
+    """
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    for layer in batch_normalization_layers(copy):
+        statistics = batch_statistics(keras.Model(copy.input, layer.input)(inputs))
+        layer.moving_mean.assign(statistics.mean)
+        layer.moving_variance.assign(statistics.variance)
+    return copy
+
+
 def batch_statistics(bn_input: tf.Tensor) -> BNStatistics:
     """The same two measured on a batch, (N, …, channels), over all but channels."""
     return BNStatistics(*_moments(bn_input))

@@ -26,7 +26,7 @@ _CLIP_RATIOS = np.linspace(1.0, 0.2, 81)
 # Values kept per tensor: enough that the chosen ratio no longer depends on the
 # sample, few enough that calibration takes seconds.
 _MAX_SAMPLES = 2**16
-_LOGITS_MARGIN = 2.0
+_LOGITS_MARGIN = 1.5
 # Below this a tensor counts as constant zero; any grid represents it.
 _SMALLEST_RANGE = 1e-6
 
@@ -59,7 +59,9 @@ def calibrate(
       preprocessing: fixes the input's grid.
     """
     samples = _sample_activations(classifier, plan, inputs)
-    grids = {name: activation_grid(samples[name], plan.groups[name]) for name in samples}
+    grids = {
+        name: activation_grid(samples[name], plan.groups[name]) for name in samples
+    }
     grids[plan.output_group] = logits_grid(samples[plan.output_group])
     grids[plan.input_group] = preprocessing.input_quantization()
     scales = {}
@@ -87,13 +89,15 @@ def activation_grid(samples: np.ndarray, group: ActivationGroup) -> AffineQuanti
 
 
 def logits_grid(samples: np.ndarray) -> AffineQuantization:
-    """The grid of the logits: wide, because clipping takes the winner's lead away.
+    """The grid of the logits: nothing is clipped, and winners have room above.
 
-    Real images excite their class more than synthetic ones; a step twice as coarse
-    costs next to nothing beside the distance between the first and second class.
+    Real images excite their class more than synthetic ones do, and a clipped winner
+    no longer leads.
     """
-    low, high = _LOGITS_MARGIN * samples.min(), _LOGITS_MARGIN * samples.max()
-    return grid_over(float(low), max(float(high), float(low) + _SMALLEST_RANGE))
+    return grid_over(
+        float(samples.min()),
+        max(_LOGITS_MARGIN * float(samples.max()), _SMALLEST_RANGE),
+    )
 
 
 def weight_scales(kernel: np.ndarray, bits: int) -> np.ndarray:

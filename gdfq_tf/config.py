@@ -67,48 +67,72 @@ class SynthesisConfig:
     """The generator's training and the pool of images it fills.
 
     Attributes:
-      num_steps: generator steps; batch_size: images per step.
-      learning_rate: Adam, betas (0.5, 0.999) as in GDFQ, cosine to zero.
-      bn_weight: factor of the BN-statistics loss beside the cross-entropy.
+      num_steps: generator steps; 0: no generator, the pool is noise.
+      batch_size: images per step; large images come in smaller batches, see
+        `images_per_step`.
+      learning_rate: Adam, betas (0.5, 0.999) as in GDFQ, cosine to a twentieth.
+      bn_weight: factor of the BN-statistics loss beside the cross-entropy. High:
+        the statistics say more about the lost data than the labels do, and images
+        that match them are classified as asked anyway.
       relative_bn_loss: measure the statistics' distance in units of each
         channel's stored deviation (True) or absolutely as in GDFQ (False).
-      pool_size: synthetic images kept for calibration and fine-tuning.
+      pool_size: synthetic images kept.
       num_snapshots: moments, evenly over the second half of training, at which
         the generator fills its share of the pool; more moments, more variety.
       compute_ratio: generator multiply-adds aimed at, per teacher's.
     """
 
-    num_steps: int = 800
+    num_steps: int
     batch_size: int = 128
-    learning_rate: float = 1e-3
-    bn_weight: float = 1.0
+    learning_rate: float = 2e-2
+    bn_weight: float = 60.0
     relative_bn_loss: bool = True
-    pool_size: int = 10_240
+    pool_size: int = 2048
     num_snapshots: int = 8
     compute_ratio: float = 0.4
+
+    def images_per_step(self, height: int, width: int) -> int:
+        """`batch_size`, or fewer (32 at least) so that a step's memory stays flat."""
+        fitting = _PIXELS_PER_STEP // (height * width)
+        return max(min(self.batch_size, 32), min(self.batch_size, fitting))
+
+
+# 128 images of 128 x 128: a few gigabytes in the teacher's backward pass.
+_PIXELS_PER_STEP = 2**21
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconstructionConfig:
+    """How the student's kernels and ranges are fitted to the teacher, without training.
+
+    Attributes:
+      num_images: synthetic images that kernels are rounded on.
+      num_range_rounds: times that each activation range below 8 bits is searched
+        for the one that keeps the logits best, and kernels are rounded again.
+      images_are_noise: fit to a classifier whose BatchNormalization statistics are
+        the images', so that all ranges behind them are the training data's.
+    """
+
+    num_images: int = 1024
+    num_range_rounds: int = 1
+    images_are_noise: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class FineTuningConfig:
-    """The student's training.
+    """The student's training as published.
 
     Attributes:
-      num_steps, batch_size: student steps and images per step.
-      learning_rate: Adam, cosine to zero, for all variables.
+      num_steps: student steps, on `batch_size` images of the generator each.
+      learning_rate: SGD with Nesterov momentum.
       temperature: of the softened distributions in the distillation loss.
       classification_weight: factor of the cross-entropy on the generator's labels.
-      feature_weight: factor of the relative error of the ReLU outputs.
-      distillation_per_class: divide the distillation loss by the number of classes,
-        as the published code's default reduction does.
     """
 
-    num_steps: int = 300
-    batch_size: int = 128
-    learning_rate: float = 2e-4
-    temperature: float = 4.0
-    classification_weight: float = 0.1
-    feature_weight: float = 1.0
-    distillation_per_class: bool = False
+    num_steps: int
+    learning_rate: float = 1e-4
+    temperature: float = 20.0
+    classification_weight: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,20 +140,33 @@ class Recipe:
     """How much work, and of which kind.
 
     Attributes:
-      alternating: GDFQ as published: generator and student in turn on fresh
-        images. False: pool first, then calibration, then fine-tuning.
+      synthesis: of the images.
+      student: reconstructed from a pool of them, or fine-tuned in turn with the
+        generator, as GDFQ was published.
     """
 
     name: str
     synthesis: SynthesisConfig
-    fine_tuning: FineTuningConfig
-    alternating: bool = False
+    student: ReconstructionConfig | FineTuningConfig = ReconstructionConfig()
 
 
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe("default", SynthesisConfig(), FineTuningConfig()),
+        Recipe("balanced", SynthesisConfig(600)),
+        Recipe("fast", SynthesisConfig(200)),
+        Recipe(
+            "best",
+            SynthesisConfig(2000, pool_size=6144),
+            ReconstructionConfig(num_images=4096, num_range_rounds=2),
+        ),
+        Recipe(
+            "calibrate",
+            SynthesisConfig(num_steps=0, pool_size=384),
+            ReconstructionConfig(
+                num_images=256, num_range_rounds=0, images_are_noise=True
+            ),
+        ),
         # Xu et al. 2020 §4.1 and the published CIFAR configuration: batch 200,
         # BN weight 0.1, temperature 20; 400 epochs x 200 steps in full, scaled
         # by --num_steps with the schedule's shape kept.
@@ -138,33 +175,25 @@ RECIPES: Mapping[str, Recipe] = {
             SynthesisConfig(
                 num_steps=1000,
                 batch_size=200,
+                learning_rate=1e-3,
                 bn_weight=0.1,
                 relative_bn_loss=False,
-                pool_size=2_000,
                 num_snapshots=1,
             ),
-            FineTuningConfig(
-                num_steps=1000,
-                batch_size=200,
-                learning_rate=1e-4,
-                temperature=20.0,
-                classification_weight=1.0,
-                feature_weight=0.0,
-                distillation_per_class=True,
-            ),
-            alternating=True,
+            FineTuningConfig(num_steps=1000),
         ),
     )
 }
+DEFAULT_RECIPE = "balanced"
 
 
 def get_recipe(name: str, num_steps: int | None = None) -> Recipe:
-    """The recipe of a name; `num_steps` scales both of its trainings together.
+    """The recipe of a name, with `num_steps` generator steps if given.
 
-    `num_steps` counts student steps; the generator's follow in proportion.
+    Where a recipe trains the student too, it takes as many steps.
 
     Raises:
-      UserError: unknown name or `num_steps` < 1.
+      UserError: unknown name, `num_steps` < 1, or a recipe without steps.
     """
     if name not in RECIPES:
         raise UserError(
@@ -175,12 +204,16 @@ def get_recipe(name: str, num_steps: int | None = None) -> Recipe:
         return recipe
     if num_steps < 1:
         raise UserError(f"--num_steps must be at least 1, got {num_steps}")
-    factor = num_steps / recipe.fine_tuning.num_steps
-    synthesis, fine_tuning = recipe.synthesis, recipe.fine_tuning
+    if not recipe.synthesis.num_steps:
+        raise UserError(
+            f"--num_steps={num_steps} was given, but recipe {name!r} trains nothing; "
+            "drop it or take another --recipe"
+        )
+    student = recipe.student
+    if isinstance(student, FineTuningConfig):
+        student = dataclasses.replace(student, num_steps=num_steps)
     return dataclasses.replace(
         recipe,
-        synthesis=dataclasses.replace(
-            synthesis, num_steps=max(1, round(synthesis.num_steps * factor))
-        ),
-        fine_tuning=dataclasses.replace(fine_tuning, num_steps=num_steps),
+        synthesis=dataclasses.replace(recipe.synthesis, num_steps=num_steps),
+        student=student,
     )

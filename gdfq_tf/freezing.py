@@ -113,7 +113,9 @@ def _with_kernel(
     weight_scale = _array(quantizer.scale)
     levels = np.round(
         _array(
-            fake_quantize_weights(quantizer.kernel, quantizer.scale, quantizer.bits)
+            fake_quantize_weights(
+                quantizer.channels_last(), quantizer.scale, quantizer.bits
+            )
         )
         / weight_scale
     )
@@ -137,7 +139,7 @@ def _with_kernel(
     # 1 or -1, up to the coarse scale; next to 0 for channels switched off.
     levels = np.round(levels * (weight_scale * factor / scale))
     kernel = Kernel(
-        values=levels.astype(np.int8).reshape(quantizer.variable.shape),
+        values=levels.astype(np.int8).reshape(quantizer.kernel.shape),
         bits=quantizer.bits,
         scale=scale.astype(np.float32),
         bias=np.zeros(scale.shape, np.int32),

@@ -174,7 +174,7 @@ def build_generator(
                 stddev=1.0, seed=next(seeds)
             ),
         )(labels)
-        features = embedding * latents
+        features = _layers.Concatenate()([embedding, latents])
     height, width = shape.size(0)
     features = _layers.Dense(
         height * width * shape.channels(0), kernel_initializer=initializer()

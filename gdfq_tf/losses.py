@@ -76,14 +76,3 @@ def distillation_loss(
     student_log = tf.nn.log_softmax(student_logits / temperature)
     kl = tf.reduce_sum(tf.exp(teacher_log) * (teacher_log - student_log), axis=-1)
     return temperature**2 * tf.reduce_mean(kl)
-
-
-def feature_loss(
-    *, teacher_features: Sequence[tf.Tensor], student_features: Sequence[tf.Tensor]
-) -> tf.Tensor:
-    """Mean over layers of ||student - teacher||^2 / ||teacher||^2 in the batch."""
-    layers = [
-        tf.reduce_mean(tf.square(s - t)) / (tf.reduce_mean(tf.square(t)) + _EPSILON)
-        for t, s in zip(teacher_features, student_features, strict=True)
-    ]
-    return tf.add_n(layers) / len(layers)

@@ -1,7 +1,7 @@
 """The whole way: a classifier in, verified integer TFLite models out. No data.
 
 classifier -> teacher + BN statistics -> generator -> synthetic images -> student
--> fine-tune -> .tflite -> verify
+-> reconstruct or fine-tune -> .tflite -> verify
 """
 
 from __future__ import annotations
@@ -14,16 +14,24 @@ import numpy as np
 import tensorflow as tf
 
 from gdfq_tf.alternating import train_alternating
-from gdfq_tf.calibration import calibrate
 from gdfq_tf.classifiers import Classifier
-from gdfq_tf.config import BitWidths, Recipe
-from gdfq_tf.fine_tuning import fine_tune
+from gdfq_tf.config import (
+    BitWidths,
+    FineTuningConfig,
+    Recipe,
+    ReconstructionConfig,
+)
+from gdfq_tf.errors import UserError
+from gdfq_tf.estimation import AccuracyEstimate, estimate_accuracy
 from gdfq_tf.freezing import freeze
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.progress import NullProgress, Progress
-from gdfq_tf.quantization_plan import make_plan
-from gdfq_tf.student import Student, build_student
+from gdfq_tf.quantization_plan import make_plan, match_kernel_layers
+from gdfq_tf.reconstruction import reconstruct
+from gdfq_tf.sensitivity import choose_kept_layers, measure_sensitivity
+from gdfq_tf.student import Student
 from gdfq_tf.synthesis import SyntheticImages, synthesize
+from gdfq_tf.teacher import predict_logits
 from tflite_export.convert import (
     convert_float,
     convert_network,
@@ -42,7 +50,7 @@ from tflite_export.verify import (
     verify_structure,
 )
 
-_NUM_CALIBRATION_IMAGES = 512
+_NUM_SENSITIVITY_IMAGES = 256
 _NUM_NOISE_IMAGES = 100
 _NUM_VERIFICATION_IMAGES = 64  # of each kind: random, synthetic
 
@@ -67,6 +75,8 @@ class QuantizedModel:
 
     Attributes:
       widths: what was asked.
+      kept_layers: kernel layers that stayed at 8 bits.
+      estimate: of the accuracy lost, from held-out synthetic images.
       network: the student in integers; `tflite`: the file that computes it.
       findings: one per structural rule, all passed.
       agreement: student against LiteRT on random and synthetic images.
@@ -74,6 +84,8 @@ class QuantizedModel:
     """
 
     widths: BitWidths
+    kept_layers: frozenset[str]
+    estimate: AccuracyEstimate
     network: IntegerNetwork
     tflite: bytes
     findings: tuple[Finding, ...]
@@ -86,7 +98,7 @@ class QuantizationResult:
     """All that one run made.
 
     Attributes:
-      images: a pool of synthetic images.
+      images: a pool of synthetic images; none of the held-out ones.
       models: one per width, in the order asked.
       baselines: see `Baselines`.
       synthesis_seconds: generator training and pool; 0 where recipes alternate.
@@ -98,65 +110,102 @@ class QuantizationResult:
     synthesis_seconds: float
 
 
+@dataclasses.dataclass(frozen=True)
+class MixedPrecision:
+    """Which kernel layers stay at 8 bits.
+
+    Attributes:
+      keep_layers: names or shell-style patterns.
+      max_accuracy_loss: points of top-1; keeps as many of the most sensitive layers
+        besides as the estimate says it takes. None: no more than `keep_layers`.
+    """
+
+    keep_layers: tuple[str, ...] = ()
+    max_accuracy_loss: float | None = None
+
+
 def quantize(
     classifier: Classifier,
     recipe: Recipe,
     widths: Sequence[BitWidths],
     *,
+    mixed_precision: MixedPrecision = MixedPrecision(),
     seed: int = 0,
     progress: Progress | None = None,
 ) -> QuantizationResult:
     """Quantizes a classifier to each of `widths` without any data.
 
-    Widths share one generator and one pool of images, unless the recipe
-    alternates. The same seed on the same machine gives the same bytes.
+    Widths share one generator and one pool of images, unless the recipe trains
+    generator and student in turn. The same seed on the same machine gives the same
+    bytes.
 
     Raises:
-      UserError: a loss stopped being finite.
+      UserError: a loss stopped being finite, or `mixed_precision` does not fit.
       ExportError: the converter refused, or an exported model broke a rule or
         differs from its student by more than 1 output LSB.
     """
     progress = progress or NullProgress()
+    keep_layers = match_kernel_layers(classifier.model, mixed_precision.keep_layers)
+    alternating = isinstance(recipe.student, FineTuningConfig)
+    if alternating and mixed_precision.max_accuracy_loss is not None:
+        raise UserError(
+            f"max_accuracy_loss cannot be held by recipe {recipe.name!r}, which would "
+            "train anew for every layer it tries; name layers with keep_layers instead"
+        )
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
     # The graph optimizer reorders sums of gradients differently in every process.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     baselines = make_baselines(classifier, seed)
     started = time.monotonic()
-    if not recipe.alternating:
-        images = synthesize(
-            classifier.model,
-            classifier.preprocessing,
-            recipe.synthesis,
-            seed=seed,
-            progress=progress,
+    if not alternating:
+        images, held_out = _split(
+            synthesize(
+                classifier.model,
+                classifier.preprocessing,
+                recipe.synthesis,
+                seed=seed,
+                progress=progress,
+            )
         )
     synthesis_seconds = time.monotonic() - started
     models = []
     for width in widths:
         started = time.monotonic()
-        if recipe.alternating:
-            student, images = train_alternating(
+        if isinstance(recipe.student, FineTuningConfig):
+            kept = keep_layers
+            student, pool = train_alternating(
                 classifier,
-                make_plan(classifier.model, width),
-                recipe,
+                make_plan(classifier.model, width, kept),
+                recipe.synthesis,
+                recipe.student,
                 seed=seed,
                 progress=progress,
             )
+            images, held_out = _split(pool)
         else:
-            student = _train_student(
-                classifier, recipe, width, images, seed=seed, progress=progress
+            kept, student = _reconstruct(
+                classifier,
+                recipe.student,
+                width,
+                keep_layers,
+                mixed_precision.max_accuracy_loss,
+                images,
+                held_out,
+                progress,
             )
         network = freeze(
             student, classifier.model, softmax=classifier.head == "softmax"
         )
         tflite = convert_network(network)
         findings, agreement = verify(
-            network, tflite, classifier, images, width, baselines
+            network, tflite, classifier, images, width, baselines, kept
         )
         models.append(
             QuantizedModel(
                 width,
+                kept,
+                _estimate(student, classifier, held_out),
                 network,
                 tflite,
                 findings,
@@ -167,30 +216,71 @@ def quantize(
     return QuantizationResult(images, tuple(models), baselines, synthesis_seconds)
 
 
-def _train_student(
-    classifier: Classifier,
-    recipe: Recipe,
-    width: BitWidths,
-    images: SyntheticImages,
-    *,
-    seed: int,
-    progress: Progress,
-) -> Student:
-    model, preprocessing = classifier.model, classifier.preprocessing
-    plan = make_plan(model, width)
-    inputs = preprocessing.to_input(images.pixels[:_NUM_CALIBRATION_IMAGES])
-    calibration = calibrate(model, plan, inputs.numpy(), preprocessing)
-    student = build_student(model, plan, calibration, preprocessing)
-    fine_tune(
-        student,
-        model,
-        images,
-        recipe.fine_tuning,
-        preprocessing,
-        seed=seed,
-        progress=progress,
+def _split(pool: SyntheticImages) -> tuple[SyntheticImages, SyntheticImages]:
+    """Images to work with, and the quarter held out for the estimate."""
+    count = len(pool.labels) * 3 // 4
+    return (
+        SyntheticImages(pool.pixels[:count], pool.labels[:count]),
+        SyntheticImages(pool.pixels[count:], pool.labels[count:]),
     )
-    return student
+
+
+def _estimate(
+    student: Student, classifier: Classifier, held_out: SyntheticImages
+) -> AccuracyEstimate:
+    preprocessing = classifier.preprocessing
+    return estimate_accuracy(
+        predict_logits(student.model, held_out.pixels, preprocessing.to_student_input),
+        predict_logits(classifier.model, held_out.pixels, preprocessing.to_input),
+    )
+
+
+def _reconstruct(
+    classifier: Classifier,
+    config: ReconstructionConfig,
+    width: BitWidths,
+    keep_layers: frozenset[str],
+    max_accuracy_loss: float | None,
+    images: SyntheticImages,
+    held_out: SyntheticImages,
+    progress: Progress,
+) -> tuple[frozenset[str], Student]:
+    """The student, and the layers that it keeps at 8 bits."""
+
+    def student_with(kept: frozenset[str]) -> Student:
+        return reconstruct(
+            classifier.model,
+            make_plan(classifier.model, width, kept),
+            images,
+            config,
+            classifier.preprocessing,
+            progress,
+        )
+
+    student = student_with(keep_layers)
+    if max_accuracy_loss is None:
+        return keep_layers, student
+    sensitivity = measure_sensitivity(
+        student,
+        classifier.model,
+        images.pixels[:_NUM_SENSITIVITY_IMAGES],
+        classifier.preprocessing,
+    )
+    open_layers = [name for name in sensitivity if name not in keep_layers]
+    tried: dict[frozenset[str], Student] = {frozenset(): student}
+
+    def accuracy_loss(extra: frozenset[str]) -> float:
+        if extra not in tried:
+            tried[extra] = student_with(keep_layers | extra)
+        return _estimate(tried[extra], classifier, held_out).accuracy_loss
+
+    extra = choose_kept_layers(
+        sorted(open_layers, key=lambda name: -sensitivity[name]),
+        accuracy_loss,
+        max_accuracy_loss,
+    )
+    kept = keep_layers | extra
+    return kept, tried[extra] if extra in tried else student_with(kept)
 
 
 def make_baselines(classifier: Classifier, seed: int) -> Baselines:
@@ -217,6 +307,7 @@ def verify(
     images: SyntheticImages,
     widths: BitWidths,
     baselines: Baselines,
+    kept_layers: frozenset[str] = frozenset(),
 ) -> tuple[tuple[Finding, ...], Agreement]:
     """Structure of the file, and its outputs against the student's.
 
@@ -225,7 +316,8 @@ def verify(
     """
     reference = read_model(baselines.noise_ptq)
     findings = verify_structure(
-        tflite, Expectation(widths.weight_bits, len(reference.operators))
+        tflite,
+        Expectation(widths.weight_bits, len(reference.operators), kept_layers),
     )
     random_pixels = np.random.default_rng(0).integers(
         0, 256, (_NUM_VERIFICATION_IMAGES, *classifier.input_shape)

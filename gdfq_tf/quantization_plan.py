@@ -9,9 +9,11 @@ are, so their inputs and output share one scale.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import fnmatch
+from collections.abc import Collection, Mapping, Sequence
 
 from gdfq_tf.config import BitWidths
+from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
 
 _layers = keras.layers
@@ -60,7 +62,6 @@ class QuantizationPlan:
         kernel fuses with the next one have no tensor and are not in here.
       outputs: layer name -> group name, for layers whose output is quantized.
       groups: group name -> `ActivationGroup`.
-      features: ReLU layers, the outputs that student and teacher compare.
     """
 
     input_group: str
@@ -69,7 +70,6 @@ class QuantizationPlan:
     tensor_groups: Mapping[str, str]
     outputs: Mapping[str, str]
     groups: Mapping[str, ActivationGroup]
-    features: tuple[str, ...]
 
 
 def is_depthwise(layer) -> bool:
@@ -100,8 +100,37 @@ def consumers(model: keras.Model) -> dict[str, list]:
     return result
 
 
-def make_plan(classifier: keras.Model, widths: BitWidths) -> QuantizationPlan:
-    """The plan of a canonical classifier (see `canonical.py` for its vocabulary)."""
+def match_kernel_layers(
+    classifier: keras.Model, patterns: Sequence[str]
+) -> frozenset[str]:
+    """Names of the kernel layers that match any of the shell-style patterns.
+
+    Raises:
+      UserError: a pattern matches none.
+    """
+    names = [x.name for x in classifier.layers if isinstance(x, KERNEL_LAYERS)]
+    matched: set[str] = set()
+    for pattern in patterns:
+        found = fnmatch.filter(names, pattern)
+        if not found:
+            raise UserError(
+                f"--keep_layers={pattern} matches no layer; expected names or patterns "
+                f"of {', '.join(names)}"
+            )
+        matched.update(found)
+    return frozenset(matched)
+
+
+def make_plan(
+    classifier: keras.Model,
+    widths: BitWidths,
+    keep_layers: Collection[str] = (),
+) -> QuantizationPlan:
+    """The plan of a canonical classifier (see `canonical.py` for its vocabulary).
+
+    Args:
+      keep_layers: kernel layers that stay at 8 bits, kernel and output.
+    """
     consumed_by = consumers(classifier)
     parents = {layer.name: layer.name for layer in classifier.layers}
     position = list(parents)
@@ -125,7 +154,7 @@ def make_plan(classifier: keras.Model, widths: BitWidths) -> QuantizationPlan:
             members.setdefault(root(layer.name), []).append(layer)
 
     groups = {
-        name: _make_group(name, layers, consumed_by, widths)
+        name: _make_group(name, layers, consumed_by, widths, keep_layers)
         for name, layers in members.items()
     }
     input_layer = classifier.layers[0]
@@ -139,7 +168,7 @@ def make_plan(classifier: keras.Model, widths: BitWidths) -> QuantizationPlan:
         input_group=root(input_layer.name),
         output_group=root(output_layer(classifier).name),
         weight_bits={
-            layer.name: widths.weight_bits
+            layer.name: 8 if layer.name in keep_layers else widths.weight_bits
             for layer in classifier.layers
             if isinstance(layer, KERNEL_LAYERS)
         },
@@ -148,9 +177,6 @@ def make_plan(classifier: keras.Model, widths: BitWidths) -> QuantizationPlan:
         },
         outputs=outputs,
         groups=groups,
-        features=tuple(
-            layer.name for layer in classifier.layers if isinstance(layer, _layers.ReLU)
-        ),
     )
 
 
@@ -166,6 +192,13 @@ def _is_fused_into_consumer(layer, consumers_of_layer: list) -> bool:
     return False
 
 
+def _kernel_layer_of(layer) -> str | None:
+    """The kernel layer whose output an activation or normalization finishes."""
+    while isinstance(layer, (_layers.ReLU, _layers.BatchNormalization)):
+        (layer,) = input_layers(layer)
+    return layer.name if isinstance(layer, KERNEL_LAYERS) else None
+
+
 def _rounds(layer) -> bool:
     """Whether the integer kernel of an unfused layer rounds to its output grid."""
     if isinstance(layer, _layers.AveragePooling2D):
@@ -173,7 +206,9 @@ def _rounds(layer) -> bool:
     return not isinstance(layer, _SAME_SCALE_LAYERS)
 
 
-def _make_group(name, layers, consumed_by, widths: BitWidths) -> ActivationGroup:
+def _make_group(
+    name, layers, consumed_by, widths: BitWidths, keep_layers: Collection[str]
+) -> ActivationGroup:
     producers = [x for x in layers if not isinstance(x, _SAME_SCALE_LAYERS)]
     non_negative = all(isinstance(x, _layers.ReLU) for x in producers)
     bounds = [x.max_value for x in producers if isinstance(x, _layers.ReLU)]
@@ -184,8 +219,9 @@ def _make_group(name, layers, consumed_by, widths: BitWidths) -> ActivationGroup
         and all(isinstance(y, _layers.ReLU) for y in input_layers(x))
         for x in producers
     )
-    kept = widths.protocol == "edge" and any(
-        isinstance(c, (_layers.Add, *POOLING_LAYERS)) for c in consuming
+    kept = any(_kernel_layer_of(x) in keep_layers for x in producers) or (
+        widths.protocol == "edge"
+        and any(isinstance(c, (_layers.Add, *POOLING_LAYERS)) for c in consuming)
     )
     return ActivationGroup(
         name=name,

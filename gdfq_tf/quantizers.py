@@ -118,24 +118,14 @@ class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
     """Per-channel symmetric narrow-range quantizer of a kernel.
 
     Attributes:
-      variable: float32, kernel / unit, once its layer is wrapped.
-      unit: float32 (output channels,).
+      kernel: the float32 variable it quantizes, once its layer is wrapped.
     """
 
-    def __init__(
-        self,
-        bits: int,
-        depthwise: bool,
-        scale: np.ndarray,
-        unit: np.ndarray | None = None,
-    ):
-        """`scale`: initial, float (output channels,), > 0; `unit`: 1 if not given."""
+    def __init__(self, bits: int, depthwise: bool, scale: np.ndarray):
+        """`scale`: initial, float (output channels,), > 0."""
         self.bits = bits
         self.depthwise = depthwise
-        self.unit = np.ones_like(scale, np.float32)
-        if unit is not None:
-            self.unit = np.asarray(unit, np.float32)
-        self.variable: tf.Variable = None
+        self.kernel: tf.Variable = None
         self._initial_scale = scale
 
     @property
@@ -143,29 +133,21 @@ class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
         """Float32 (output channels,)."""
         return tf.exp(self.log_scale)
 
-    @property
-    def kernel(self) -> tf.Tensor:
-        """The float kernel, float32 (…, output channels); depthwise (h, w, 1, c * m)."""
-        return channels_last_kernel(self.variable, self.depthwise) * self.unit
+    def channels_last(self) -> tf.Tensor:
+        """The kernel with its output channels on the last axis alone."""
+        return channels_last_kernel(tf.convert_to_tensor(self.kernel), self.depthwise)
 
-    def wrap(self, variable: tf.Variable) -> None:
-        """Takes a layer's kernel over as the trained variable."""
-        self.variable = variable
-        self.assign(channels_last_kernel(variable, self.depthwise))
-
-    def assign(self, kernel, scale: np.ndarray | None = None) -> None:
-        """Sets the float kernel, output channels last, and if given the scale."""
-        values = tf.cast(kernel, tf.float32) / self.unit
-        self.variable.assign(tf.reshape(values, self.variable.shape))
-        if scale is not None:
-            self.log_scale.assign(np.log(scale))
+    def assign(self, kernel: np.ndarray, scale: np.ndarray) -> None:
+        """Sets the kernel, output channels last, and its scale (output channels,)."""
+        self.kernel.assign(kernel.reshape(self.kernel.shape))
+        self.log_scale.assign(np.log(scale))
 
     def build(self, tensor_shape, name, layer):
         self.log_scale = _log_scale(layer, name, self._initial_scale)
         return {}
 
     def __call__(self, inputs, training, weights, **kwargs):
-        kernel = channels_last_kernel(inputs, self.depthwise) * self.unit
+        kernel = channels_last_kernel(inputs, self.depthwise)
         quantized = fake_quantize_weights(kernel, self.scale, self.bits)
         return tf.reshape(quantized, inputs.shape)
 
@@ -196,7 +178,7 @@ class ActivationQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
         self.name = name
         self.zero_point = grid.zero_point
         self._initial_scale = grid.scale
-        self.log_scale = None
+        self.log_scale: tf.Variable = None
         self._trainable = trainable
 
     @property

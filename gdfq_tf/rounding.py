@@ -84,7 +84,9 @@ def round_kernels(
     consumed_by = consumers(classifier)
     first = classifier.layers[0].name
     teacher_tensors = {first: preprocessing.to_input(pixels)}
-    student_tensors = {first: student.quantize_input(preprocessing.to_student_input(pixels))}
+    student_tensors = {
+        first: student.quantize_input(preprocessing.to_student_input(pixels))
+    }
     waiting = {name: len(layers) for name, layers in consumed_by.items()}
     for layer in classifier.layers[1:]:
         producers = [producer.name for producer in input_layers(layer)]
@@ -177,18 +179,17 @@ def _round_layer(student: Student, layer, moments: Moments, following: list) -> 
     quantizer = student.weight_quantizers[layer.name]
     limit = weight_limit(quantizer.bits)
     groups, size, channels = moments.xy.shape
-    kernel = np.asarray(quantizer.kernel, np.float64)
+    kernel = channels_last_kernel(layer.get_weights()[0], quantizer.depthwise)
+    shape = kernel.shape
+    kernel = np.asarray(kernel, np.float64)
     kernel = kernel.reshape(size, groups, channels).transpose(1, 0, 2)
     target, damped = best_kernel(kernel, moments)
-    scale = np.stack(
-        [weight_scales(target[g], quantizer.bits) for g in range(groups)]
-    )
+    scale = np.stack([weight_scales(target[g], quantizer.bits) for g in range(groups)])
     levels = round_rows(target, damped, scale, limit)
     scale = _refit_scale(levels, scale, moments, damped, target)
     rounded = levels * scale[:, np.newaxis, :]
     shift = moments.y_mean - np.einsum("gk,gkm->gm", moments.x_mean, rounded)
-    rounded = rounded.transpose(1, 0, 2).reshape(quantizer.kernel.shape)
-    quantizer.assign(rounded, scale.reshape(-1))
+    quantizer.assign(rounded.transpose(1, 0, 2).reshape(shape), scale.reshape(-1))
     student.set_output_shift(layer, following, shift.reshape(-1))
 
 
@@ -220,7 +221,9 @@ def round_rows(
     order = np.argsort(-np.einsum("gkk->gk", damped), axis=1, kind="stable")
     group = np.arange(groups)[:, np.newaxis]
     remaining = target[group, order]
-    ordered = damped[group[:, :, np.newaxis], order[:, :, np.newaxis], order[:, np.newaxis]]
+    ordered = damped[
+        group[:, :, np.newaxis], order[:, :, np.newaxis], order[:, np.newaxis]
+    ]
     # Upper triangular U with inverse(damped) = U^T U: row k of U tells how the rows
     # after k make good for row k.
     inverse = np.linalg.inv(ordered)
@@ -230,9 +233,7 @@ def round_rows(
         row = remaining[:, k]
         levels[:, k] = np.clip(np.round(row / scale), -limit, limit)
         error = (row - levels[:, k] * scale) / upper[:, k, k, np.newaxis]
-        remaining[:, k + 1 :] -= (
-            upper[:, k, k + 1 :, np.newaxis] * error[:, np.newaxis]
-        )
+        remaining[:, k + 1 :] -= upper[:, k, k + 1 :, np.newaxis] * error[:, np.newaxis]
     result = np.empty_like(levels)
     result[group, order] = levels
     return result

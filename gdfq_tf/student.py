@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 
+from gdfq_tf.bn_statistics import batch_normalization_layers
 from gdfq_tf.calibration import Calibration
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import Preprocessing
@@ -72,17 +73,20 @@ class Student:
             mean = following[0].moving_mean.numpy() - shift
             self.layer(following[0].name).moving_mean.assign(mean)
 
+    def move_statistics(self, source: keras.Model, target: keras.Model) -> None:
+        """Takes the student from one classifier's BatchNormalization statistics to
+        those of another that differs in nothing else."""
+        for layer in batch_normalization_layers(target):
+            copy, old = self.layer(layer.name), source.get_layer(layer.name)
+            copy.moving_mean.assign_add(layer.moving_mean - old.moving_mean)
+            copy.moving_variance.assign(layer.moving_variance)
+
     def variables_without_scales(self) -> list[tf.Variable]:
         """Trainable kernels, biases, gammas and betas."""
         quantizers = [*self.weight_quantizers.values()]
         quantizers += self.activation_quantizers.values()
         scales = {id(q.log_scale) for q in quantizers if q.log_scale is not None}
         return [v for v in self.model.trainable_variables if id(v) not in scales]
-
-    def features(self, layer_names: list[str]) -> keras.Model:
-        """A model from inputs to [logits, the named layers' outputs …]."""
-        outputs = [self.model.get_layer(_PREFIX + name).output for name in layer_names]
-        return keras.Model(self.model.input, [self.model.output, *outputs])
 
 
 class _LayerQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
@@ -97,8 +101,8 @@ class _LayerQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
         if self.weight_quantizer is None:
             return []
         # Asked once, before the wrapper puts quantized tensors in the kernel's place.
-        self.weight_quantizer.wrap(getattr(layer, self.kernel_name))
-        return [(self.weight_quantizer.variable, self.weight_quantizer)]
+        self.weight_quantizer.kernel = getattr(layer, self.kernel_name)
+        return [(self.weight_quantizer.kernel, self.weight_quantizer)]
 
     def set_quantize_weights(self, layer, quantize_weights):
         if quantize_weights:
@@ -148,18 +152,11 @@ def build_student(
     plan: QuantizationPlan,
     calibration: Calibration,
     preprocessing: Preprocessing,
-    *,
-    kernels_in_steps: bool = False,
 ) -> Student:
     """The student of a canonical classifier, its scales as calibrated.
 
     It takes inputs on the exported model's int8 grid
     (`Preprocessing.to_student_input`) and shares no variable with `classifier`.
-
-    Args:
-      kernels_in_steps: let the trained variables hold kernels in units of their
-        calibrated scales, so that one learning rate is the same share of a
-        quantization step in every layer; otherwise they hold the kernels.
     """
     base = _student_graph(classifier, preprocessing.grid_shift())
     activation_quantizers = {
@@ -170,8 +167,7 @@ def build_student(
         name: WeightQuantizer(
             bits,
             is_depthwise(classifier.get_layer(name)),
-            scale=calibration.weight_scales[name],
-            unit=calibration.weight_scales[name] if kernels_in_steps else None,
+            calibration.weight_scales[name],
         )
         for name, bits in plan.weight_bits.items()
     }

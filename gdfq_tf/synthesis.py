@@ -70,10 +70,12 @@ def make_generator_step(
     """One generator update as a graph function of the step number.
 
     Minimises cross-entropy + bn_weight * BN-statistics loss of the teacher on
-    fresh images (Xu et al. 2020, Eq. 5). The images and labels it made are
-    returned with the losses, for recipes that train the student on them.
+    fresh images (Xu et al. 2020, Eq. 5). The images it made, their labels and the
+    teacher's logits are returned with the losses, for recipes that train the student
+    on them.
     """
     num_classes = teacher.model.output_shape[-1]
+    batch_size = config.images_per_step(*teacher.model.input_shape[1:3])
     statistics_loss = (
         relative_bn_statistics_loss if config.relative_bn_loss else bn_statistics_loss
     )
@@ -84,7 +86,7 @@ def make_generator_step(
         latents, labels = sample_inputs(
             seed=seed,
             step=step,
-            batch_size=config.batch_size,
+            batch_size=batch_size,
             num_classes=num_classes,
         )
         with tf.GradientTape() as tape:
@@ -105,6 +107,7 @@ def make_generator_step(
             "bn": bn_loss,
             "images": images,
             "labels": labels,
+            "logits": outputs.logits,
         }
 
     return generator_step
@@ -126,6 +129,8 @@ def synthesize(
     Raises:
       UserError: the loss stopped being finite.
     """
+    if not config.num_steps:
+        return noise_images(tuple(classifier.input_shape[1:]), config.pool_size, seed)
     teacher = Teacher(classifier)
     generator = make_generator(classifier, preprocessing, config, seed)
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -139,6 +144,7 @@ def synthesize(
         for i in range(config.num_snapshots)
     }
     images_per_snapshot = math.ceil(config.pool_size / len(snapshots))
+    batch_size = config.images_per_step(*classifier.input_shape[1:3])
     parts = []
     with progress.stage("generator", config.num_steps) as advance:
         for step in range(config.num_steps):
@@ -150,7 +156,7 @@ def synthesize(
                         generator,
                         preprocessing,
                         images_per_snapshot,
-                        batch_size=config.batch_size,
+                        batch_size=batch_size,
                         num_classes=classifier.output_shape[-1],
                         seed=seed,
                         first_step=POOL_STEP + step * 1000,
@@ -162,6 +168,24 @@ def synthesize(
     )
     order = np.random.default_rng(seed).permutation(len(pool.labels))
     return SyntheticImages(pool.pixels[order], pool.labels[order])
+
+
+def noise_images(
+    shape: tuple[int, int, int], num_images: int, seed: int
+) -> SyntheticImages:
+    """Noise with the spectrum of photographs: each octave half as strong as the one
+    below. Without classes; labels are -1."""
+    rng = np.random.default_rng(seed)
+    height, width, channels = shape
+    noise = np.zeros((num_images, *shape), np.float32)
+    for octave in range(1, max(2, math.ceil(math.log2(max(height, width)))) + 1):
+        size = 2**octave
+        grid = rng.normal(0, 0.5**octave, (num_images, size, size, channels))
+        noise += tf.image.resize(grid, (height, width), method="bilinear").numpy()
+    noise /= noise.std(axis=(1, 2, 3), keepdims=True)
+    # Mid grey and a quarter of the range: little is cut off.
+    pixels = np.clip(128 + 64 * noise, 0, 255).astype(np.uint8)
+    return SyntheticImages(pixels, np.full(num_images, -1, np.int32))
 
 
 def generate(

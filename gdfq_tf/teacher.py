@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from gdfq_tf.bn_statistics import (
@@ -14,6 +16,8 @@ from gdfq_tf.bn_statistics import (
 )
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
+
+_BATCH_SIZE = 64
 
 
 class TeacherOutputs(NamedTuple):
@@ -52,7 +56,21 @@ class Teacher:
         logits, *bn_inputs = self._probe(inputs, training=False)
         return TeacherOutputs(logits, [batch_statistics(x) for x in bn_inputs])
 
-    def features(self, layer_names: list[str]) -> keras.Model:
-        """A model from inputs to [logits, the named layers' outputs …]."""
-        outputs = [self.model.get_layer(name).output for name in layer_names]
-        return keras.Model(self.model.input, [self.model.output, *outputs])
+
+def predict_logits(
+    model: keras.Model,
+    pixels: np.ndarray,
+    to_input: Callable[[tf.Tensor], tf.Tensor],
+) -> np.ndarray:
+    """Logits float32 (N, classes) of a model on uint8 pixels (N, H, W, C).
+
+    `to_input`: `Preprocessing.to_input` for a classifier, `to_student_input` for a
+    student.
+    """
+    predict = tf.function(
+        lambda batch: model(to_input(batch), training=False), reduce_retracing=True
+    )
+    starts = range(0, len(pixels), _BATCH_SIZE)
+    return np.concatenate(
+        [predict(tf.constant(pixels[i : i + _BATCH_SIZE])).numpy() for i in starts]
+    )

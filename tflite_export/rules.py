@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
+from tflite_export.affine_quantization import weight_limit
 from tflite_export.errors import ExportError
 from tflite_export.flatbuffer import (
     Operator,
@@ -34,26 +36,29 @@ class Expectation:
 
     Attributes:
       weight_bits: 2..8; up to 4 are stored as INT4, more as INT8.
+      kept_layers: names of layers whose weights have 8 bits all the same.
       num_operators: of the converter's own quantization of the same classifier;
         None where there is none to compare with.
     """
 
     weight_bits: int
     num_operators: int | None = None
+    kept_layers: frozenset[str] = frozenset()
 
     def __post_init__(self):
         if not 2 <= self.weight_bits <= 8:
             raise ExportError(f"weight_bits is {self.weight_bits}; expected 2 to 8")
 
-    @property
-    def weight_dtype(self) -> str:
-        """The schema's type of stored weights."""
-        return "INT4" if self.weight_bits <= 4 else "INT8"
+    def bits(self, tensor_names: Iterable[str]) -> int:
+        """Weight bits of the layer that tensors of these names belong to."""
+        # Fused operators join their names by ";".
+        parts = {part for name in tensor_names for part in re.split("[;/]", name)}
+        return 8 if parts & self.kept_layers else self.weight_bits
 
-    @property
-    def max_weight(self) -> int:
-        """Largest magnitude of the symmetric (narrow) range."""
-        return 2 ** (self.weight_bits - 1) - 1
+
+def stored_as(bits: int) -> str:
+    """The schema's type of weights of that many bits."""
+    return "INT4" if bits <= 4 else "INT8"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,14 +122,17 @@ def no_float_or_conversion_operators(
 @_rule
 def weight_widths(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
     """weights stored as INT4 up to 4 bits, INT8 above, in the symmetric range"""
-    for _, weights in _weights(model):
-        if weights.dtype != expectation.weight_dtype or not weights.is_constant:
+    for operator, weights in _weights(model):
+        output = model.tensors[operator.outputs[0]]
+        bits = expectation.bits((weights.name, output.name))
+        if weights.dtype != stored_as(bits) or not weights.is_constant:
             kind = "constant" if weights.is_constant else "computed"
             yield f"{kind} {weights.dtype} {weights.name!r}"
             continue
         largest = np.abs(constant_values(weights).astype(np.int64)).max()
-        if largest > expectation.max_weight:
-            yield f"magnitude {largest} > {expectation.max_weight} in {weights.name!r}"
+        limit = weight_limit(bits)
+        if largest > limit:
+            yield f"magnitude {largest} > {limit} in {weights.name!r}"
 
 
 @_rule
