@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gdfq_tf.config import DEFAULT_RECIPE
 from gdfq_tf.errors import UserError
 from gdfq_tf.pipeline import QuantizationResult
 from gdfq_tf.preprocessing import Preprocessing
@@ -106,7 +107,7 @@ class ModelFile:
 
 def model_files(name: str, recipe: str, result: QuantizationResult) -> list[ModelFile]:
     """The run's `.tflite` files: float, noise-calibrated, then one per width."""
-    label = "GDFQ" if recipe == "default" else f"{recipe} recipe"
+    label = "GDFQ" if recipe == DEFAULT_RECIPE else f"{recipe} recipe"
     return [
         ModelFile("float", f"{name}_float.tflite", result.baselines.float32),
         ModelFile(

@@ -25,9 +25,9 @@ from absl import flags
 
 from gdfq_tf import embedded
 from gdfq_tf.classifiers import Classifier
-from gdfq_tf.config import RECIPES, Recipe, get_recipe, parse_bit_widths
+from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, Recipe, get_recipe, parse_bit_widths
 from gdfq_tf.errors import UserError
-from gdfq_tf.pipeline import QuantizationResult, quantize
+from gdfq_tf.pipeline import MixedPrecision, QuantizationResult, quantize
 from gdfq_tf.run_directory import (
     ModelFile,
     check_output_directory,
@@ -46,8 +46,23 @@ flags.DEFINE_list(
     "Widths: w<weight bits>a<activation bits>. Below 8 activation bits residual adds "
     "and pooling stay at 8, unless /paper is added (w4a4/paper): all ReLU outputs.",
 )
-flags.DEFINE_enum("recipe", "default", list(RECIPES), "How to train.")
-flags.DEFINE_integer("num_steps", None, "Student steps; scales the whole recipe.")
+flags.DEFINE_enum(
+    "recipe",
+    DEFAULT_RECIPE,
+    list(RECIPES),
+    "How much work: calibrate (no training), fast, balanced, best; gdfq: as published.",
+)
+flags.DEFINE_integer("num_steps", None, "Generator steps, instead of the recipe's.")
+flags.DEFINE_list(
+    "keep_layers", [], "Layers that stay at 8 bits: names or patterns, conv_dw_*."
+)
+flags.DEFINE_float(
+    "max_accuracy_loss",
+    None,
+    "Points of top-1 that may be lost, as estimated without data; as many of the most "
+    "sensitive layers stay at 8 bits as that takes.",
+    lower_bound=0.0,
+)
 flags.DEFINE_integer(
     "seed", 0, "Seed of everything random.", lower_bound=0, upper_bound=2**32 - 1
 )
@@ -80,7 +95,14 @@ def main() -> None:
     console = rich.console.Console()
     started = time.monotonic()
     result = quantize(
-        classifier, recipe, widths, seed=FLAGS.seed, progress=cli.RichProgress()
+        classifier,
+        recipe,
+        widths,
+        mixed_precision=MixedPrecision(
+            tuple(FLAGS.keep_layers), FLAGS.max_accuracy_loss
+        ),
+        seed=FLAGS.seed,
+        progress=cli.RichProgress(),
     )
     files = model_files(classifier.name, recipe.name, result)
     rows = _evaluate(classifier, files, data, result)
@@ -103,11 +125,27 @@ def main() -> None:
             f"outputs exact, at most {model.agreement.max_lsb} LSB off"
             for model in result.models
         )
+        + _kept_layers_line(result)
+        + "\nestimated without data: "
+        + ", ".join(
+            f"{model.widths.name} agrees on {100 * model.estimate.agreement:.1f} % of "
+            f"synthetic images, loses about {model.estimate.accuracy_loss:.1f} points"
+            for model in result.models
+        )
         + f"\nwritten to {output_dir} in {summary['seconds']['total']:.0f} s",
         highlight=False,
         markup=False,
         soft_wrap=True,
     )
+
+
+def _kept_layers_line(result: QuantizationResult) -> str:
+    kept = [
+        f"{model.widths.name} {', '.join(sorted(model.kept_layers))}"
+        for model in result.models
+        if model.kept_layers
+    ]
+    return "".join(f"\nat 8 bits in {line}" for line in kept)
 
 
 def _read_data(classifier: Classifier) -> LabelledImages | None:
@@ -165,6 +203,8 @@ def _summary(
 ) -> dict:
     for row, model in zip(rows[-len(result.models) :], result.models, strict=True):
         row["widths"] = dataclasses.asdict(model.widths)
+        row["kept_layers"] = sorted(model.kept_layers)
+        row["estimate"] = dataclasses.asdict(model.estimate)
         row["verification"] = {
             "rules": [dataclasses.asdict(finding) for finding in model.findings],
             "student_agreement": dataclasses.asdict(model.agreement),
