@@ -8,12 +8,18 @@ import pytest
 import tensorflow as tf
 
 from gdfq_tf import alternating
-from gdfq_tf.alternating import _step_decay, train_alternating
+from gdfq_tf.alternating import _step_decay, make_student_step, train_alternating
 from gdfq_tf.bn_statistics import batch_normalization_layers
+from gdfq_tf.calibration import calibrate
 from gdfq_tf.classifiers import Classifier
-from gdfq_tf.config import RECIPES, parse_bit_widths
+from gdfq_tf.config import RECIPES, FineTuningConfig, parse_bit_widths
+from gdfq_tf.errors import UserError
+from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import make_preprocessing
+from gdfq_tf.progress import NullProgress
 from gdfq_tf.quantization_plan import make_plan
+from gdfq_tf.student import build_student
+from gdfq_tf.synthesis import SyntheticImages
 from tests.tiny import INPUT_SHAPE, NUM_CLASSES, build_tiny_classifier
 
 NUM_STEPS = 4
@@ -37,8 +43,8 @@ class Run:
     student: object
     images: object
     stages: list
-    generated: list  # (images, labels) of every generator step
-    trained_on: list  # (pixels, labels) of every student step
+    generated: list  # (images, labels, teacher's logits) of every generator step
+    trained_on: list  # (pixels, labels, teacher's logits) of every student step
     initial: dict  # id of student variable -> value before the student's steps
     steps: tuple  # the two graph functions
 
@@ -53,11 +59,8 @@ def run():
         synthesis=dataclasses.replace(
             published.synthesis, num_steps=NUM_STEPS, batch_size=16, pool_size=24
         ),
-        fine_tuning=dataclasses.replace(
-            published.fine_tuning,
-            num_steps=NUM_STEPS,
-            batch_size=16,
-            learning_rate=1e-2,
+        student=dataclasses.replace(
+            published.student, num_steps=NUM_STEPS, learning_rate=1e-2
         ),
     )
     seen = Run(classifier, None, None, [], [], [], {}, ())
@@ -71,7 +74,8 @@ def run():
 
         def call(number):
             made = step(number)
-            seen.generated.append((made["images"].numpy(), made["labels"].numpy()))
+            kept = (made[key].numpy() for key in ("images", "labels", "logits"))
+            seen.generated.append(tuple(kept))
             return made
 
         return call
@@ -81,9 +85,10 @@ def run():
         seen.steps += (step,)
         seen.initial |= {id(v): v.numpy() for v in student.model.variables}
 
-        def call(pixels, labels):
-            seen.trained_on.append((pixels.numpy(), labels.numpy()))
-            return step(pixels, labels)
+        def call(pixels, labels, teacher_logits):
+            given = pixels, labels, teacher_logits
+            seen.trained_on.append(tuple(x.numpy() for x in given))
+            return step(*given)
 
         return call
 
@@ -95,7 +100,8 @@ def run():
         seen.student, seen.images = train_alternating(
             classifier,
             make_plan(classifier.model, parse_bit_widths("w4a4/paper")),
-            recipe,
+            recipe.synthesis,
+            recipe.student,
             seed=0,
             progress=recorder,
         )
@@ -110,10 +116,14 @@ def test_the_generator_warms_up_alone_and_then_both_train(run):
 
 
 def test_both_train_on_the_same_images(run):
-    for (images, labels), (pixels, student_labels) in zip(
+    for (images, labels, logits), (pixels, student_labels, teacher_logits) in zip(
         run.generated[3:], run.trained_on, strict=True
     ):
         np.testing.assert_array_equal(labels, student_labels)
+        np.testing.assert_array_equal(logits, teacher_logits)
+        np.testing.assert_allclose(
+            logits, run.classifier.model(images, training=False), atol=1e-4
+        )
         expected = run.classifier.preprocessing.to_pixels(images)
         np.testing.assert_array_equal(pixels, expected)
         assert pixels.dtype == np.uint8
@@ -163,3 +173,133 @@ def test_learning_rates_fall_to_a_tenth_at_each_quarter():
 @pytest.mark.parametrize("num_steps", [1, 2, 3])
 def test_short_schedules_start_at_the_full_rate(num_steps):
     assert float(_step_decay(0.5, num_steps)(tf.constant(0))) == 0.5
+
+
+PREPROCESSING = make_preprocessing("tf", 3)
+CONFIG = FineTuningConfig(num_steps=60, learning_rate=1e-3)
+
+
+@pytest.fixture(scope="module")
+def images():
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (64, *INPUT_SHAPE)).astype(np.uint8)
+    logits = build_tiny_classifier()(PREPROCESSING.to_input(pixels), training=False)
+    return SyntheticImages(pixels, np.argmax(logits, axis=-1).astype(np.int32))
+
+
+def make_student(classifier, images):
+    plan = make_plan(classifier, parse_bit_widths("w2a8"))
+    inputs = PREPROCESSING.to_input(images.pixels).numpy()
+    calibration = calibrate(classifier, plan, inputs, PREPROCESSING)
+    return build_student(classifier, plan, calibration, PREPROCESSING)
+
+
+@pytest.fixture
+def student(tiny_classifier, images):
+    return make_student(tiny_classifier, images)
+
+
+def make_step(student, config=CONFIG, variables=None):
+    return make_student_step(
+        student,
+        keras.optimizers.Adam(config.learning_rate),
+        student.model.trainable_variables if variables is None else variables,
+        config,
+        PREPROCESSING,
+    )
+
+
+def run_step(step, classifier, images) -> dict[str, float]:
+    pixels = tf.constant(images.pixels[:16])
+    teacher_logits = classifier(PREPROCESSING.to_input(pixels), training=False)
+    metrics = step(pixels, tf.constant(images.labels[:16]), teacher_logits)
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def test_distillation_is_divided_by_the_classes_and_cross_entropy_weighted(
+    student, tiny_classifier, images
+):
+    config = dataclasses.replace(CONFIG, classification_weight=0.3)
+    metrics = run_step(make_step(student, config), tiny_classifier, images)
+    expected = metrics["distillation"] / NUM_CLASSES + 0.3 * metrics["cross_entropy"]
+    assert metrics["loss"] == pytest.approx(expected, rel=1e-5)
+    assert metrics["distillation"] > 0.01
+
+
+def softmax(logits):
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+
+def test_the_student_sees_its_own_grid_and_is_compared_with_the_logits_given(
+    student, tiny_classifier, images
+):
+    pixels = images.pixels[:16]
+    logits = student.model(PREPROCESSING.to_student_input(pixels)).numpy()
+    teacher = tiny_classifier(PREPROCESSING.to_input(pixels), training=False).numpy()
+    config = dataclasses.replace(CONFIG, temperature=5.0)
+    metrics = run_step(make_step(student, config), tiny_classifier, images)
+    shares = softmax(logits)[np.arange(16), images.labels[:16]]
+    assert metrics["cross_entropy"] == pytest.approx(-np.log(shares).mean(), rel=1e-4)
+    p, q = softmax(teacher / 5), softmax(logits / 5)
+    expected = 25 * np.sum(p * np.log(p / q), axis=1).mean()
+    assert metrics["distillation"] == pytest.approx(expected, rel=1e-3)
+
+
+def test_student_steps_move_the_variables_given_only(student, tiny_classifier, images):
+    chosen = student.variables_without_scales()
+    before = {id(v): v.numpy() for v in student.model.variables}
+    step = make_step(student, variables=chosen)
+    for _ in range(3):
+        run_step(step, tiny_classifier, images)
+    assert step.experimental_get_tracing_count() == 1
+    moved = {
+        id(v) for v in student.model.variables if np.any(v.numpy() != before[id(v)])
+    }
+    assert moved == {id(v) for v in chosen}
+
+
+def test_every_trainable_variable_is_reached(student, tiny_classifier, images):
+    before = [v.numpy() for v in student.model.trainable_variables]
+    run_step(make_step(student), tiny_classifier, images)
+    for variable, value in zip(student.model.trainable_variables, before, strict=True):
+        assert np.any(variable.numpy() != value), variable.name
+
+
+def test_student_steps_lower_the_loss_and_leave_the_stored_statistics(
+    student, tiny_classifier, images
+):
+    wrapped = [
+        student.layer(layer.name)
+        for layer in batch_normalization_layers(tiny_classifier)
+    ]
+    statistics = [(x.moving_mean.numpy(), x.moving_variance.numpy()) for x in wrapped]
+    gammas = [x.gamma.numpy() for x in wrapped]
+    step = make_step(student)
+    history = [run_step(step, tiny_classifier, images) for _ in range(CONFIG.num_steps)]
+    assert history[-1]["loss"] < 0.85 * history[0]["loss"]
+    assert history[-1]["distillation"] < 0.5 * history[0]["distillation"]
+    for layer, (mean, variance), gamma in zip(wrapped, statistics, gammas, strict=True):
+        np.testing.assert_array_equal(layer.moving_mean, mean)
+        np.testing.assert_array_equal(layer.moving_variance, variance)
+        assert not np.array_equal(layer.gamma, gamma)
+
+
+def test_a_student_loss_that_is_not_finite_stops_the_training(monkeypatch):
+    monkeypatch.setattr(
+        alternating, "distillation_loss", lambda **_: tf.constant(np.inf)
+    )
+    monkeypatch.setattr(alternating, "_MIN_WARM_UP_STEPS", 1)
+    monkeypatch.setattr(alternating, "_NUM_CALIBRATION_IMAGES", 16)
+    classifier = Classifier("tiny", build_tiny_classifier(), PREPROCESSING, "logits")
+    synthesis = dataclasses.replace(RECIPES["gdfq"].synthesis, batch_size=8)
+    with pytest.raises(UserError, match="'student' became inf at step 1 of 5") as error:
+        train_alternating(
+            classifier,
+            make_plan(classifier.model, parse_bit_widths("w4a8")),
+            synthesis,
+            FineTuningConfig(num_steps=5),
+            seed=0,
+            progress=NullProgress(),
+        )
+    assert "\n" not in str(error.value)

@@ -7,7 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gdfq_tf.calibration import activation_grid, calibrate, weight_scales
+from gdfq_tf.calibration import (
+    activation_grid,
+    calibrate,
+    logits_grid,
+    weight_scales,
+)
 from gdfq_tf.config import BitWidths
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import make_preprocessing
@@ -136,8 +141,36 @@ def test_calibrate_sees_the_right_tensors(calibrated):
         values = probe(inputs).numpy()
         grid = calibration.activation_grids[name]
         # At 8 bits little is clipped: the range is the tensor's, or a bit less.
-        spread = values.max() - values.min()
+        # Winning logits have half as much room again.
+        highest = values.max() * (1.5 if name == "logits" else 1.0)
+        spread = highest - values.min()
         assert 0.6 * spread < grid.high - grid.low <= spread * 1.001
+    # Nothing of the logits, the last seen here, is clipped but by grid rounding.
+    assert grid.high >= 1.5 * values.max() - grid.scale
+    assert grid.low <= values.min() + grid.scale
+
+
+@pytest.mark.parametrize(
+    ("samples", "low", "high"),
+    [
+        ([-1.0, 0.5, 2.0], -1.0, 3.0),
+        ([[4.0, -6.0], [0.0, 1.0]], -6.0, 6.0),
+        ([1.0, 2.0], 0.0, 3.0),  # zero is always on the grid
+        ([-5.0, -1.0], -5.0, 0.0),
+    ],
+)
+def test_logits_are_never_clipped_and_winners_have_room(samples, low, high):
+    grid = logits_grid(np.array(samples))
+    # The zero point is whole: ends move by a step at most, the spread not at all.
+    assert grid.scale == pytest.approx((high - low) / 255, rel=1e-5)
+    assert grid.low == pytest.approx(low, abs=grid.scale)
+    assert grid.high == pytest.approx(high, abs=grid.scale)
+    assert grid.low <= np.min(samples) + 0.51 * grid.scale
+    assert grid.high >= np.max(samples)
+
+
+def test_constant_zero_logits_get_some_grid():
+    assert logits_grid(np.zeros(5)).scale > 0
 
 
 def test_depthwise_scales_are_per_channel(calibrated):

@@ -4,7 +4,16 @@ import dataclasses
 
 import pytest
 
-from gdfq_tf.config import RECIPES, BitWidths, get_recipe, parse_bit_widths
+from gdfq_tf.config import (
+    DEFAULT_RECIPE,
+    RECIPES,
+    BitWidths,
+    FineTuningConfig,
+    ReconstructionConfig,
+    SynthesisConfig,
+    get_recipe,
+    parse_bit_widths,
+)
 from gdfq_tf.errors import UserError
 
 
@@ -56,60 +65,94 @@ def test_names_are_file_names_and_tell_protocols_apart(text):
 
 
 def test_recipes_are_frozen_and_known_by_their_names():
-    assert set(RECIPES) == {"default", "gdfq"}
+    assert set(RECIPES) == {"calibrate", "fast", "balanced", "best", "gdfq"}
     for name, recipe in RECIPES.items():
         assert get_recipe(name) is recipe
         assert recipe.name == name
         with pytest.raises(dataclasses.FrozenInstanceError):
             recipe.name = "other"
+    assert DEFAULT_RECIPE == "balanced"
 
 
 def test_the_published_recipe_holds_the_published_numbers():
     recipe = RECIPES["gdfq"]
-    assert recipe.alternating
-    assert not RECIPES["default"].alternating
-    assert recipe.synthesis.batch_size == recipe.fine_tuning.batch_size == 200
+    assert isinstance(recipe.student, FineTuningConfig)
+    assert recipe.synthesis.batch_size == 200
+    assert recipe.synthesis.images_per_step(32, 32) == 200  # CIFAR's size
     assert recipe.synthesis.bn_weight == 0.1
+    assert recipe.synthesis.learning_rate == 1e-3
     assert not recipe.synthesis.relative_bn_loss
-    assert recipe.fine_tuning.temperature == 20.0
-    assert recipe.fine_tuning.learning_rate == 1e-4
-    assert recipe.fine_tuning.distillation_per_class
-    assert recipe.fine_tuning.feature_weight == 0.0
+    assert recipe.student.temperature == 20.0
+    assert recipe.student.learning_rate == 1e-4
+    assert recipe.student.classification_weight == 1.0
+    assert recipe.student.num_steps == recipe.synthesis.num_steps
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
-def test_num_steps_scales_both_trainings(name):
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"gdfq"}))
+def test_all_other_recipes_reconstruct_from_images_they_have(name):
+    recipe = RECIPES[name]
+    assert isinstance(recipe.student, ReconstructionConfig)
+    # A quarter of the pool is held out.
+    assert 0 < recipe.student.num_images <= recipe.synthesis.pool_size * 3 // 4
+    # Noise says nothing of the classes: it takes statistics of its own.
+    assert recipe.student.images_are_noise == (recipe.synthesis.num_steps == 0)
+
+
+def test_recipes_take_more_work_the_better_they_are():
+    names = ("calibrate", "fast", "balanced", "best")
+    steps = [RECIPES[name].synthesis.num_steps for name in names]
+    assert steps == sorted(set(steps))
+    assert steps[0] == 0
+    rounds = [RECIPES[name].student.num_range_rounds for name in names]
+    assert rounds == sorted(rounds)
+
+
+@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"calibrate"}))
+def test_num_steps_replaces_the_steps_and_nothing_else(name):
     full = RECIPES[name]
-    half = get_recipe(name, full.fine_tuning.num_steps // 2)
-    assert half.fine_tuning.num_steps == full.fine_tuning.num_steps // 2
-    assert half.synthesis.num_steps == full.synthesis.num_steps // 2
-    # Nothing else changes.
+    short = get_recipe(name, 7)
+    assert short.synthesis == dataclasses.replace(full.synthesis, num_steps=7)
+    if name == "gdfq":
+        assert short.student == dataclasses.replace(full.student, num_steps=7)
+    else:
+        assert short.student == full.student
     assert full == dataclasses.replace(
-        half, synthesis=full.synthesis, fine_tuning=full.fine_tuning
+        short, synthesis=full.synthesis, student=full.student
     )
-    assert half.synthesis == dataclasses.replace(
-        full.synthesis, num_steps=half.synthesis.num_steps
-    )
-    assert half.fine_tuning == dataclasses.replace(
-        full.fine_tuning, num_steps=half.fine_tuning.num_steps
-    )
-
-
-def test_the_shortest_run_has_a_step_of_each():
-    recipe = get_recipe("default", 1)
-    assert recipe.fine_tuning.num_steps == 1
-    assert recipe.synthesis.num_steps >= 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (("best",), "default, gdfq"),
-        (("default", 0), "--num_steps must be at least 1, got 0"),
+        (("default",), "calibrate"),
+        (("default",), "best"),
+        (("balanced", 0), "--num_steps must be at least 1, got 0"),
         (("gdfq", -3), "got -3"),
+        (("calibrate", 5), "'calibrate' trains nothing"),
+        (("calibrate", 0), "--num_steps must be at least 1, got 0"),
     ],
 )
 def test_unknown_recipes_and_step_counts_are_refused(arguments, named):
     with pytest.raises(UserError) as error:
         get_recipe(*arguments)
     assert named in one_line(error)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "height", "width", "expected"),
+    [
+        (128, 8, 8, 128),
+        (128, 128, 128, 128),  # 2^21 pixels exactly
+        (128, 128, 129, 127),  # 127 * 16512 = 2,097,024 of 2,097,152
+        (128, 160, 160, 81),  # 2^21 / 25600 = 81.92
+        (128, 224, 224, 41),  # 2^21 / 50176 = 41.8
+        (128, 256, 256, 32),
+        (128, 1024, 1024, 32),  # 2 would fit; 32 at least
+        (16, 1024, 1024, 16),  # never more than asked for
+        (200, 32, 32, 200),
+        (200, 112, 112, 167),  # 2^21 / 12544 = 167.2
+    ],
+)
+def test_images_per_step(batch_size, height, width, expected):
+    config = SynthesisConfig(1, batch_size=batch_size)
+    assert config.images_per_step(height, width) == expected

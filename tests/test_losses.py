@@ -11,7 +11,6 @@ from gdfq_tf.losses import (
     bn_statistics_loss,
     classification_loss,
     distillation_loss,
-    feature_loss,
     relative_bn_statistics_loss,
 )
 
@@ -141,18 +140,3 @@ def test_distillation_survives_certain_teachers():
         temperature=1.0,
     )
     assert float(loss) == pytest.approx(np.log(2.0), rel=1e-5)
-
-
-def test_features_by_hand():
-    teacher = [tf.constant([[3.0, 4.0]]), tf.constant([[[10.0]], [[0.0]]])]
-    student = [tf.constant([[3.0, 5.0]]), tf.constant([[[9.0]], [[2.0]]])]
-    # 1 / 25 and (1 + 4) / 100.
-    loss = feature_loss(teacher_features=teacher, student_features=student)
-    assert float(loss) == pytest.approx((1 / 25 + 5 / 100) / 2, rel=1e-5)
-
-
-def test_features_that_are_all_zero_stay_finite():
-    zero = [tf.zeros((2, 3))]
-    assert float(feature_loss(teacher_features=zero, student_features=zero)) == 0.0
-    loss = feature_loss(teacher_features=zero, student_features=[tf.ones((2, 3))])
-    assert np.isfinite(loss)

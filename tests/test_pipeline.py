@@ -12,8 +12,8 @@ from gdfq_tf import pipeline
 from gdfq_tf.classifiers import Classifier
 from gdfq_tf.config import (
     RECIPES,
-    FineTuningConfig,
     Recipe,
+    ReconstructionConfig,
     SynthesisConfig,
     parse_bit_widths,
 )
@@ -27,8 +27,8 @@ from tflite_export.interpreter import TFLiteClassifier
 
 TINY_RECIPE = Recipe(
     "tiny",
-    SynthesisConfig(num_steps=4, batch_size=16, pool_size=80, num_snapshots=2),
-    FineTuningConfig(num_steps=3, batch_size=16),
+    SynthesisConfig(num_steps=4, batch_size=16, pool_size=96, num_snapshots=2),
+    ReconstructionConfig(num_images=48),
 )
 WIDTHS = tuple(map(parse_bit_widths, ("w8a8", "w4a8", "w4a4/paper")))
 
@@ -97,7 +97,9 @@ def test_eight_bits_keep_the_classifiers_logits(result):
 
 
 def test_widths_share_one_pool(result):
-    assert result.images.pixels.shape == (80, *INPUT_SHAPE)
+    # Of 96, a quarter is held out for the estimate.
+    assert result.images.pixels.shape == (72, *INPUT_SHAPE)
+    assert [model.estimate.num_images for model in result.models] == [24] * 3
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_others(result):
@@ -126,16 +128,15 @@ def test_published_recipe_and_softmax_end_in_verified_models():
         synthesis=dataclasses.replace(
             published.synthesis, num_steps=2, batch_size=16, pool_size=20
         ),
-        fine_tuning=dataclasses.replace(
-            published.fine_tuning, num_steps=2, batch_size=16
-        ),
+        student=dataclasses.replace(published.student, num_steps=2),
     )
     result = quantize(make_classifier("softmax"), recipe, WIDTHS[2:])
     (model,) = result.models
     assert all(finding.passed for finding in model.findings)
     assert model.agreement.max_lsb <= 1
     assert model.network.softmax
-    assert result.images.pixels.shape == (20, *INPUT_SHAPE)
+    assert result.images.pixels.shape == (15, *INPUT_SHAPE)
+    assert model.estimate.num_images == 5
     file = TFLiteClassifier(model.tflite)
     # The grid that TFLite's softmax kernel prescribes.
     assert file.output_quantization.scale == pytest.approx(1 / 256)

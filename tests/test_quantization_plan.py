@@ -36,7 +36,7 @@ def test_tiny_classifier_edge_and_paper():
     assert all(name == group for name, group in plan.tensor_groups.items())
     assert set(plan.outputs) == ends
     assert plan.input_group == image
-    assert plan.features == ("relu1", "relu2", "relu3")
+    assert plan.output_group == "logits"
     # Edge: relu1 enters the Add and relu3 the pooling.
     assert bits(plan) == {
         image: 8, "relu1": 8, "relu2": 4, "bn3": 8, "relu3": 8, "pool": 8, "logits": 8

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gdfq_tf.config import BitWidths
+from gdfq_tf.config import DEFAULT_RECIPE, BitWidths
 from gdfq_tf.errors import UserError
+from gdfq_tf.estimation import AccuracyEstimate
 from gdfq_tf.pipeline import Baselines, QuantizationResult, QuantizedModel
 from gdfq_tf.preprocessing import make_preprocessing
 from gdfq_tf.run_directory import (
@@ -188,8 +189,11 @@ def result():
     grid = AffineQuantization(0.5, 3)
     network = IntegerNetwork("image", (2, 2, 1), grid, (), True)
     agreement = Agreement(1, 0, 1.0, 1.0)
+    estimate = AccuracyEstimate(1, 1.0, 0.0)
     models = tuple(
-        QuantizedModel(widths, network, tflite, (), agreement, 1.0)
+        QuantizedModel(
+            widths, frozenset(), estimate, network, tflite, (), agreement, 1.0
+        )
         for widths, tflite in (
             (BitWidths(8, 8), b"eight"),
             (BitWidths(4, 4, "paper"), b"four"),
@@ -202,7 +206,7 @@ def result():
 
 
 def test_model_files_have_names_titles_and_hashes(result):
-    files = model_files("net", "default", result)
+    files = model_files("net", DEFAULT_RECIPE, result)
     assert [(x.title, x.file, x.tflite) for x in files] == [
         ("float", "net_float.tflite", b"float"),
         ("int8 PTQ on noise", "net_int8_noise.tflite", b"noise"),
@@ -214,7 +218,7 @@ def test_model_files_have_names_titles_and_hashes(result):
 
 
 def test_everything_a_run_made_is_written(tmp_path, result):
-    write_run(tmp_path, "net", model_files("net", "default", result), result)
+    write_run(tmp_path, "net", model_files("net", DEFAULT_RECIPE, result), result)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "net_float.tflite",
         "net_int8_noise.tflite",

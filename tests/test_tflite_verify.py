@@ -12,9 +12,11 @@ from tensorflow.lite.python import schema_py_generated as schema
 from tests import tiny_tflite
 from tests.tiny_tflite import bias, conv, convert, fake_quant
 from tflite_export import rules
+from tflite_export.affine_quantization import weight_limit
 from tflite_export.dense import fold_dense
 from tflite_export.errors import ExportError
 from tflite_export.flatbuffer import pack_model, unpack_model
+from tflite_export.rules import stored_as
 from tflite_export.verify import (
     CHECKS,
     Agreement,
@@ -396,5 +398,40 @@ def test_weight_bits_out_of_range_are_refused(bits):
     [(2, "INT4", 1), (4, "INT4", 7), (5, "INT8", 15), (8, "INT8", 127)],
 )
 def test_storage_and_range_of_weight_bits(bits, dtype, high):
-    expectation = Expectation(bits)
-    assert (expectation.weight_dtype, expectation.max_weight) == (dtype, high)
+    expected = Expectation(bits).bits(["any", "name"])
+    assert (stored_as(expected), weight_limit(expected)) == (dtype, high)
+
+
+@pytest.mark.parametrize(
+    ("names", "bits"),
+    [
+        (["conv_1"], 8),
+        (["conv_1/Conv2D"], 8),
+        (["quant/conv_1/Conv2D;bias"], 8),
+        (["other", "relu;conv_1;bn"], 8),
+        (["fc"], 8),
+        (["conv_11"], 4),  # whole names, not beginnings
+        (["my_conv_1"], 4),
+        (["conv"], 4),
+        (["other", "relu;conv_2;bn"], 4),
+        ([], 4),
+    ],
+)
+def test_kept_layers_have_8_bits_by_any_of_their_tensors_names(names, bits):
+    expectation = Expectation(4, kept_layers=frozenset({"conv_1", "fc"}))
+    assert expectation.bits(names) == bits
+
+
+def test_a_kept_layer_must_not_be_stored_as_int4(w4):
+    expectation = Expectation(4, NUM_OPERATORS, frozenset({"quant_d1"}))
+    detail = only(rules.weight_widths, w4, expectation)
+    assert detail.startswith("constant INT4 'quant_d1")
+    assert "quant_c1" not in detail
+
+
+def test_only_kept_layers_may_be_stored_as_int8(w8):
+    some = frozenset({"quant_c1", "quant_fc"})
+    detail = only(rules.weight_widths, w8, Expectation(4, NUM_OPERATORS, some))
+    assert detail.startswith("constant INT8 'quant_d1")
+    every = some | {"quant_d1"}
+    assert broken(w8, Expectation(4, NUM_OPERATORS, every)) == {}

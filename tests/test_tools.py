@@ -140,7 +140,12 @@ def test_quantize_writes_a_complete_run(run):
     assert "tiny, 20 labelled test images" in stdout
     assert "int8 input: q = pixel - 128" in stdout
     assert f"written to {directory}" in stdout
-    for stage in ("generator: 5 steps", "student: 2 steps", "evaluation: 4 steps"):
+    for stage in (
+        "generator: 2 steps",
+        "reconstruction: 1 steps",  # w8a8
+        "reconstruction: 3 steps",  # w4a4/paper: a round of range search besides
+        "evaluation: 4 steps",
+    ):
         assert stage in stderr
     assert "Traceback" not in stderr
 
@@ -150,7 +155,9 @@ def test_the_summary_tells_the_whole_run(run):
     summary = json.loads((directory / "summary.json").read_text())
     assert summary["command"][0] == "tools/quantize.py"
     assert summary["seed"] == 0
-    assert summary["recipe"]["fine_tuning"]["num_steps"] == 2
+    assert summary["recipe"]["name"] == "balanced"
+    assert summary["recipe"]["synthesis"]["num_steps"] == 2
+    assert summary["recipe"]["student"]["num_images"] == 1024
     assert summary["classifier"]["input_shape"] == list(INPUT_SHAPE)
     assert summary["classifier"]["num_classes"] == NUM_CLASSES
     assert [row["file"] for row in summary["models"]] == [f"{x}.tflite" for x in MODELS]
@@ -348,7 +355,10 @@ def test_quantize_refuses_in_one_line_before_any_work(inputs, arguments, named):
         ([], "--model"),
         (["--model=m.keras"], "--output_dir"),
         (["--model=m", "--output_dir=o", "--preprocessing=foo"], "<tf|torch|caffe"),
-        (["--model=m", "--output_dir=o", "--recipe=best"], "<default|gdfq>"),
+        (
+            ["--model=m", "--output_dir=o", "--recipe=b"],
+            "<balanced|fast|best|calibrate|gdfq>",
+        ),
         (["--model=m", "--output_dir=o", "--seed=-1"], "--seed=-1"),
         (["--model=m", "--output_dir=o", "--seed=10000000000"], "--seed"),
         (["--model=m", "--output_dir=o", "--bit=w8a8"], "'bit'"),
@@ -524,8 +534,8 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
     [
         (
             "quantize",
-            "model weights preprocessing mean std bits recipe num_steps seed "
-            "output_dir overwrite data num_images",
+            "model weights preprocessing mean std bits recipe num_steps keep_layers "
+            "max_accuracy_loss seed output_dir overwrite data num_images",
         ),
         (
             "evaluate",
