@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from gdfq_tf.estimation import LOSS_PER_DISAGREEMENT, estimate_accuracy
+
+
+@pytest.mark.parametrize(
+    ("winners", "agreement"),
+    [([0, 1, 2, 0, 1], 1.0), ([0, 1, 2, 0, 2], 0.8), ([1, 2, 0, 1, 2], 0.0)],
+)
+def test_the_estimate_by_hand(winners, agreement):
+    teacher = np.eye(3)[[0, 1, 2, 0, 1]]
+    student = 40 * np.eye(3)[winners] - 7  # scale and offset do not matter
+    estimate = estimate_accuracy(student, teacher)
+    assert estimate.num_images == 5
+    assert estimate.agreement == pytest.approx(agreement)
+    # A fifth of the images is 20 points, of which so much is lost.
+    expected = 100 * (1 - agreement) * LOSS_PER_DISAGREEMENT
+    assert estimate.accuracy_loss == pytest.approx(expected)
+
+
+def test_a_fifth_of_disagreement_in_points():
+    estimate = estimate_accuracy(np.eye(5), np.eye(5)[[0, 1, 2, 3, 3]])
+    assert estimate.accuracy_loss == pytest.approx(20 * LOSS_PER_DISAGREEMENT)
+    assert 0 < LOSS_PER_DISAGREEMENT <= 1  # points, of points
