@@ -14,13 +14,14 @@ class BitWidths:
     """Widths of one student; everything not named here is 8 bits.
 
     Attributes:
-      weight_bits: every convolution and dense kernel, 2..8, symmetric, narrow
-        range, one scale per output channel.
+      weight_bits: convolution and dense kernels, 2..8, symmetric, narrow range, one
+        scale per output channel.
       activation_bits: ReLU outputs, 3..8, one scale per tensor.
-      protocol: which ReLU outputs are meant. "edge": all but those that enter a
-        residual add or a pooling layer. "paper": all (Xu et al. 2020, §4).
-        Image input, residual branches, pooled features and logits are 8 bits in
-        both: the paper leaves them in float, which integer kernels cannot.
+      protocol: which kernels and ReLU outputs are meant. "edge": all but the first
+        and the last kernel layer, and outputs that enter a residual add or a pooling
+        layer. "paper": all (Xu et al. 2020, §4). Image input, residual branches,
+        pooled features and logits are 8 bits in both: the paper leaves them in
+        float, which integer kernels cannot.
     """
 
     weight_bits: int

@@ -75,7 +75,7 @@ class QuantizedModel:
 
     Attributes:
       widths: what was asked.
-      kept_layers: kernel layers that stayed at 8 bits.
+      layers_at_8_bits: kernel layers whose kernels have 8 bits.
       estimate: of the accuracy lost, from held-out synthetic images.
       network: the student in integers; `tflite`: the file that computes it.
       findings: one per structural rule, all passed.
@@ -84,7 +84,7 @@ class QuantizedModel:
     """
 
     widths: BitWidths
-    kept_layers: frozenset[str]
+    layers_at_8_bits: frozenset[str]
     estimate: AccuracyEstimate
     network: IntegerNetwork
     tflite: bytes
@@ -173,10 +173,9 @@ def quantize(
     for width in widths:
         started = time.monotonic()
         if isinstance(recipe.student, FineTuningConfig):
-            kept = keep_layers
             student, pool = train_alternating(
                 classifier,
-                make_plan(classifier.model, width, kept),
+                make_plan(classifier.model, width, keep_layers),
                 recipe.synthesis,
                 recipe.student,
                 seed=seed,
@@ -184,7 +183,7 @@ def quantize(
             )
             images, held_out = _split(pool)
         else:
-            kept, student = _reconstruct(
+            student = _reconstruct(
                 classifier,
                 recipe.student,
                 width,
@@ -199,12 +198,18 @@ def quantize(
         )
         tflite = convert_network(network)
         findings, agreement = verify(
-            network, tflite, classifier, images, width, baselines, kept
+            network,
+            tflite,
+            classifier,
+            images,
+            width,
+            baselines,
+            student.plan.layers_at_8_bits,
         )
         models.append(
             QuantizedModel(
                 width,
-                kept,
+                student.plan.layers_at_8_bits,
                 _estimate(student, classifier, held_out),
                 network,
                 tflite,
@@ -244,8 +249,8 @@ def _reconstruct(
     images: SyntheticImages,
     held_out: SyntheticImages,
     progress: Progress,
-) -> tuple[frozenset[str], Student]:
-    """The student, and the layers that it keeps at 8 bits."""
+) -> Student:
+    """The student, with as many layers at 8 bits as `max_accuracy_loss` takes."""
 
     def student_with(kept: frozenset[str]) -> Student:
         return reconstruct(
@@ -259,14 +264,14 @@ def _reconstruct(
 
     student = student_with(keep_layers)
     if max_accuracy_loss is None:
-        return keep_layers, student
+        return student
     sensitivity = measure_sensitivity(
         student,
         classifier.model,
         images.pixels[:_NUM_SENSITIVITY_IMAGES],
         classifier.preprocessing,
     )
-    open_layers = [name for name in sensitivity if name not in keep_layers]
+    open_layers = sensitivity.keys() - student.plan.layers_at_8_bits
     tried: dict[frozenset[str], Student] = {frozenset(): student}
 
     def accuracy_loss(extra: frozenset[str]) -> float:
@@ -275,12 +280,12 @@ def _reconstruct(
         return _estimate(tried[extra], classifier, held_out).accuracy_loss
 
     extra = choose_kept_layers(
-        sorted(open_layers, key=lambda name: -sensitivity[name]),
+        sorted(open_layers, key=lambda name: (-sensitivity[name], name)),
         accuracy_loss,
         max_accuracy_loss,
     )
-    kept = keep_layers | extra
-    return kept, tried[extra] if extra in tried else student_with(kept)
+    accuracy_loss(extra)  # builds it if that was not tried: all layers
+    return tried[extra]
 
 
 def make_baselines(classifier: Classifier, seed: int) -> Baselines:
@@ -307,7 +312,7 @@ def verify(
     images: SyntheticImages,
     widths: BitWidths,
     baselines: Baselines,
-    kept_layers: frozenset[str] = frozenset(),
+    layers_at_8_bits: frozenset[str] = frozenset(),
 ) -> tuple[tuple[Finding, ...], Agreement]:
     """Structure of the file, and its outputs against the student's.
 
@@ -317,7 +322,7 @@ def verify(
     reference = read_model(baselines.noise_ptq)
     findings = verify_structure(
         tflite,
-        Expectation(widths.weight_bits, len(reference.operators), kept_layers),
+        Expectation(widths.weight_bits, len(reference.operators), layers_at_8_bits),
     )
     random_pixels = np.random.default_rng(0).integers(
         0, 256, (_NUM_VERIFICATION_IMAGES, *classifier.input_shape)

@@ -71,6 +71,11 @@ class QuantizationPlan:
     outputs: Mapping[str, str]
     groups: Mapping[str, ActivationGroup]
 
+    @property
+    def layers_at_8_bits(self) -> frozenset[str]:
+        """Names of the kernel layers whose kernels have 8 bits."""
+        return frozenset(name for name, bits in self.weight_bits.items() if bits == 8)
+
 
 def is_depthwise(layer) -> bool:
     """Whether the layer's kernel is (h, w, channels, multiplier)."""
@@ -121,6 +126,12 @@ def match_kernel_layers(
     return frozenset(matched)
 
 
+def end_layers(classifier: keras.Model) -> frozenset[str]:
+    """Names of the first and the last kernel layer."""
+    names = [x.name for x in classifier.layers if isinstance(x, KERNEL_LAYERS)]
+    return frozenset({names[0], names[-1]})
+
+
 def make_plan(
     classifier: keras.Model,
     widths: BitWidths,
@@ -129,8 +140,12 @@ def make_plan(
     """The plan of a canonical classifier (see `canonical.py` for its vocabulary).
 
     Args:
-      keep_layers: kernel layers that stay at 8 bits, kernel and output.
+      keep_layers: kernel layers that stay at 8 bits, kernel and output, besides
+        those that the protocol keeps.
     """
+    kept = frozenset(keep_layers)
+    if widths.protocol == "edge":
+        kept |= end_layers(classifier)
     consumed_by = consumers(classifier)
     parents = {layer.name: layer.name for layer in classifier.layers}
     position = list(parents)
@@ -154,7 +169,7 @@ def make_plan(
             members.setdefault(root(layer.name), []).append(layer)
 
     groups = {
-        name: _make_group(name, layers, consumed_by, widths, keep_layers)
+        name: _make_group(name, layers, consumed_by, widths, kept)
         for name, layers in members.items()
     }
     input_layer = classifier.layers[0]
@@ -168,7 +183,7 @@ def make_plan(
         input_group=root(input_layer.name),
         output_group=root(output_layer(classifier).name),
         weight_bits={
-            layer.name: 8 if layer.name in keep_layers else widths.weight_bits
+            layer.name: 8 if layer.name in kept else widths.weight_bits
             for layer in classifier.layers
             if isinstance(layer, KERNEL_LAYERS)
         },

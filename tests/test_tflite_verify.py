@@ -418,7 +418,7 @@ def test_storage_and_range_of_weight_bits(bits, dtype, high):
     ],
 )
 def test_kept_layers_have_8_bits_by_any_of_their_tensors_names(names, bits):
-    expectation = Expectation(4, kept_layers=frozenset({"conv_1", "fc"}))
+    expectation = Expectation(4, layers_at_8_bits=frozenset({"conv_1", "fc"}))
     assert expectation.bits(names) == bits
 
 

@@ -36,14 +36,14 @@ class Expectation:
 
     Attributes:
       weight_bits: 2..8; up to 4 are stored as INT4, more as INT8.
-      kept_layers: names of layers whose weights have 8 bits all the same.
+      layers_at_8_bits: names of layers whose weights have 8 bits all the same.
       num_operators: of the converter's own quantization of the same classifier;
         None where there is none to compare with.
     """
 
     weight_bits: int
     num_operators: int | None = None
-    kept_layers: frozenset[str] = frozenset()
+    layers_at_8_bits: frozenset[str] = frozenset()
 
     def __post_init__(self):
         if not 2 <= self.weight_bits <= 8:
@@ -53,7 +53,7 @@ class Expectation:
         """Weight bits of the layer that tensors of these names belong to."""
         # Fused operators join their names by ";".
         parts = {part for name in tensor_names for part in re.split("[;/]", name)}
-        return 8 if parts & self.kept_layers else self.weight_bits
+        return 8 if parts & self.layers_at_8_bits else self.weight_bits
 
 
 def stored_as(bits: int) -> str:

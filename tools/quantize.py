@@ -125,7 +125,7 @@ def main() -> None:
             f"outputs exact, at most {model.agreement.max_lsb} LSB off"
             for model in result.models
         )
-        + _kept_layers_line(result)
+        + _mixed_line(result)
         + "\nestimated without data: "
         + ", ".join(
             f"{model.widths.name} agrees on {100 * model.estimate.agreement:.1f} % of "
@@ -139,13 +139,13 @@ def main() -> None:
     )
 
 
-def _kept_layers_line(result: QuantizationResult) -> str:
-    kept = [
-        f"{model.widths.name} {', '.join(sorted(model.kept_layers))}"
+def _mixed_line(result: QuantizationResult) -> str:
+    mixed = [
+        f"{model.widths.name} {', '.join(sorted(model.layers_at_8_bits))}"
         for model in result.models
-        if model.kept_layers
+        if model.widths.weight_bits < 8 and model.layers_at_8_bits
     ]
-    return "".join(f"\nat 8 bits in {line}" for line in kept)
+    return "".join(f"\nkernels at 8 bits in {line}" for line in mixed)
 
 
 def _read_data(classifier: Classifier) -> LabelledImages | None:
@@ -203,7 +203,7 @@ def _summary(
 ) -> dict:
     for row, model in zip(rows[-len(result.models) :], result.models, strict=True):
         row["widths"] = dataclasses.asdict(model.widths)
-        row["kept_layers"] = sorted(model.kept_layers)
+        row["layers_at_8_bits"] = sorted(model.layers_at_8_bits)
         row["estimate"] = dataclasses.asdict(model.estimate)
         row["verification"] = {
             "rules": [dataclasses.asdict(finding) for finding in model.findings],
