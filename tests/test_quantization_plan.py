@@ -5,12 +5,14 @@ from __future__ import annotations
 import pytest
 
 from gdfq_tf.config import BitWidths
+from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.quantization_plan import (
     consumers,
     input_layers,
     is_depthwise,
     make_plan,
+    match_kernel_layers,
     output_layer,
 )
 from tests.tiny import build_tiny_classifier
@@ -157,3 +159,86 @@ def test_graph_helpers():
     assert output_layer(model).name == "logits"
     assert is_depthwise(model.get_layer("dw2"))
     assert not is_depthwise(model.get_layer("conv1"))
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        ([], set()),
+        (["conv1"], {"conv1"}),
+        (["conv*"], {"conv1", "conv3"}),
+        (["conv[0-2]", "logits"], {"conv1", "logits"}),
+        (["*"], {"conv1", "dw2", "conv3", "logits"}),
+        (["???2", "dw?"], None),
+        (["dw?", "dw2"], {"dw2"}),
+    ],
+)
+def test_layers_to_keep_are_found_by_shell_patterns(patterns, expected):
+    classifier = build_tiny_classifier()
+    if expected is None:
+        with pytest.raises(UserError):
+            match_kernel_layers(classifier, patterns)
+    else:
+        assert match_kernel_layers(classifier, patterns) == expected
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["conv2", "relu1", "bn1", "", "conv", "Conv1x", "add*"],
+)
+def test_patterns_without_a_layer_are_refused_in_one_line(pattern):
+    with pytest.raises(UserError) as error:
+        match_kernel_layers(build_tiny_classifier(), ["conv1", pattern])
+    message = str(error.value)
+    assert "\n" not in message
+    assert f"--keep_layers={pattern} matches no layer" in message
+    assert "conv1, dw2, conv3, logits" in message
+
+
+@pytest.mark.parametrize(
+    ("keep", "low"),
+    [
+        ((), {"relu1", "relu2", "relu3"}),
+        (("conv1",), {"relu2", "relu3"}),
+        (("dw2",), {"relu1", "relu3"}),
+        # relu3 finishes the Add, which is none of conv3's: its output is bn3.
+        (("conv3",), {"relu1", "relu2", "relu3"}),
+        (("logits",), {"relu1", "relu2", "relu3"}),
+        (("conv1", "dw2", "logits"), {"relu3"}),
+    ],
+)
+def test_kept_layers_have_8_bits_in_kernel_and_output(keep, low):
+    model = build_tiny_classifier()
+    plan = make_plan(model, PAPER, frozenset(keep))
+    assert plan.weight_bits == {
+        name: 8 if name in keep else 4 for name in ("conv1", "dw2", "conv3", "logits")
+    }
+    assert {name for name, width in bits(plan).items() if width < 8} == low
+    # Nothing but widths differs.
+    other = make_plan(model, PAPER)
+    assert plan.tensor_groups == other.tensor_groups
+    assert plan.outputs == other.outputs
+
+
+def test_one_kept_layer_keeps_its_whole_group():
+    image = keras.Input((4, 4, 2))
+    ends = [
+        layers.ReLU(name=f"relu_{name}")(layers.Conv2D(2, 1, name=name)(image))
+        for name in ("one", "two")
+    ]
+    flat = layers.Flatten()(layers.Concatenate()(ends))
+    model = keras.Model(image, layers.Dense(2, name="logits")(flat))
+    assert make_plan(model, PAPER).groups["relu_one"].bits == 4
+    plan = make_plan(model, PAPER, ["two"])
+    assert plan.groups["relu_one"].bits == 8  # which relu_two shares
+    assert plan.tensor_groups["relu_two"] == "relu_one"
+    assert plan.weight_bits == {"one": 4, "two": 8, "logits": 4}
+
+
+def test_the_logits_group_is_named():
+    image = keras.Input((4, 4, 2), name="image")
+    conv = layers.Conv2D(3, 1, name="conv")(image)
+    end = layers.Flatten(name="end")(layers.GlobalAveragePooling2D(name="pool")(conv))
+    plan = make_plan(keras.Model(image, end), EDGE)
+    # Flattening works on integers as they are: the group is the average's.
+    assert plan.output_group == plan.tensor_groups["end"] == "pool"

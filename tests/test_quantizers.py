@@ -199,6 +199,38 @@ def test_weight_quantizer_scales_each_depthwise_channel():
     assert [v.name for v in layer.trainable_variables] == ["kernel_log_scale:0"]
 
 
+@pytest.mark.parametrize(
+    ("layer", "depthwise", "channels_last"),
+    [
+        (keras.layers.Conv2D(4, (3, 2)), False, (3, 2, 3, 4)),
+        (keras.layers.Dense(4), False, (3, 4)),
+        (keras.layers.DepthwiseConv2D((3, 2), depth_multiplier=2), True, (3, 2, 1, 6)),
+    ],
+)
+def test_kernels_are_assigned_channels_last(layer, depthwise, channels_last):
+    layer.build((None, 8, 8, 3) if len(channels_last) == 4 else (None, 3))
+    quantizer = WeightQuantizer(4, depthwise, np.ones(channels_last[-1]))
+    quantizer.build(None, "kernel", keras.layers.Layer())
+    quantizer.kernel = layer.depthwise_kernel if depthwise else layer.kernel
+    kernel = np.random.default_rng(0).normal(size=channels_last)
+    scale = np.arange(1, channels_last[-1] + 1) / 8
+    quantizer.assign(kernel, scale)
+    np.testing.assert_allclose(quantizer.channels_last(), kernel, rtol=1e-6)
+    np.testing.assert_allclose(quantizer.scale, scale, rtol=1e-6)
+    own = layer.get_weights()[0]
+    if depthwise:
+        # TFLite's order: multiplier runs fastest.
+        for channel in range(3):
+            for copy in range(2):
+                np.testing.assert_allclose(
+                    own[:, :, channel, copy],
+                    kernel[:, :, 0, 2 * channel + copy],
+                    rtol=1e-6,
+                )
+    else:
+        np.testing.assert_allclose(own, kernel, rtol=1e-6)
+
+
 def test_activation_quantizer_builds_one_variable_for_all_its_layers():
     quantizer = ActivationQuantizer("group", AffineQuantization(0.125, -128))
     first, second = keras.layers.Layer(), keras.layers.Layer()

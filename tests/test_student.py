@@ -228,3 +228,98 @@ def test_half_a_pixel_of_shift_is_compensated_at_8_bits():
     assert lost > step
     assert abs((logits - expected).mean()) < 0.5 * step
     assert np.abs(logits - expected).max() < 2 * step
+
+
+def test_layers_and_their_wrappers_are_found_by_the_classifiers_names(
+    classifier, student
+):
+    for layer in classifier.layers[1:]:
+        assert type(student.layer(layer.name)) is type(layer)
+        assert student.wrapper(layer.name).layer is student.layer(layer.name)
+    # A wrapper quantizes what it computes.
+    x = tf.constant(np.random.default_rng(0).uniform(0, 3, (4, 8, 8, 8)), tf.float32)
+    levels = student.wrapper("relu2")(x) / student.activation_quantizers["relu2"].scale
+    np.testing.assert_allclose(levels, np.rint(levels), atol=1e-4)
+    np.testing.assert_array_equal(student.layer("relu2")(x), np.clip(x, 0, 6))
+
+
+@pytest.mark.parametrize("mode", ["tf", "torch", "uint8"])
+def test_quantized_inputs_are_the_exported_models(mode):
+    classifier = build_tiny_classifier()
+    preprocessing = make_preprocessing(mode, 3)
+    plan = make_plan(classifier, BitWidths(8, 8))
+    inputs = preprocessing.to_input(PIXELS).numpy()
+    calibration = calibrate(classifier, plan, inputs, preprocessing)
+    student = build_student(classifier, plan, calibration, preprocessing)
+    quantized = student.quantize_input(preprocessing.to_student_input(PIXELS))
+    grid = preprocessing.input_quantization()
+    levels = preprocessing.to_int8(PIXELS).astype(float) - grid.zero_point
+    np.testing.assert_allclose(quantized, levels * grid.scale, atol=1e-4 * grid.scale)
+
+
+def test_output_shifts_go_into_bias_or_statistics_and_are_absolute():
+    image = keras.Input(INPUT_SHAPE)
+    x = layers.BatchNormalization(name="bn")(
+        layers.Conv2D(4, 3, use_bias=False, name="normalized")(image)
+    )
+    x = layers.BatchNormalization(name="bn_too")(
+        layers.DepthwiseConv2D(3, depth_multiplier=2, name="both")(layers.ReLU()(x))
+    )
+    x = layers.ReLU()(layers.Conv2D(3, 3, use_bias=False, name="bare")(x))
+    x = layers.GlobalAveragePooling2D()(x)
+    model = randomize(keras.Model(image, layers.Dense(3, name="logits")(x)))
+    consumed_by = {layer.name: layer for layer in model.layers}
+    student = make_student(model, BitWidths(8, 8))
+    inputs = np.random.default_rng(0).normal(size=(6, 6, 4)).astype(np.float32)[None]
+
+    def shift(name, following, values):
+        values = np.asarray(values, np.float64)
+        for _ in range(2):  # set, not added
+            student.set_output_shift(
+                model.get_layer(name), [consumed_by[x] for x in following], values
+            )
+
+    # Behind the BatchNormalization, kernel output + shift is what the classifier's
+    # own layer makes of it.
+    shift("normalized", ["bn"], [0.5, -1.0, 0.0, 2.0])
+    shifted = inputs + np.float32([0.5, -1.0, 0.0, 2.0])
+    np.testing.assert_allclose(
+        student.layer("bn")(inputs, training=False),
+        model.get_layer("bn")(shifted, training=False),
+        rtol=1e-4,
+        atol=1e-4,
+    )
+    before = student.layer("bn_too").get_weights()
+    shift("both", ["bn_too"], np.arange(8))
+    np.testing.assert_array_equal(student.layer("both").bias, np.arange(8))
+    for now, then in zip(student.layer("bn_too").get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+    shift("logits", [], [1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(student.layer("logits").bias, [1.0, 2.0, 3.0])
+    # Without either, nothing can be added and nothing else may change.
+    before = student.model.get_weights()
+    shift("bare", [model.layers[-3].name], [1.0, 2.0, 3.0])
+    shift("bare", [], [1.0, 2.0, 3.0])
+    for now, then in zip(student.model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_moved_statistics_keep_what_was_shifted(classifier):
+    source, student = build_tiny_classifier(), make_student(classifier, BitWidths(8, 8))
+    rng = np.random.default_rng(0)
+    shifts = {}
+    for name in ("bn1", "bn2", "bn3"):
+        gamma, beta, mean, variance = source.get_layer(name).get_weights()
+        source.get_layer(name).set_weights([gamma, beta, mean + 3.0, 2 * variance])
+        shifts[name] = rng.normal(size=mean.shape)
+        student.layer(name).set_weights(
+            [gamma, beta, mean + 3.0 + shifts[name], 2 * variance]
+        )
+    student.move_statistics(source, classifier)
+    for name in ("bn1", "bn2", "bn3"):
+        gamma, beta, mean, variance = classifier.get_layer(name).get_weights()
+        found = student.layer(name).get_weights()
+        np.testing.assert_array_equal(found[0], gamma)
+        np.testing.assert_array_equal(found[1], beta)
+        np.testing.assert_allclose(found[2], mean + shifts[name], atol=1e-5)
+        np.testing.assert_array_equal(found[3], variance)

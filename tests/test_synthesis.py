@@ -17,6 +17,7 @@ from gdfq_tf.synthesis import (
     generate,
     make_generator,
     make_generator_step,
+    noise_images,
     report,
     synthesize,
 )
@@ -250,3 +251,65 @@ def test_losses_that_are_not_finite_stop_the_run(value, text):
     expected = f"loss 'bn' became {text} at step 11 of 40"
     with pytest.raises(UserError, match=expected):
         report(lambda **metrics: None, metrics, 10, 40)
+
+
+@pytest.mark.parametrize(
+    "shape", [(8, 8, 3), (32, 32, 1), (28, 30, 3), (33, 17, 2), (1, 5, 1), (2, 2, 3)]
+)
+def test_noise_images_have_the_shape_asked_for_and_no_classes(shape):
+    images = noise_images(shape, 5, seed=0)
+    assert images.pixels.shape == (5, *shape)
+    assert images.pixels.dtype == np.uint8
+    assert images.labels.dtype == np.int32
+    assert images.labels.tolist() == [-1] * 5
+
+
+def test_noise_images_are_a_function_of_the_seed():
+    first = noise_images((16, 16, 3), 4, seed=3).pixels
+    np.testing.assert_array_equal(first, noise_images((16, 16, 3), 4, seed=3).pixels)
+    assert not np.array_equal(first, noise_images((16, 16, 3), 4, seed=4).pixels)
+    assert len(np.unique(first.reshape(4, -1), axis=0)) == 4
+
+
+def test_noise_images_are_mid_grey_with_the_spectrum_of_photographs():
+    pixels = noise_images((64, 64, 3), 100, seed=0).pixels.astype(float)
+    assert pixels.mean() == pytest.approx(128, abs=6)
+    assert 45 < pixels.std() < 75
+    assert np.mean((pixels == 0) | (pixels == 255)) < 0.08
+    # A photograph's amplitude falls with frequency; white noise's does not.
+    spectrum = np.abs(np.fft.fft2(pixels, axes=(1, 2)))
+    along = np.sqrt((spectrum**2).mean(axis=(0, 3))[0])
+    bands = [along[1:3].mean(), along[4:8].mean(), along[16:32].mean()]
+    assert bands[0] > 2 * bands[1] > 4 * bands[2] > 0
+
+
+def test_without_steps_the_pool_is_noise(tiny_classifier, monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise AssertionError("nothing is to be trained")
+
+    monkeypatch.setattr(synthesis, "make_generator", unreachable)
+    recorder = Recorder()
+    pool = synthesize(
+        tiny_classifier,
+        PREPROCESSING,
+        SynthesisConfig(0, pool_size=7),
+        seed=5,
+        progress=recorder,
+    )
+    expected = noise_images(INPUT_SHAPE, 7, seed=5)
+    np.testing.assert_array_equal(pool.pixels, expected.pixels)
+    np.testing.assert_array_equal(pool.labels, expected.labels)
+    assert recorder.stages == []
+
+
+def test_large_images_come_in_smaller_steps(tiny_classifier, monkeypatch):
+    monkeypatch.setattr("gdfq_tf.config._PIXELS_PER_STEP", 40 * 8 * 8)
+    _, _, step = make_step(tiny_classifier, SynthesisConfig(1, batch_size=128))
+    assert step(tf.constant(0))["images"].shape == (40, *INPUT_SHAPE)
+
+
+def test_the_step_returns_the_teachers_logits_on_its_images(tiny_classifier):
+    _, teacher, step = make_step(tiny_classifier)
+    made = step(tf.constant(0))
+    expected = teacher.model(made["images"], training=False)
+    np.testing.assert_allclose(made["logits"], expected, rtol=1e-4, atol=1e-4)

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.teacher import Teacher
+from gdfq_tf.preprocessing import make_preprocessing
+from gdfq_tf.teacher import Teacher, predict_logits
 from tests.tiny import INPUT_SHAPE
 
 
@@ -66,3 +67,18 @@ def test_without_batch_normalization_there_is_nothing_to_teach():
     with pytest.raises(UserError, match="no BatchNormalization layer") as error:
         Teacher(model)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("count", [1, 64, 65, 150])
+def test_logits_of_pixels_batch_by_batch(tiny_classifier, count):
+    preprocessing = make_preprocessing("torch", 3)
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (count, *INPUT_SHAPE)).astype(np.uint8)
+    logits = predict_logits(tiny_classifier, pixels, preprocessing.to_input)
+    assert isinstance(logits, np.ndarray)
+    assert logits.dtype == np.float32
+    # As keras.applications has it for torch.
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    inputs = ((pixels / 255 - mean) / std).astype(np.float32)
+    expected = tiny_classifier(inputs, training=False)
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4)
