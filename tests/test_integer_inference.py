@@ -19,6 +19,7 @@ from tests.tiny_network import (
     coarse,
     random_images,
 )
+from tflite_export.activations import FIXED_GRIDS
 from tflite_export.affine_quantization import AffineQuantization, relu_grid
 from tflite_export.convert import convert_network
 from tflite_export.integer_inference import (
@@ -52,6 +53,9 @@ def kernel_network():
             ("conv_strided", "conv", {"stride": 2, "outputs": 9}),
             ("conv_dilated", "conv", {"dilation": 2}),
             ("conv_1x1", "conv", {"size": 1, "outputs": 8, "stride": 2}),
+            ("conv_pairs", "conv", {"groups": 2, "outputs": 6}),
+            ("conv_grouped", "conv", {"groups": 4, "outputs": 8, "stride": 2}),
+            ("conv_grouped_1x1", "conv", {"groups": 2, "outputs": 8, "size": 1}),
             ("depthwise", "depthwise", {}),
             ("depthwise_valid", "depthwise", {"padding": "valid", "relu": True}),
             ("depthwise_strided", "depthwise", {"stride": 2, "size": 5}),
@@ -95,6 +99,12 @@ def activation_network():
     return b.build()
 
 
+def global_average(b, name, source, grid, *, keepdims=False):
+    shape = (1, 1, 4) if keepdims else (4,)
+    attributes = {"keepdims": keepdims}
+    return b.op(name, "global_average", [source], shape, grid, attributes=attributes)
+
+
 def movement_network():
     """Everything without a kernel."""
     b = NetworkBuilder(seed=3)
@@ -117,9 +127,9 @@ def movement_network():
         b.op("add_narrow", "add", [small, small], shape, wider),
         b.op("relu", "relu", ["image"], shape, grid, relu=True),
         b.op("relu_narrow", "relu", ["image"], shape, narrow, relu=True),
-        b.op("global", "global_average", ["image"], (4,), wider),
-        b.op("global_positive", "global_average", [positive], (4,), grid),
-        b.op("global_narrow", "global_average", [small], (4,), grid),
+        global_average(b, "global", "image", wider),
+        global_average(b, "global_positive", positive, grid),
+        global_average(b, "global_narrow", small, grid),
         b.pool("average_2", "average_pool", "image", size=2, stride=2),
         b.pool("average_3", "average_pool", signed, size=3, stride=1, padding="same"),
         b.pool("average_thirds", "average_pool", positive, size=3, stride=2),
@@ -141,13 +151,20 @@ def movement_network():
             (4, 16, 4),
             attributes={"shape": [4, 16, 4]},
         ),
+        b.op(
+            "cropped",
+            "crop",
+            [signed],
+            (5, 7, 4),
+            attributes={"crops": [[1, 2], [0, 1]]},
+        ),
     ]
     other = b.kernel("other", "depthwise", "image", bits=4)
     third = b.kernel("third", "conv", "image", bits=8, relu=True)
     ends.append(b.op("concatenated", "concatenate", [signed, other, third], (8, 8, 13)))
     # A mean over a number of positions that is no power of two.
     part = b.pool("part", "max_pool", "image", size=2, stride=1)
-    ends.append(b.op("global_49", "global_average", [part], (4,), wider))
+    ends.append(global_average(b, "global_49", part, wider))
     padded = b.op(
         "padded_signed", "pad", [signed], (9, 9, 4), attributes={"pads": [[0, 1]] * 2}
     )
@@ -159,7 +176,44 @@ def movement_network():
     return b.build()
 
 
+def product_network():
+    """Functions of one tensor by table, and products with them."""
+    b = NetworkBuilder(seed=4)
+    shape = INPUT_SHAPE
+    wide = AffineQuantization(float(coarse(0.09)), -3)
+    other = AffineQuantization(float(coarse(0.077)), -3)
+    signed = b.kernel("signed", "conv", "image", bits=8, outputs=4, grid=wide)
+    positive = b.kernel(
+        "positive", "conv", "image", bits=4, outputs=4, relu=True,
+        grid=coarse_relu_grid(2.5, 8),
+    )  # fmt: skip
+    narrow = coarse_relu_grid(6.0, 4)
+    small = b.kernel(
+        "small", "conv", "image", bits=8, outputs=4, relu=True, grid=narrow
+    )
+    swish_grid = AffineQuantization(float(coarse(0.03)), -119)
+    sources = {"signed": signed, "positive": positive, "small": small, "image": "image"}
+    for name, source in sources.items():
+        for kind in ("sigmoid", "tanh", "gelu", "hard_swish"):
+            grid = FIXED_GRIDS.get(kind, swish_grid)
+            b.branch(b.op(f"{kind}_{name}", kind, [source], shape, grid))
+        product = [source, f"sigmoid_{name}"]
+        b.branch(b.op(f"swish_{name}", "multiply", product, shape, swish_grid))
+        b.branch(b.op(f"product_{name}", "multiply", [source, signed], shape, other))
+    product = [signed, "image"]
+    b.branch(b.op("narrow_relu", "multiply", product, shape, narrow, relu=True))
+    squeezed = global_average(b, "squeezed", signed, wide, keepdims=True)
+    b.branch(squeezed)
+    excited = b.op("excited", "sigmoid", [squeezed], (1, 1, 4), FIXED_GRIDS["sigmoid"])
+    for name, source in sources.items():
+        grid = swish_grid if name == "positive" else wide
+        b.branch(b.op(f"se_{name}", "multiply", [source, excited], shape, grid))
+    b.branch(b.op("se_first", "multiply", [excited, signed], shape, wide))
+    return b.build()
+
+
 NETWORKS = {
+    "products": product_network(),
     "kernels": kernel_network(),
     "activations": activation_network(),
     "movements": movement_network(),
