@@ -76,6 +76,8 @@ def calibrate(
 
 def activation_grid(samples: np.ndarray, group: ActivationGroup) -> AffineQuantization:
     """The grid that quantizes `samples` (any shape) with least squared error."""
+    if group.fixed_grid is not None:
+        return group.fixed_grid
     samples = np.asarray(samples, np.float64).ravel()
     low, high = min(0.0, samples.min()), max(0.0, samples.max())
     if group.upper_bound is not None:

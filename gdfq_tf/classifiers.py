@@ -37,7 +37,8 @@ class Classifier:
       name: file stem or lower-case application name, safe for file names.
       model: canonical (see `canonical.py`): preprocessed float32 (N, H, W, C) ->
         logits (N, num_classes).
-      preprocessing: pixels -> model input.
+      preprocessing: pixels -> model input, together with the scaling layers that the
+        original model began with.
       head: "softmax" or "logits": how the original model ended.
     """
 
@@ -80,20 +81,26 @@ def load_classifier(
         neither given nor known.
     """
     source = read_model(model, weights=weights, check_layer=check_layer)
-    canonical, head = canonicalize(source.model)
-    if not any(
-        isinstance(x, keras.layers.BatchNormalization) for x in canonical.layers
-    ):
+    canonical = canonicalize(source.model)
+    if not batch_normalization_layers(canonical.model):
         raise UserError(
             f"{model} has no BatchNormalization layer; GDFQ makes its images from the "
             "statistics they store: pass the network as trained, before its batch "
             "normalization was folded away"
         )
     preprocessing = _resolve(
-        preprocessing or source.preprocessing, canonical.input_shape[-1], mean, std
+        preprocessing or source.preprocessing,
+        canonical.model.input_shape[-1],
+        mean,
+        std,
     )
-    classifier = Classifier(source.name, canonical, preprocessing, head)
-    _check_equal(source.model, classifier)
+    classifier = Classifier(
+        source.name,
+        canonical.model,
+        preprocessing.then(canonical.input_scale, canonical.input_offset),
+        canonical.head,
+    )
+    _check_equal(source.model, classifier, preprocessing)
     _check_input_range(classifier)
     return classifier
 
@@ -120,15 +127,20 @@ def _resolve(
     return preprocessing
 
 
-def _check_equal(source: Any, classifier: Classifier) -> None:
-    """Refuses a translation that computes something else than its source."""
+def _check_equal(
+    source: Any, classifier: Classifier, preprocessing: Preprocessing
+) -> None:
+    """Refuses a translation that computes something else than its source.
+
+    `preprocessing`: pixels -> input of the source.
+    """
     # A source of fixed batch size may refuse any other number of images.
     num_images = source.inputs[0].shape[0] or _PROOF_IMAGES
     shape = (num_images, *classifier.input_shape)
     pixels = np.random.default_rng(0).integers(0, 256, shape)
-    images = classifier.preprocessing.to_input(pixels).numpy()
+    images = preprocessing.to_input(pixels).numpy()
     expected = np.asarray(source(images, training=False), np.float32)
-    outputs = classifier.model(images, training=False)
+    outputs = classifier.model(classifier.preprocessing.to_input(pixels))
     if classifier.head == "softmax":
         outputs = tf.nn.softmax(outputs)
     difference = np.abs(outputs.numpy() - expected).max()

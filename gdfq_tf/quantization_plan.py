@@ -12,7 +12,10 @@ import dataclasses
 from collections.abc import Mapping
 
 from gdfq_tf.config import BitWidths
+from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
+from tflite_export.activations import FIXED_GRIDS
+from tflite_export.affine_quantization import AffineQuantization
 
 _layers = keras.layers
 KERNEL_LAYERS = (_layers.Conv2D, _layers.DepthwiseConv2D, _layers.Dense)
@@ -21,12 +24,17 @@ POOLING_LAYERS = (
     _layers.AveragePooling2D,
     _layers.GlobalAveragePooling2D,
 )
-_SAME_SCALE_LAYERS = (
-    _layers.MaxPooling2D,
-    _layers.AveragePooling2D,
+# Each output value is one of the input's, or the zero of padding.
+MOVING_LAYERS = (
+    _layers.Cropping2D,
     _layers.Flatten,
     _layers.Reshape,
     _layers.ZeroPadding2D,
+)
+_SAME_SCALE_LAYERS = (
+    *MOVING_LAYERS,
+    _layers.MaxPooling2D,
+    _layers.AveragePooling2D,
     _layers.Concatenate,
 )
 
@@ -40,12 +48,14 @@ class ActivationGroup:
       bits: 3..8.
       non_negative: all are ReLU outputs; then zero sits at the grid's low end.
       upper_bound: largest value any ReLU among them lets through, or None.
+      fixed_grid: the only grid that the kernels producing them write, or None.
     """
 
     name: str
     bits: int
     non_negative: bool
     upper_bound: float | None
+    fixed_grid: AffineQuantization | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +69,8 @@ class QuantizationPlan:
         kernel fuses with the next one have no tensor and are not in here.
       outputs: layer name -> group name, for layers whose output is quantized.
       groups: group name -> `ActivationGroup`.
-      features: ReLU layers, the outputs that student and teacher compare.
+      features: ReLU layers, other activations but gates, and products: the outputs
+        that student and teacher compare.
     """
 
     input_group: str
@@ -68,6 +79,11 @@ class QuantizationPlan:
     outputs: Mapping[str, str]
     groups: Mapping[str, ActivationGroup]
     features: tuple[str, ...]
+
+    def is_fixed(self, group_name: str) -> bool:
+        """Whether training must leave a group's scale alone."""
+        fixed = self.groups[group_name].fixed_grid is not None
+        return fixed or group_name == self.input_group
 
 
 def is_depthwise(layer) -> bool:
@@ -145,9 +161,7 @@ def make_plan(classifier: keras.Model, widths: BitWidths) -> QuantizationPlan:
         },
         outputs=outputs,
         groups=groups,
-        features=tuple(
-            layer.name for layer in classifier.layers if isinstance(layer, _layers.ReLU)
-        ),
+        features=tuple(layer.name for layer in classifier.layers if _is_feature(layer)),
     )
 
 
@@ -158,7 +172,7 @@ def _is_fused_into_consumer(layer, consumers_of_layer: list) -> bool:
     consumer = consumers_of_layer[0]
     if isinstance(layer, KERNEL_LAYERS):
         return isinstance(consumer, (_layers.BatchNormalization, _layers.ReLU))
-    if isinstance(layer, (_layers.BatchNormalization, _layers.Add)):
+    if isinstance(layer, (_layers.BatchNormalization, _layers.Add, _layers.Multiply)):
         return isinstance(consumer, _layers.ReLU)
     return False
 
@@ -168,6 +182,34 @@ def _rounds(layer) -> bool:
     if isinstance(layer, _layers.AveragePooling2D):
         return layer.pool_size != (1, 1)
     return not isinstance(layer, _SAME_SCALE_LAYERS)
+
+
+def _is_feature(layer) -> bool:
+    if isinstance(layer, _layers.Activation):
+        return layer.activation.__name__ not in FIXED_GRIDS
+    return isinstance(layer, (_layers.ReLU, _layers.Multiply))
+
+
+def _fixed_grid(producers: list) -> AffineQuantization | None:
+    """The grid that the kernels of some layers fix, if they do.
+
+    Raises:
+      UserError: not all of them write the same one.
+    """
+    grids = {
+        FIXED_GRIDS.get(x.activation.__name__)
+        if isinstance(x, _layers.Activation)
+        else None: x.name
+        for x in producers
+    }
+    if len(grids) > 1 and any(grids):
+        names = " and ".join(map(repr, grids.values()))
+        raise UserError(
+            f"the outputs of {names} are joined, and one of them is a sigmoid or tanh, "
+            "whose integer scale is fixed; expected a convolution or multiplication "
+            "between it and the concatenation"
+        )
+    return next(iter(grids), None)
 
 
 def _make_group(name, layers, consumed_by, widths: BitWidths) -> ActivationGroup:
@@ -191,4 +233,5 @@ def _make_group(name, layers, consumed_by, widths: BitWidths) -> ActivationGroup
         upper_bound=(
             float(max(bounds)) if non_negative and None not in bounds else None
         ),
+        fixed_grid=_fixed_grid(producers),
     )
