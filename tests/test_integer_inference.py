@@ -20,7 +20,11 @@ from tests.tiny_network import (
     random_images,
 )
 from tflite_export.activations import FIXED_GRIDS
-from tflite_export.affine_quantization import AffineQuantization, relu_grid
+from tflite_export.affine_quantization import (
+    AffineQuantization,
+    grid_over,
+    relu_grid,
+)
 from tflite_export.convert import convert_network
 from tflite_export.integer_inference import (
     first_rounding_bias,
@@ -242,6 +246,33 @@ def test_equals_litert_bit_by_bit(network, branch):
     assert len(np.unique(expected)) >= 4
     assert (np.abs(expected + 0.5) > 127).mean() < 0.85
     np.testing.assert_array_equal(computed, expected)
+
+
+def one_activation(kind, scale, zero_point):
+    """One function of a tensor of 256 values, on an output grid that just holds it."""
+    grid = AffineQuantization(float(coarse(scale)), zero_point)
+    high = max(grid.high, 0.1)
+    output = grid_over(-0.4, high) if kind not in FIXED_GRIDS else FIXED_GRIDS[kind]
+    output = AffineQuantization(float(coarse(output.scale)), output.zero_point)
+    flat = {"shape": [256]}
+    ops = (
+        IntegerOp("y", kind, ("x",), output),
+        IntegerOp("flat", "reshape", ("y",), output, attributes=flat),
+    )
+    return IntegerNetwork("x", (16, 16, 1), grid, ops, False)
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "tanh", "gelu", "hard_swish"])
+@pytest.mark.parametrize(
+    ("scale", "zero_point"),
+    [(0.0031, -47), (0.0115, 60), (0.021, 7), (0.0367, 45), (0.094, -128), (0.22, -45)],
+)
+def test_every_level_of_an_activation(kind, scale, zero_point):
+    network = one_activation(kind, scale, zero_point)
+    levels = np.arange(-128, 128).astype(np.int8).reshape(1, 16, 16, 1)
+    expected = TFLiteClassifier(convert_network(network)).run(levels)
+    assert len(np.unique(expected)) > 20
+    np.testing.assert_array_equal(infer(network, levels), expected)
 
 
 def test_softmax_is_within_one_lsb():

@@ -6,8 +6,8 @@ differ. LiteRT on a CPU runs
 
 - int8 kernels and adds through XNNPACK: a float32 multiply rounded to even for
   kernels, a 20-bit fixed-point multiply for adds;
-- functions of one tensor by table, means and products by a float32 multiply rounded
-  to even;
+- functions of one tensor by table, filled in float32, but for hard-swish (see
+  `hard_swish.py`); means and products by a float32 multiply rounded to even;
 - INT4 kernels, but for dense ones with an even number of inputs, through its
   built-in ones: a 31-bit fixed-point multiply rounded, then a right shift rounded
   up again. The double rounding favours larger results by half a unit of the first
@@ -32,6 +32,7 @@ from tflite_export.export_graph import (
     move_values,
     pool_arguments,
 )
+from tflite_export.hard_swish import hard_swish_table
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
 
 _BATCH_SIZE = 64
@@ -87,6 +88,9 @@ def _apply(op: IntegerOp, inputs, grids) -> tf.Tensor:
         return _clamp(_add(inputs, grids, op.grid), op.grid, op.relu)
     if op.kind == "multiply":
         return _clamp(_multiply(inputs, grids, op.grid), op.grid, op.relu)
+    if op.kind == "hard_swish":
+        table = tf.constant(hard_swish_table(grids[0], op.grid), tf.float64)
+        return tf.gather(table, tf.cast(inputs[0], tf.int32) - INT8_MIN)
     if op.kind in ACTIVATIONS:
         real = (inputs[0] - grids[0].zero_point) * grids[0].scale
         levels = ACTIVATIONS[op.kind](real) / op.grid.scale
