@@ -117,7 +117,7 @@ def test_missing_file_directory_and_suffix(tmp_path):
     matches(
         r"nothing\.keras does not exist.*keras\.applications", refusal("nothing.keras")
     )
-    matches(r"is a directory.*model\.save", refusal(tmp_path))
+    matches(r"is a directory without.*model\.save", refusal(tmp_path))
     (tmp_path / "net.tflite").write_bytes(b"x")
     matches(r"ends in '\.tflite'; expected a \.keras", refusal(tmp_path / "net.tflite"))
     (tmp_path / "net").write_bytes(b"x")
@@ -191,6 +191,34 @@ def test_unknown_keras_version(tmp_path):
 def test_weights_with_a_file(tmp_path):
     text = refusal(tmp_path / "net.keras", weights="imagenet")
     matches(r"--weights=imagenet was given.*keras\.applications", text)
+
+
+def test_saved_model_of_keras_2(tmp_path):
+    model = small(tf_keras)
+    for variable in model.variables:
+        variable.assign(np.random.default_rng(0).uniform(0.5, 1, variable.shape))
+    model.save(tmp_path / "net", save_format="tf")
+    source = read(tmp_path / "net")
+    assert source.name == "net"
+    np.testing.assert_array_equal(source.model(IMAGE), model(IMAGE))
+
+
+def test_damaged_saved_model(tmp_path):
+    path = tmp_path / "net"
+    small(tf_keras).save(path, save_format="tf")
+    index = path / "variables" / "variables.index"
+    index.write_bytes(index.read_bytes()[:-20])
+    matches(r"net, written by Keras 2, cannot be loaded", refusal(path))
+    (path / "keras_metadata.pb").write_bytes(b"no metadata")
+    matches(r"net is damaged", refusal(path))
+
+
+def test_saved_model_runs_no_code(tmp_path, monkeypatch):
+    path = tmp_path / "net"
+    model = small(tf_keras, tf_keras.layers.Lambda(lambda x: x, name="code"))
+    model.save(path, save_format="tf")
+    forbid_building(monkeypatch)
+    matches(r"'code' \(Lambda\).*never run", refusal(path))
 
 
 # ---- code inside files
