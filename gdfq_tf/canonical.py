@@ -21,7 +21,7 @@ import numpy as np
 
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.rewrites import rewrite
+from gdfq_tf.rewrites import rewrite, two_class_logits
 from gdfq_tf.source_graph import Op, read_graph, valid_name
 from gdfq_tf.source_steps import is_symbolic, refuse
 
@@ -32,8 +32,8 @@ class Canonical:
 
     Attributes:
       model: tf_keras, float32 (N, H, W, C) -> logits (N, classes).
-      head: "softmax" if the source turned those logits into probabilities, else
-        "logits".
+      head: what the source gives: "logits"; "softmax", of those logits; "sigmoid",
+        p (N, 1), where the model's two logits have the softmax (1 - p, p).
       input_scale, input_offset: float64 (C,); where the source takes x, the model
         takes input_scale * x + input_offset.
     """
@@ -55,11 +55,7 @@ def canonicalize(source: Any) -> Canonical:
       UserError: names the layer that has no counterpart and what to do.
     """
     _check_ends(source)
-    ops = read_graph(source)
-    head = "logits"
-    if ops[-1].kind == "Softmax":
-        ops, head = ops[:-1], "softmax"
-    _check_placement(ops)
+    ops, head = _split_head(read_graph(source), source.outputs[0].shape[-1])
     ops, scale, offset = rewrite(ops)
     return Canonical(_build(ops, valid_name(source.name)), head, scale, offset)
 
@@ -91,26 +87,40 @@ def _check_ends(source: Any) -> None:
             "save that: fixed = keras.models.clone_model(model, "
             "keras.Input((224, 224, 3))); fixed.set_weights(model.get_weights())"
         )
-    if len(out) != 2 or out[1] is None or out[1] < 2:
+    if len(out) != 2 or out[1] is None:
         raise UserError(
             f"model {source.name!r} gives {out}, so it is not a classifier; expected "
-            "(None, classes) with 2 or more classes"
+            "(None, classes)"
         )
 
 
-def _check_placement(ops: list[Op]) -> None:
-    """Refuses ends that are no logits, and softmax inside the graph."""
+def _split_head(ops: list[Op], num_outputs: int) -> tuple[list[Op], str]:
+    """The ops up to two or more logits, and `Canonical.head`."""
     end = ops[-1]
-    if end.config.get("activation") == "sigmoid":
+    is_sigmoid = end.config.get("activation") == "sigmoid"
+    if is_sigmoid and num_outputs > 1:
         refuse(
             end.name,
             "sigmoid",
-            "as the last layer it makes no softmax over 2 or more classes; train the "
-            "model with that head instead",
+            f"{num_outputs} sigmoids are labels beside each other; expected a softmax "
+            "over classes, or one sigmoid for two",
         )
+    if num_outputs == 1 and not is_sigmoid:
+        refuse(
+            end.name,
+            end.kind,
+            "as the last layer it gives one value, so it is not a classifier; expected "
+            "2 or more classes, or one sigmoid for two",
+        )
+    head = "logits"
+    if is_sigmoid:
+        ops, head = two_class_logits(ops[:-1]), "sigmoid"
+    elif end.kind == "Softmax":
+        ops, head = ops[:-1], "softmax"
     for op in ops:
         if op.kind == "Softmax":
             refuse(op.name, op.kind, "softmax is supported as the last layer only")
+    return ops, head
 
 
 def _build(ops: list[Op], name: str) -> keras.Model:

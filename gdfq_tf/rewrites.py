@@ -36,6 +36,19 @@ def rewrite(ops: Ops) -> tuple[Ops, np.ndarray, np.ndarray]:
     return ops, scale, offset
 
 
+def two_class_logits(ops: Ops) -> Ops:
+    """z of one sigmoid -> (-z / 2, z / 2), of which it is the softmax's second."""
+    halves = np.array([-0.5, 0.5])
+    end = ops[-1]
+    if end.kind == "Dense":
+        weights = tuple(w * halves for w in end.weights)
+        config = end.config | {"units": 2}
+        return [*ops[:-1], dataclasses.replace(end, config=config, weights=weights)]
+    config = {"units": 2, "use_bias": False}
+    name = _new_name(ops, f"{end.name}_two_classes")
+    return [*ops, Op("Dense", name, (end.name,), config, (halves[np.newaxis],))]
+
+
 def affines_before_relus(ops: Ops) -> Ops:
     """c * relu(x, max) -> relu(c * x, c * max), for positive c.
 

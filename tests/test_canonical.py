@@ -40,8 +40,11 @@ def outputs(model, spread=5.0):
     if is_canonical:
         images = model.input_scale * images + model.input_offset
     result = keras_model(images.astype(np.float32), training=False)
-    is_softmax = is_canonical and model.head == "softmax"
-    return np.asarray(tf.nn.softmax(result) if is_softmax else result)
+    if is_canonical and model.head != "logits":
+        result = tf.nn.softmax(result)
+    if is_canonical and model.head == "sigmoid":
+        result = result[:, 1:]
+    return np.asarray(result)
 
 
 def make(k, body, shape=(9, 9, 3), head=True):
@@ -451,6 +454,36 @@ def test_final_softmax_is_stripped_and_recorded(k, case):
     )
 
 
+@pytest.mark.parametrize("k", LIBRARIES)
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_one_sigmoid_becomes_two_logits(k, use_bias):
+    def body(lay, x):
+        x = lay.GlobalAveragePooling2D()(x)
+        return lay.Dense(1, activation="sigmoid", use_bias=use_bias, name="p")(x)
+
+    source = make(k, body, head=False)
+    canonical = canonicalize(source)
+    assert canonical.head == "sigmoid"
+    assert kinds(canonical.model)[1:] == ["GlobalAveragePooling2D", "Dense"]
+    assert canonical.model.output_shape == (None, 2)
+    expected = outputs(source, spread=0.5)
+    assert 0.01 < expected.min() < expected.max() < 0.99
+    np.testing.assert_allclose(outputs(canonical, spread=0.5), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_one_sigmoid_behind_a_convolution(k):
+    def body(lay, x):
+        x = lay.Conv2D(1, 1)(lay.GlobalAveragePooling2D(keepdims=True)(x))
+        return lay.Activation("sigmoid")(lay.Flatten()(x))
+
+    source = make(k, body, head=False)
+    canonical = canonicalize(source)
+    assert kinds(canonical.model)[2:] == ["Conv2D", "Flatten", "Dense"]
+    expected = outputs(source, spread=0.5)
+    np.testing.assert_allclose(outputs(canonical, spread=0.5), expected, rtol=1e-5)
+
+
 # ---- graphs and names
 
 
@@ -638,14 +671,14 @@ def test_no_classifier_of_images(k):
             lay.Conv2D(3, 1)(image),
             r"\(None, 8, 8, 3\), so it is not a classifier",
         ),
-        (image, lay.Dense(1)(flat), r"\(None, 1\), so it is not a classifier"),
+        (image, lay.Dense(1)(flat), r"one value, so it is not a classifier"),
         (image, [logits, flat], r"1 inputs and 2 outputs"),
         ([image, other], lay.Concatenate()([flat, other]), r"2 inputs and 1 outputs"),
         (other, lay.Dense(2)(other), r"takes \(None, 4\); expected images"),
         (
             image,
             lay.Dense(2, activation="sigmoid")(flat),
-            r"sigmoid.*2 or more classes",
+            r"sigmoid.*2 sigmoids are labels beside each other",
         ),
     ):
         matches(pattern, refusal(k.Model(inputs, out)))

@@ -102,6 +102,16 @@ def test_scaling_layers_become_part_of_the_preprocessing(tmp_path, k):
     assert classifier.preprocessing.formula() == "q = pixel - 128"
 
 
+def test_one_sigmoid_unit_is_proven_equal(tmp_path):
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    outputs = keras.layers.Dense(1, activation="sigmoid")(x)
+    keras.Model(image, outputs).save(tmp_path / "two.keras")
+    classifier = load_classifier(str(tmp_path / "two.keras"), preprocessing="unit")
+    assert (classifier.head, classifier.num_classes) == ("sigmoid", 2)
+
+
 def test_fixed_batch_size(tmp_path):
     image = keras.Input(batch_shape=(1, 8, 8, 3))
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
