@@ -20,6 +20,7 @@ from typing import Any
 import h5py
 
 from gdfq_tf.errors import UserError
+from gdfq_tf.hdf5_probe import is_readable
 from gdfq_tf.keras_compat import keras as tf_keras
 from gdfq_tf.keras_compat import saved_metadata_pb2
 from gdfq_tf.model_config import CheckLayer, inference_config
@@ -128,6 +129,8 @@ def _read_zip_config(path: Path) -> tuple[str, dict]:
 
 def _read_h5_config(path: Path) -> tuple[str, dict]:
     message = f"{path} is damaged or not an HDF5 file, save the model again"
+    if not is_readable(path):
+        raise UserError(message)
     with _one_line(message), h5py.File(path, "r") as file:
         # Files from before Keras 2 kept no version; tf_keras still tries them.
         version = _text(file.attrs.get("keras_version", "1"))
