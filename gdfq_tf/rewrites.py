@@ -17,6 +17,15 @@ from gdfq_tf.activations import hard_swish
 from gdfq_tf.source_graph import Op, reachable
 
 LINEAR = ("Conv2D", "DepthwiseConv2D", "Dense")
+# One input, whose integer scale the output has.
+_SCALE_KEEPING = (
+    "AveragePooling2D",
+    "Cropping2D",
+    "Flatten",
+    "MaxPooling2D",
+    "Reshape",
+    "ZeroPadding2D",
+)
 
 Ops = list[Op]
 
@@ -31,7 +40,12 @@ def rewrite(ops: Ops) -> tuple[Ops, np.ndarray, np.ndarray]:
     for step in (affines_before_relus, merge_affines, recognize_hard_swish):
         ops = step(ops)
     ops, scale, offset = absorb_input_affines(ops)
-    for step in (fold_affines, carry, pool_to_the_shape_wanted):
+    for step in (
+        fold_affines,
+        carry,
+        pool_to_the_shape_wanted,
+        free_joined_sigmoids,
+    ):
         ops = step(ops)
     return ops, scale, offset
 
@@ -226,6 +240,34 @@ def pool_to_the_shape_wanted(ops: Ops) -> Ops:
         return [dataclasses.replace(producer, config={"keepdims": keepdims})]
 
     return _rewrite_pairs(ops, pool)
+
+
+def free_joined_sigmoids(ops: Ops) -> Ops:
+    """A ReLU, which changes nothing, between a sigmoid and a concatenation.
+
+    Joined tensors share one integer scale, and TFLite fixes that of a sigmoid's
+    output; behind the ReLU it may be any.
+    """
+    result: Ops = []
+    for op in ops:
+        if op.kind == "Concatenate":
+            inputs = list(op.inputs)
+            for index, name in enumerate(inputs):
+                if _moves_sigmoid(name, result):
+                    inputs[index] = _new_name(ops + result, f"{name}_free")
+                    config = {"max_value": None}
+                    result.append(Op("ReLU", inputs[index], (name,), config))
+            op = dataclasses.replace(op, inputs=tuple(inputs))
+        result.append(op)
+    return result
+
+
+def _moves_sigmoid(name: str, ops: Ops) -> bool:
+    """Whether a tensor is a sigmoid's output, perhaps pooled or moved."""
+    op = _find(ops, name)
+    if op.kind in _SCALE_KEEPING:
+        return _moves_sigmoid(op.inputs[0], ops)
+    return op.config.get("activation") == "sigmoid"
 
 
 # ---- lists of ops

@@ -279,6 +279,12 @@ REWRITES |= {
         ["Conv2D", "Cropping2D", "AveragePooling2D", "Reshape", "Cropping2D",
          "Reshape"],
     ),
+    "joined_sigmoid": (
+        lambda lay, x: lay.Concatenate()(
+            [x, lay.MaxPooling2D(1)(lay.Activation("sigmoid")(x))]
+        ),
+        ["Activation", "MaxPooling2D", "ReLU", "Concatenate"],
+    ),
     "shared_layer": (shared_conv, ["Conv2D", "Conv2D"]),
 }  # fmt: skip
 
