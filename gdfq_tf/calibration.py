@@ -62,7 +62,8 @@ def calibrate(
     grids = {
         name: activation_grid(samples[name], plan.groups[name]) for name in samples
     }
-    grids[plan.output_group] = logits_grid(samples[plan.output_group])
+    if not plan.is_fixed(plan.output_group):
+        grids[plan.output_group] = logits_grid(samples[plan.output_group])
     grids[plan.input_group] = preprocessing.input_quantization()
     scales = {}
     for name, bits in plan.weight_bits.items():
@@ -74,6 +75,8 @@ def calibrate(
 
 def activation_grid(samples: np.ndarray, group: ActivationGroup) -> AffineQuantization:
     """The grid that quantizes `samples` (any shape) with least squared error."""
+    if group.fixed_grid is not None:
+        return group.fixed_grid
     samples = np.asarray(samples, np.float64).ravel()
     low, high = min(0.0, samples.min()), max(0.0, samples.max())
     if group.upper_bound is not None:

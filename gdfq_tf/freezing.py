@@ -12,6 +12,7 @@ from gdfq_tf.quantization_plan import (
     KERNEL_LAYERS,
     consumers,
     input_layers,
+    is_depthwise,
 )
 from gdfq_tf.quantizers import fake_quantize_weights
 from gdfq_tf.student import Student
@@ -159,6 +160,7 @@ _KINDS = {
     _layers.DepthwiseConv2D: "depthwise",
     _layers.Dense: "dense",
     _layers.Add: "add",
+    _layers.Multiply: "multiply",
     _layers.ReLU: "relu",
     _layers.GlobalAveragePooling2D: "global_average",
     _layers.AveragePooling2D: "average_pool",
@@ -166,22 +168,28 @@ _KINDS = {
     _layers.Reshape: "reshape",
     _layers.Flatten: "reshape",
     _layers.ZeroPadding2D: "pad",
+    _layers.Cropping2D: "crop",
     _layers.Concatenate: "concatenate",
 }
 
 
 def _kind(layer) -> str:
+    if isinstance(layer, _layers.Activation):
+        return layer.activation.__name__
     return _KINDS[type(layer)]
 
 
 def _attributes(layer) -> dict[str, object]:
     """The JSON attributes of `IntegerOp` for a canonical layer."""
     if isinstance(layer, (_layers.Conv2D, _layers.DepthwiseConv2D)):
-        return {
+        attributes = {
             "strides": list(layer.strides),
             "padding": layer.padding,
             "dilation": list(layer.dilation_rate),
         }
+        if is_depthwise(layer):
+            return attributes
+        return attributes | {"groups": layer.groups}
     if isinstance(layer, (_layers.MaxPooling2D, _layers.AveragePooling2D)):
         return {
             "pool_size": list(layer.pool_size),
@@ -192,4 +200,8 @@ def _attributes(layer) -> dict[str, object]:
         return {"shape": list(layer.output.shape[1:])}
     if isinstance(layer, _layers.ZeroPadding2D):
         return {"pads": [list(pair) for pair in layer.padding]}
+    if isinstance(layer, _layers.Cropping2D):
+        return {"crops": [list(pair) for pair in layer.cropping]}
+    if isinstance(layer, _layers.GlobalAveragePooling2D):
+        return {"keepdims": bool(layer.keepdims)}
     return {}

@@ -12,5 +12,6 @@ os.environ["TF_USE_LEGACY_KERAS"] = "1"
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 import tf_keras as keras
+from tf_keras.protobuf import saved_metadata_pb2
 
-__all__ = ["keras"]
+__all__ = ["keras", "saved_metadata_pb2"]

@@ -20,7 +20,9 @@ from typing import Any
 import h5py
 
 from gdfq_tf.errors import UserError
+from gdfq_tf.hdf5_probe import is_readable
 from gdfq_tf.keras_compat import keras as tf_keras
+from gdfq_tf.keras_compat import saved_metadata_pb2
 from gdfq_tf.model_config import CheckLayer, inference_config
 
 APPLICATION_PREFIX = "keras.applications."
@@ -57,7 +59,8 @@ def read_model(
     """The model of a file or of a `keras.applications` name.
 
     Args:
-      model: path of a .keras, .h5 or .hdf5 file, or `keras.applications.NAME`.
+      model: path of a .keras, .h5 or .hdf5 file or of a SavedModel that Keras 2
+        wrote, or `keras.applications.NAME`.
       weights: for applications only: "imagenet" or the path of a weights file.
       check_layer: called with the name and class name of every layer a file
         holds, before any is built; raises UserError for unwanted ones.
@@ -82,25 +85,23 @@ def read_model(
 
 
 def read_file(path: Path, *, check_layer: CheckLayer) -> Any:
-    """The uncompiled model of a .keras, .h5 or .hdf5 file; see `read_model`."""
+    """The uncompiled model of a file or SavedModel; see `read_model`."""
     if not path.exists():
         raise UserError(
             f"model file {path} does not exist; expected a .keras, .h5 or .hdf5 file "
             f"or {APPLICATION_PREFIX}NAME"
         )
-    if path.is_dir():
-        raise UserError(
-            f"{path} is a directory; expected one .keras, .h5 or .hdf5 file: load it "
-            "where it was made and save it with model.save('classifier.keras')"
-        )
     readers = {".keras": _read_zip_config, ".h5": _read_h5_config}
     readers[".hdf5"] = _read_h5_config
-    if path.suffix.lower() not in readers:
+    if path.is_dir():
+        version, config = _read_saved_model_config(path)
+    elif path.suffix.lower() in readers:
+        version, config = readers[path.suffix.lower()](path)
+    else:
         raise UserError(
             f"{path} ends in {path.suffix!r}; expected a .keras, .h5 or .hdf5 file: "
             "save the model with model.save('classifier.keras')"
         )
-    version, config = readers[path.suffix.lower()](path)
     with _one_line(f"{path} is damaged, save the model again"):
         config = inference_config(config, str(path), check_layer)
     library = _library(version, path)
@@ -111,7 +112,11 @@ def read_file(path: Path, *, check_layer: CheckLayer) -> Any:
         is_sequential = config["class_name"] == "Sequential"
         model_class = library.Sequential if is_sequential else library.Model
         model = model_class.from_config(config["config"])
-        model.load_weights(path)
+        if path.is_dir():
+            status = model.load_weights(path / "variables" / "variables")
+            status.assert_existing_objects_matched()
+        else:
+            model.load_weights(path)
         return model
 
 
@@ -124,6 +129,8 @@ def _read_zip_config(path: Path) -> tuple[str, dict]:
 
 def _read_h5_config(path: Path) -> tuple[str, dict]:
     message = f"{path} is damaged or not an HDF5 file, save the model again"
+    if not is_readable(path):
+        raise UserError(message)
     with _one_line(message), h5py.File(path, "r") as file:
         # Files from before Keras 2 kept no version; tf_keras still tries them.
         version = _text(file.attrs.get("keras_version", "1"))
@@ -134,6 +141,26 @@ def _read_h5_config(path: Path) -> tuple[str, dict]:
             "call model.load_weights and save it with model.save('classifier.keras')"
         )
     return version, config
+
+
+def _read_saved_model_config(path: Path) -> tuple[str, dict]:
+    """What Keras 2 keeps beside the graph, whose functions are never called."""
+    metadata = path / "keras_metadata.pb"
+    if not metadata.is_file():
+        raise UserError(
+            f"{path} is a directory without a keras_metadata.pb; expected one .keras, "
+            ".h5 or .hdf5 file: load it where it was made and save it with "
+            "model.save('classifier.keras')"
+        )
+    with _one_line(f"{path} is damaged, save the model again"):
+        nodes = saved_metadata_pb2.SavedMetadata.FromString(metadata.read_bytes()).nodes
+        root = next(node for node in nodes if node.node_path == "root")
+        return "2", json.loads(root.metadata, object_hook=_without_tuples)
+
+
+def _without_tuples(value: dict) -> Any:
+    """A JSON object, or the list that stands for a tuple."""
+    return value["items"] if value.get("class_name") == "__tuple__" else value
 
 
 def _text(attribute: str | bytes) -> str:

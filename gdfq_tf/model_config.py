@@ -62,27 +62,46 @@ def inference_config(config: dict, source: str, check_layer: CheckLayer) -> dict
     content = config["config"]
     if isinstance(content, list):  # early Sequential files hold the bare list
         content = {"layers": content}
-    layers = [_inference_layer(layer) for layer in content["layers"]]
-    for layer in layers:
-        name = layer["config"].get("name", "unnamed")
-        check_layer(name, layer["class_name"])
-        for value in _objects(layer):
-            if not (_is_of_keras if value is layer else _is_plain)(value):
-                raise UserError(
-                    f"layer {name!r} of {source} holds the object "
-                    f"{value.get('module')}.{value['class_name']}, which may bring "
-                    "code; expected Keras' own dtype policies and activations only"
-                )
+    layers = [
+        _inference_layer(layer, source, check_layer) for layer in content["layers"]
+    ]
     return config | {"config": content | {"layers": layers}}
 
 
-def _inference_layer(layer: dict) -> dict:
-    arguments = {
+def _inference_layer(layer: dict, source: str, check_layer: CheckLayer) -> dict:
+    if layer["class_name"] in _MODEL_CLASSES:
+        layer = inference_config(layer, source, check_layer)
+        name = layer["config"].get("name", "unnamed")
+        rest = layer | {"config": layer["config"] | {"layers": []}}
+    else:
+        name = layer["config"].get("name", "unnamed")
+        function = layer["config"].get("function")
+        check_layer(name, qualified_class_name(layer["class_name"], function))
+        layer = rest = layer | {"config": _inference_arguments(layer["config"])}
+    for value in _objects(rest):
+        if not (_is_of_keras if value is rest else _is_plain)(value):
+            raise UserError(
+                f"layer {name!r} of {source} holds the object "
+                f"{value.get('module')}.{value['class_name']}, which may bring "
+                "code; expected Keras' own dtype policies and activations only"
+            )
+    return layer
+
+
+def _inference_arguments(config: dict) -> dict:
+    return {
         name: value
-        for name, value in layer["config"].items()
+        for name, value in config.items()
         if not _TRAINING_ARGUMENTS.fullmatch(name)
     }
-    return layer | {"config": arguments}
+
+
+def qualified_class_name(name: str, function: Any) -> str:
+    """What a layer is known as: its class, or "tf.FUNCTION".
+
+    tf_keras wraps TensorFlow functions, of any module, in layers of two classes.
+    """
+    return f"tf.{function}" if name in ("TFOpLambda", "SlicingOpLambda") else name
 
 
 def _is_of_keras(value: dict) -> bool:

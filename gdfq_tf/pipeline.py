@@ -193,9 +193,7 @@ def quantize(
                 held_out,
                 progress,
             )
-        network = freeze(
-            student, classifier.model, softmax=classifier.head == "softmax"
-        )
+        network = freeze(student, classifier.model, softmax=classifier.head != "logits")
         tflite = convert_network(network)
         findings, agreement = verify(
             network,
@@ -293,7 +291,7 @@ def make_baselines(classifier: Classifier, seed: int) -> Baselines:
 
     def model(inputs: tf.Tensor) -> tf.Tensor:
         logits = classifier.model(inputs, training=False)
-        return tf.nn.softmax(logits) if classifier.head == "softmax" else logits
+        return logits if classifier.head == "logits" else tf.nn.softmax(logits)
 
     noise = np.random.default_rng(seed).integers(
         0, 256, (_NUM_NOISE_IMAGES, *classifier.input_shape)

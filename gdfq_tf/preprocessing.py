@@ -37,7 +37,7 @@ class Preprocessing:
     """Pixels (…, channels) in [0, 255] -> model input, float32.
 
     Attributes:
-      name: one of `NAMES`.
+      name: one of `NAMES`, that of the part before the model.
       scale: per channel, in the model's channel order, > 0.
       offset: per channel, in the model's channel order.
       reverse_channels: whether RGB pixels are turned to BGR first.
@@ -47,6 +47,14 @@ class Preprocessing:
     scale: tuple[float, ...]
     offset: tuple[float, ...]
     reverse_channels: bool = False
+
+    def then(self, scale: np.ndarray, offset: np.ndarray) -> Preprocessing:
+        """Followed by scale * x + offset, (channels,) each, scale > 0."""
+        return dataclasses.replace(
+            self,
+            scale=tuple(float(s) for s in scale * self.scale),
+            offset=tuple(float(o) for o in scale * self.offset + offset),
+        )
 
     @property
     def is_uniform(self) -> bool:

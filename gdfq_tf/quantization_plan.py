@@ -15,6 +15,8 @@ from collections.abc import Collection, Mapping, Sequence
 from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
+from tflite_export.activations import FIXED_GRIDS
+from tflite_export.affine_quantization import AffineQuantization
 
 _layers = keras.layers
 KERNEL_LAYERS = (_layers.Conv2D, _layers.DepthwiseConv2D, _layers.Dense)
@@ -23,12 +25,17 @@ POOLING_LAYERS = (
     _layers.AveragePooling2D,
     _layers.GlobalAveragePooling2D,
 )
-_SAME_SCALE_LAYERS = (
-    _layers.MaxPooling2D,
-    _layers.AveragePooling2D,
+# Each output value is one of the input's, or the zero of padding.
+MOVING_LAYERS = (
+    _layers.Cropping2D,
     _layers.Flatten,
     _layers.Reshape,
     _layers.ZeroPadding2D,
+)
+_SAME_SCALE_LAYERS = (
+    *MOVING_LAYERS,
+    _layers.MaxPooling2D,
+    _layers.AveragePooling2D,
     _layers.Concatenate,
 )
 
@@ -42,12 +49,14 @@ class ActivationGroup:
       bits: 3..8.
       non_negative: all are ReLU outputs; then zero sits at the grid's low end.
       upper_bound: largest value any ReLU among them lets through, or None.
+      fixed_grid: the only grid that the kernels producing them write, or None.
     """
 
     name: str
     bits: int
     non_negative: bool
     upper_bound: float | None
+    fixed_grid: AffineQuantization | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +84,11 @@ class QuantizationPlan:
     def layers_at_8_bits(self) -> frozenset[str]:
         """Names of the kernel layers whose kernels have 8 bits."""
         return frozenset(name for name, bits in self.weight_bits.items() if bits == 8)
+
+    def is_fixed(self, group_name: str) -> bool:
+        """Whether training must leave a group's scale alone."""
+        fixed = self.groups[group_name].fixed_grid is not None
+        return fixed or group_name == self.input_group
 
 
 def is_depthwise(layer) -> bool:
@@ -202,7 +216,7 @@ def _is_fused_into_consumer(layer, consumers_of_layer: list) -> bool:
     consumer = consumers_of_layer[0]
     if isinstance(layer, KERNEL_LAYERS):
         return isinstance(consumer, (_layers.BatchNormalization, _layers.ReLU))
-    if isinstance(layer, (_layers.BatchNormalization, _layers.Add)):
+    if isinstance(layer, (_layers.BatchNormalization, _layers.Add, _layers.Multiply)):
         return isinstance(consumer, _layers.ReLU)
     return False
 
@@ -219,6 +233,28 @@ def _rounds(layer) -> bool:
     if isinstance(layer, _layers.AveragePooling2D):
         return layer.pool_size != (1, 1)
     return not isinstance(layer, _SAME_SCALE_LAYERS)
+
+
+def _fixed_grid(producers: list) -> AffineQuantization | None:
+    """The grid that the kernels of some layers fix, if they do.
+
+    Raises:
+      UserError: not all of them write the same one.
+    """
+    grids = {
+        FIXED_GRIDS.get(x.activation.__name__)
+        if isinstance(x, _layers.Activation)
+        else None: x.name
+        for x in producers
+    }
+    if len(grids) > 1 and any(grids):
+        names = " and ".join(map(repr, grids.values()))
+        raise UserError(
+            f"the outputs of {names} are joined, and one of them is a sigmoid or tanh, "
+            "whose integer scale is fixed; expected a convolution or multiplication "
+            "between it and the concatenation"
+        )
+    return next(iter(grids), None)
 
 
 def _make_group(
@@ -245,4 +281,5 @@ def _make_group(
         upper_bound=(
             float(max(bounds)) if non_negative and None not in bounds else None
         ),
+        fixed_grid=_fixed_grid(producers),
     )

@@ -50,8 +50,8 @@ _SCALE_LIMITS = (0.8, 1.25)
 class Moments:
     """Second moments of a layer's input rows X and outputs Y, means taken out.
 
-    A layer is `groups` independent linear maps: one for convolutions and dense
-    layers, one per channel for depthwise convolutions.
+    A layer is `groups` independent linear maps: one for dense layers and ordinary
+    convolutions, one per channel for depthwise ones.
 
     Attributes:
       xx: float64 (groups, K, K), mean of x x^T.
@@ -126,7 +126,7 @@ def measure_moments(layer, inputs: tf.Tensor, outputs: tf.Tensor) -> Moments:
     if isinstance(layer, _layers.Dense):
         groups, rows_per_image = 1, 1
     else:
-        groups = inputs.shape[-1] if is_depthwise(layer) else 1
+        groups = inputs.shape[-1] if is_depthwise(layer) else layer.groups
         rows_per_image = outputs.shape[1] * outputs.shape[2]
     kept = min(rows_per_image, max(1, _MAX_ROWS // len(inputs)))
     rng = np.random.default_rng(0)
@@ -169,10 +169,10 @@ def _rows(layer, inputs: tf.Tensor, groups: int) -> tf.Tensor:
         rates=(1, *layer.dilation_rate, 1),
         padding=layer.padding.upper(),
     )
-    if groups == 1:
-        return tf.reshape(patches, (-1, 1, patches.shape[-1]))
-    patches = tf.reshape(patches, (-1, height * width, groups))
-    return tf.transpose(patches, (0, 2, 1))
+    channels = inputs.shape[-1] // groups
+    patches = tf.reshape(patches, (-1, height * width, groups, channels))
+    patches = tf.transpose(patches, (0, 2, 1, 3))
+    return tf.reshape(patches, (-1, groups, height * width * channels))
 
 
 def _round_layer(student: Student, layer, moments: Moments, following: list) -> None:

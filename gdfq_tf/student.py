@@ -14,6 +14,7 @@ from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.quantization_plan import (
     KERNEL_LAYERS,
+    MOVING_LAYERS,
     QuantizationPlan,
     consumers,
     input_layers,
@@ -160,7 +161,7 @@ def build_student(
     """
     base = _student_graph(classifier, preprocessing.grid_shift())
     activation_quantizers = {
-        name: ActivationQuantizer(name, grid, trainable=name != plan.input_group)
+        name: ActivationQuantizer(name, grid, trainable=not plan.is_fixed(name))
         for name, grid in calibration.activation_grids.items()
     }
     weight_quantizers = {
@@ -225,7 +226,7 @@ def _absorb_input_shift(
     pending = list(consumed_by[classifier.layers[0].name])
     while pending:
         layer = pending.pop()
-        if isinstance(layer, (_layers.ZeroPadding2D, _layers.Reshape, _layers.Flatten)):
+        if isinstance(layer, MOVING_LAYERS):
             pending += consumed_by[layer.name]
         elif isinstance(layer, KERNEL_LAYERS):
             kernel = channels_last_kernel(layer.get_weights()[0], is_depthwise(layer))

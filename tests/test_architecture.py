@@ -13,8 +13,13 @@ OURS = ("gdfq_tf", "tflite_export", "tools")
 
 # Files every room may use, whatever its place.
 SHARED = {"errors", "keras_compat", "config", "progress"}
-# The embedded classifier was trained and saved with Keras 3.
-KERAS_3 = {"gdfq_tf/keras_files.py", "tools/train_classifier.py"}
+# The embedded classifier was trained and saved with Keras 3; conformance is shown on
+# networks of both.
+KERAS_3 = {
+    "gdfq_tf/keras_files.py",
+    "tools/conformance.py",
+    "tools/train_classifier.py",
+}
 
 
 def sources(*folders: str) -> list[str]:

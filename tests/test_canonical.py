@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gdfq_tf.canonical import canonicalize
+from gdfq_tf.canonical import Canonical, canonicalize
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras as tf_keras
 
@@ -17,7 +17,8 @@ LIBRARIES = [pytest.param(keras, id="keras3"), pytest.param(tf_keras, id="tf_ker
 VOCABULARY = {
     "InputLayer", "Conv2D", "DepthwiseConv2D", "Dense", "BatchNormalization", "ReLU",
     "Add", "Concatenate", "MaxPooling2D", "AveragePooling2D",
-    "GlobalAveragePooling2D", "Flatten", "Reshape", "ZeroPadding2D",
+    "GlobalAveragePooling2D", "Flatten", "Reshape", "ZeroPadding2D", "Cropping2D",
+    "Multiply", "Activation",
 }  # fmt: skip
 
 
@@ -30,11 +31,20 @@ def randomize(model):
     return model
 
 
-def outputs(model, head="logits", spread=5.0):
-    shape = (2, *model.inputs[0].shape[1:])
-    images = np.random.default_rng(0).normal(0, spread, shape).astype(np.float32)
-    result = model(images, training=False)
-    return np.asarray(tf.nn.softmax(result) if head == "softmax" else result)
+def outputs(model, spread=5.0):
+    """Outputs of a source model or of a `Canonical` on the same random images."""
+    is_canonical = isinstance(model, Canonical)
+    keras_model = model.model if is_canonical else model
+    shape = (2, *keras_model.inputs[0].shape[1:])
+    images = np.random.default_rng(0).normal(0, spread, shape)
+    if is_canonical:
+        images = model.input_scale * images + model.input_offset
+    result = keras_model(images.astype(np.float32), training=False)
+    if is_canonical and model.head != "logits":
+        result = tf.nn.softmax(result)
+    if is_canonical and model.head == "sigmoid":
+        result = result[:, 1:]
+    return np.asarray(result)
 
 
 def make(k, body, shape=(9, 9, 3), head=True):
@@ -51,16 +61,17 @@ def kinds(model):
 
 def check_same(source):
     """Canonicalizes and compares; returns the kinds between input and flatten."""
-    model, head = canonicalize(source)
+    canonical = canonicalize(source)
+    model = canonical.model
     assert isinstance(model, tf_keras.Model)
     assert set(kinds(model)) <= VOCABULARY
     for layer in model.layers:
-        if hasattr(layer, "activation"):
+        if hasattr(layer, "activation") and type(layer).__name__ != "Activation":
             assert layer.activation is tf_keras.activations.linear
-    np.testing.assert_allclose(
-        outputs(model, head), outputs(source), rtol=1e-4, atol=1e-5
-    )
-    assert head == "logits"
+    expected = outputs(source)
+    tolerance = 1e-5 * np.abs(expected).max()
+    np.testing.assert_allclose(outputs(canonical), expected, rtol=1e-4, atol=tolerance)
+    assert canonical.head == "logits"
     return kinds(model)[1:-2]
 
 
@@ -153,7 +164,7 @@ REWRITES = {
     ),
     "global_average_keepdims": (
         lambda lay, x: lay.Conv2D(4, 1)(lay.GlobalAveragePooling2D(keepdims=True)(x)),
-        ["GlobalAveragePooling2D", "Reshape", "Conv2D"],
+        ["GlobalAveragePooling2D", "Conv2D"],
     ),
     "global_average_over_one_position": (
         lambda lay, x: lay.GlobalAveragePooling2D()(lay.Conv2D(4, 9)(x)),
@@ -168,6 +179,193 @@ REWRITES = {
         ["Flatten", "Dense", "BatchNormalization"],
     ),
 }
+
+
+def squeeze_and_excitation(lay, x):
+    x = lay.Conv2D(4, 1)(x)
+    y = lay.Reshape((1, 1, 4))(lay.GlobalAveragePooling2D()(x))
+    return lay.Multiply()([x, lay.Conv2D(4, 1, activation="sigmoid")(y)])
+
+
+def batch_norm_beside_others(lay, x):
+    x = lay.Conv2D(3, 1)(x)
+    return lay.Add()([x, lay.BatchNormalization()(x)])
+
+
+def shared_conv(lay, x):
+    conv = lay.Conv2D(3, 1)
+    return conv(conv(x))
+
+
+CARRIED = ["DepthwiseConv2D", "BatchNormalization"]
+REWRITES |= {
+    "batch_norm_first": (lambda lay, x: lay.BatchNormalization()(x), CARRIED),
+    "batch_norm_after_relu": (
+        lambda lay, x: lay.BatchNormalization()(lay.ReLU()(lay.Conv2D(3, 1)(x))),
+        ["Conv2D", "ReLU", *CARRIED],
+    ),
+    "batch_norm_before_padded_conv": (
+        lambda lay, x: lay.Conv2D(4, 3, padding="same")(lay.BatchNormalization()(x)),
+        [*CARRIED, "Conv2D"],
+    ),
+    "batch_norm_beside_others": (
+        batch_norm_beside_others,
+        ["Conv2D", *CARRIED, "Add"],
+    ),
+    "batch_norm_of_features": (
+        lambda lay, x: lay.BatchNormalization()(lay.ReLU()(lay.Flatten()(x))),
+        ["Flatten", "ReLU", "Reshape", *CARRIED, "Reshape"],
+    ),
+    "grouped": (
+        lambda lay, x: lay.Conv2D(6, 3, groups=3, strides=2, padding="same")(x),
+        ["Conv2D"],
+    ),
+    "swish": (
+        lambda lay, x: lay.Conv2D(4, 3, activation="swish")(x),
+        ["Conv2D", "Activation", "Multiply"],
+    ),
+    "gelu": (lambda lay, x: lay.Activation("gelu")(x), ["Activation"]),
+    "hard_sigmoid": (
+        lambda lay, x: lay.Conv2D(4, 3, activation="hard_sigmoid")(x),
+        ["Conv2D", "ReLU"],
+    ),
+    "hard_swish_of_mobilenet_v3": (
+        lambda lay, x: lay.Multiply()([x, lay.ReLU(6.0)(x + 3.0) * (1 / 6)]),
+        ["Activation"],
+    ),
+    "hard_sigmoid_of_mobilenet_v3": (
+        lambda lay, x: lay.ReLU(6.0)(lay.DepthwiseConv2D(3)(x) + 3.0) * (1 / 6),
+        ["DepthwiseConv2D", "ReLU"],
+    ),
+    "squeeze_and_excitation": (
+        squeeze_and_excitation,
+        ["Conv2D", "GlobalAveragePooling2D", "Conv2D", "Activation", "Multiply"],
+    ),
+    "affine_of_batch_norm": (
+        lambda lay, x: 1.0 - lay.BatchNormalization()(lay.Conv2D(4, 3)(x)) / 2.0,
+        ["Conv2D", "BatchNormalization"],
+    ),
+    "affine_alone": (
+        lambda lay, x: lay.Conv2D(4, 3)(lay.MaxPooling2D(2)(x) * np.ones(3) - 1.5),
+        ["MaxPooling2D", "DepthwiseConv2D", "Conv2D"],
+    ),
+    "scaling_at_the_input": (
+        lambda lay, x: lay.Conv2D(4, 3, padding="same")(
+            lay.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 5.0, 6.0])(
+                lay.Rescaling(1 / 255, offset=-1.0)(x)
+            )
+        ),
+        ["Conv2D"],
+    ),
+    "negative_scaling_at_the_input": (
+        lambda lay, x: lay.Conv2D(4, 3, padding="same")(lay.Rescaling(-1, 0.5)(x)),
+        ["DepthwiseConv2D", "Conv2D"],
+    ),
+    "difference": (
+        lambda lay, x: lay.Conv2D(3, 1)(x) - x,
+        ["Conv2D", "DepthwiseConv2D", "Add"],
+    ),
+    "global_max": (
+        lambda lay, x: lay.GlobalMaxPooling2D()(x),
+        ["MaxPooling2D", "Reshape"],
+    ),
+    "global_max_keepdims": (
+        lambda lay, x: lay.GlobalMaxPooling2D(keepdims=True)(x),
+        ["MaxPooling2D"],
+    ),
+    "cropping": (lambda lay, x: lay.Cropping2D(((1, 2), (0, 3)))(x), ["Cropping2D"]),
+    "strided_slice": (
+        lambda lay, x: lay.Conv2D(4, 1)(x)[:, 1::2, :-2:3, 1:],
+        ["Conv2D", "Cropping2D", "AveragePooling2D", "Reshape", "Cropping2D",
+         "Reshape"],
+    ),
+    "joined_sigmoid": (
+        lambda lay, x: lay.Concatenate()(
+            [x, lay.MaxPooling2D(1)(lay.Activation("sigmoid")(x))]
+        ),
+        ["Activation", "MaxPooling2D", "ReLU", "Concatenate"],
+    ),
+    "shared_layer": (shared_conv, ["Conv2D", "Conv2D"]),
+}  # fmt: skip
+
+
+def function_operations(k):
+    """The functions of each library for one and the same network."""
+    if k is tf_keras:
+        return tf.nn.relu6, tf.nn.silu, tf.reduce_mean, tf.pad, tf.concat, tf.reshape
+    ops = k.ops
+    return ops.relu6, ops.silu, ops.mean, ops.pad, ops.concatenate, ops.reshape
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_operations_and_functions_keep_the_function(k):
+    relu6, silu, mean, pad, concatenate, reshape = function_operations(k)
+
+    def body(lay, x):
+        x = pad(relu6(lay.Conv2D(4, 3)(x)), [[0, 0], [1, 0], [0, 2], [2, 1]])
+        x = concatenate([silu(x), x], axis=-1)
+        x = lay.Conv2D(4, 1)(reshape(x, (-1, 4, 18, 14)))
+        return mean(x, axis=[1, 2])
+
+    assert check_same(make(k, body)) == [
+        "Conv2D", "ReLU", "ZeroPadding2D", "Reshape", "ZeroPadding2D", "Reshape",
+        "Activation", "Multiply", "Concatenate", "Reshape", "Conv2D",
+        "GlobalAveragePooling2D",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_models_inside_the_model_are_entered(k):
+    lay = k.layers
+    image = k.Input((9, 9, 3))
+    first = lay.Conv2D(3, 1, name="conv")(image)
+    two_ends = k.Model(image, [lay.ReLU()(first), first], name="two_ends")
+    shared = k.Sequential(
+        [k.Input((9, 9, 3)), lay.Conv2D(3, 1, name="conv"), lay.BatchNormalization()]
+    )
+
+    def body(lay, x):
+        relu, conv = two_ends(x)
+        return lay.Add()([shared(relu), shared(shared(conv))])
+
+    found = Counter(check_same(make(k, body)))
+    assert found == {"Conv2D": 4, "BatchNormalization": 3, "ReLU": 1, "Add": 1}
+
+
+def test_custom_scale_of_inception_resnet():
+    from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
+
+    def body(lay, x):
+        return CustomScaleLayer(scale=0.17)([x, lay.Conv2D(3, 1)(x)])
+
+    assert check_same(make(keras, body)) == ["Conv2D", "Add"]
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_input_scaling_is_reported(k):
+    def body(lay, x):
+        x = lay.Rescaling(0.5, offset=-1.0)(x)
+        x = lay.Normalization(mean=[1.0, 2.0, 3.0], variance=[4.0, 9.0, 16.0])(x)
+        return lay.Conv2D(3, 1)(x)
+
+    canonical = canonicalize(make(k, body))
+    # (x / 2 - 1 - mean) / deviation, by hand.
+    np.testing.assert_allclose(canonical.input_scale, [1 / 4, 1 / 6, 1 / 8], 1e-6)
+    np.testing.assert_allclose(canonical.input_offset, [-1, -1, -1], 1e-6)
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_a_carried_batch_norm_keeps_its_statistics(k):
+    source = make(k, lambda lay, x: lay.BatchNormalization(name="bn")(lay.ReLU()(x)))
+    model = canonicalize(source).model
+    carrier = model.get_layer("bn_carrier")
+    np.testing.assert_array_equal(carrier.get_weights()[0], np.ones((1, 1, 3, 1)))
+    for found, expected in zip(
+        model.get_layer("bn").get_weights(),
+        source.get_layer("bn").get_weights(),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("k", LIBRARIES)
@@ -185,7 +383,7 @@ def test_branches_keep_the_function(k, body):
 
 @pytest.mark.parametrize("k", LIBRARIES)
 def test_add_of_four_becomes_a_chain_of_pairs(k):
-    model, _ = canonicalize(make(k, residual))
+    model = canonicalize(make(k, residual)).model
     adds = [x for x in model.layers if isinstance(x, tf_keras.layers.Add)]
     assert [len(x.input) for x in adds] == [2, 2, 2]
 
@@ -202,7 +400,7 @@ def test_batch_norm_keeps_epsilon_and_explicit_weights(k):
         return lay.BatchNormalization(epsilon=1.7e-5, scale=False, center=False)(x)
 
     source = make(k, body)
-    model, _ = canonicalize(source)
+    model = canonicalize(source).model
     gamma, beta, mean, variance = model.layers[2].get_weights()
     assert model.layers[2].epsilon == 1.7e-5
     np.testing.assert_array_equal(gamma, [1, 1, 1, 1])
@@ -213,7 +411,7 @@ def test_batch_norm_keeps_epsilon_and_explicit_weights(k):
 
 @pytest.mark.parametrize("k", LIBRARIES)
 def test_relu_keeps_max_value(k):
-    model, _ = canonicalize(make(k, lambda lay, x: lay.ReLU(2.5)(lay.ReLU()(x))))
+    model = canonicalize(make(k, lambda lay, x: lay.ReLU(2.5)(lay.ReLU()(x)))).model
     assert [model.layers[1].max_value, model.layers[2].max_value] == [None, 2.5]
 
 
@@ -242,7 +440,7 @@ HEADS = {
     ),
     "conv_reshape": (
         conv_reshape_softmax,
-        ["GlobalAveragePooling2D", "Reshape", "Conv2D", "Reshape"],
+        ["GlobalAveragePooling2D", "Conv2D", "Reshape"],
     ),
 }
 
@@ -252,14 +450,44 @@ HEADS = {
 def test_final_softmax_is_stripped_and_recorded(k, case):
     body, expected = HEADS[case]
     source = make(k, body, head=False)
-    model, head = canonicalize(source)
-    assert head == "softmax"
-    assert kinds(model)[1:] == expected
+    canonical = canonicalize(source)
+    assert canonical.head == "softmax"
+    assert kinds(canonical.model)[1:] == expected
     expected = outputs(source, spread=0.02)  # small, so that no class takes it all
     assert 0.01 < expected.max() < 0.99
     np.testing.assert_allclose(
-        outputs(model, "softmax", spread=0.02), expected, rtol=1e-4, atol=1e-6
+        outputs(canonical, spread=0.02), expected, rtol=1e-4, atol=1e-6
     )
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_one_sigmoid_becomes_two_logits(k, use_bias):
+    def body(lay, x):
+        x = lay.GlobalAveragePooling2D()(x)
+        return lay.Dense(1, activation="sigmoid", use_bias=use_bias, name="p")(x)
+
+    source = make(k, body, head=False)
+    canonical = canonicalize(source)
+    assert canonical.head == "sigmoid"
+    assert kinds(canonical.model)[1:] == ["GlobalAveragePooling2D", "Dense"]
+    assert canonical.model.output_shape == (None, 2)
+    expected = outputs(source, spread=0.5)
+    assert 0.01 < expected.min() < expected.max() < 0.99
+    np.testing.assert_allclose(outputs(canonical, spread=0.5), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_one_sigmoid_behind_a_convolution(k):
+    def body(lay, x):
+        x = lay.Conv2D(1, 1)(lay.GlobalAveragePooling2D(keepdims=True)(x))
+        return lay.Activation("sigmoid")(lay.Flatten()(x))
+
+    source = make(k, body, head=False)
+    canonical = canonicalize(source)
+    assert kinds(canonical.model)[2:] == ["Conv2D", "Flatten", "Dense"]
+    expected = outputs(source, spread=0.5)
+    np.testing.assert_allclose(outputs(canonical, spread=0.5), expected, rtol=1e-5)
 
 
 # ---- graphs and names
@@ -287,7 +515,7 @@ def test_a_layer_without_weights_may_be_called_twice(k):
         relu = lay.ReLU(name="relu")
         return relu(lay.Conv2D(4, 1)(relu(x)))
 
-    model, _ = canonicalize(make(k, body))
+    model = canonicalize(make(k, body)).model
     assert [x.name for x in model.layers[1:4:2]] == ["relu", "relu_1"]
 
 
@@ -297,7 +525,7 @@ def test_names_are_kept_and_derived_ones_avoid_them(k):
         x = lay.SeparableConv2D(4, 1, activation="relu", name="a")(x)
         return lay.ReLU(name="a_relu")(lay.ReLU(name="a_depthwise")(x))
 
-    model, _ = canonicalize(make(k, body))
+    model = canonicalize(make(k, body)).model
     assert [x.name for x in model.layers[1:]] == [
         "a_depthwise_1", "a", "a_relu_1", "a_depthwise", "a_relu", "flat", "classes",
     ]  # fmt: skip
@@ -307,7 +535,7 @@ def test_names_that_tensorflow_refuses_are_replaced():
     def body(lay, x):
         return lay.ReLU(name="my_conv")(lay.Conv2D(4, 1, name="_my conv")(x))
 
-    model, _ = canonicalize(make(keras, body))
+    model = canonicalize(make(keras, body)).model
     assert [x.name for x in model.layers[1:3]] == ["my_conv", "my_conv_1"]
     tf.function(model)(tf.zeros((1, 9, 9, 3)))
 
@@ -316,52 +544,32 @@ def test_mobilenet_v2():
     source = keras.applications.MobileNetV2(
         alpha=0.35, weights=None, input_shape=(32, 32, 3), classes=10
     )
-    model, head = canonicalize(source)
-    assert head == "softmax"
+    canonical = canonicalize(source)
+    model = canonical.model
+    assert canonical.head == "softmax"
     assert Counter(kinds(model)) == {
         "InputLayer": 1, "Conv2D": 35, "DepthwiseConv2D": 17, "Dense": 1,
         "BatchNormalization": 52, "ReLU": 35, "Add": 10, "ZeroPadding2D": 4,
         "Reshape": 1,  # global average over the one position that is left
     }  # fmt: skip
     assert model.count_params() == source.count_params()
-    np.testing.assert_allclose(outputs(model, head), outputs(source), atol=1e-6)
+    np.testing.assert_allclose(outputs(canonical), outputs(source), atol=1e-6)
 
 
 def test_resnet50():
     source = tf_keras.applications.ResNet50(
         weights=None, input_shape=(32, 32, 3), classes=10
     )
-    model, head = canonicalize(source)
-    counts = Counter(kinds(model))
+    canonical = canonicalize(source)
+    counts = Counter(kinds(canonical.model))
     assert [counts[k] for k in ("Conv2D", "BatchNormalization", "Add")] == [53, 53, 16]
-    np.testing.assert_allclose(outputs(model, head), outputs(source), atol=1e-6)
+    np.testing.assert_allclose(outputs(canonical), outputs(source), atol=1e-6)
 
 
 # ---- refusals
 
 
-def shared_conv(lay, x):
-    conv = lay.Conv2D(3, 1, name="shared")
-    return conv(conv(x))
-
-
-def shared_input_of_batch_norm(lay, x):
-    x = lay.Conv2D(3, 1, name="conv")(x)
-    return lay.Add()([x, lay.BatchNormalization(name="bn")(x)])
-
-
 REFUSALS = {
-    "batch_norm_first": (
-        lambda lay, x: lay.BatchNormalization(name="bn")(x),
-        r"'bn' \(BatchNormalization\).*InputLayer.*directly behind one of Conv2D",
-    ),
-    "batch_norm_after_relu": (
-        lambda lay, x: lay.BatchNormalization(name="bn")(
-            lay.Conv2D(3, 1, activation="relu", name="c")(x)
-        ),
-        r"'bn'.*follows 'c_relu' \(ReLU\)",
-    ),
-    "batch_norm_not_alone": (shared_input_of_batch_norm, r"'bn'.*'conv' is used"),
     "batch_norm_axis": (
         lambda lay, x: lay.BatchNormalization(axis=1, name="bn")(lay.Conv2D(3, 1)(x)),
         r"'bn'.*axis 1; expected the last",
@@ -374,34 +582,25 @@ REFUSALS = {
         lambda lay, x: lay.Add(name="add")([x, lay.Conv2D(1, 1)(x)]),
         r"'add' \(Add\).*of one shape",
     ),
-    "groups": (
-        lambda lay, x: lay.Conv2D(3, 1, groups=3, name="g")(x),
-        r"'g'.*3 groups",
-    ),
     "channels_first": (
         lambda lay, x: lay.Flatten(data_format="channels_first", name="f")(x),
         r"'f' \(Flatten\).*channels_first",
-    ),
-    "shared_weights": (shared_conv, r"'shared' \(Conv2D\).*called 2 times"),
-    "swish": (
-        lambda lay, x: lay.Conv2D(3, 1, activation="swish", name="c")(x),
-        r"'c' \(Conv2D\).*activation is (swish|silu)",
     ),
     "lambda": (
         lambda lay, x: lay.Lambda(lambda t: 2 * t, name="twice")(x),
         r"'twice' \(Lambda\).*never run",
     ),
-    "rescaling": (
-        lambda lay, x: lay.Rescaling(1 / 255, name="scale")(x),
-        r"'scale' \(Rescaling\).*--preprocessing",
+    "broadcast_multiply": (
+        lambda lay, x: lay.Multiply(name="m")([x, lay.Conv2D(1, 1)(x)]),
+        r"'m' \(Multiply\).*2 of one shape, or one of them \(1, 1, channels\)",
     ),
-    "squeeze_and_excitation": (
-        lambda lay, x: lay.Multiply(name="se")([x, lay.Conv2D(3, 1)(x)]),
-        r"'se' \(Multiply\).*squeeze",
+    "elu": (
+        lambda lay, x: lay.Conv2D(3, 1, activation="elu", name="c")(x),
+        r"'c' \(Conv2D\).*activation is elu; expected one of gelu",
     ),
     "unknown_layer": (
         lambda lay, x: lay.UpSampling2D(name="up")(x),
-        r"'up' \(UpSampling2D\).*supported are Activation, Add",
+        r"'up' \(UpSampling2D\).*supported are Activation, AveragePooling2D",
     ),
     "inner_softmax": (
         lambda lay, x: lay.Softmax(name="attention")(x),
@@ -449,21 +648,11 @@ def test_refusal_names_the_layer(k, case):
     matches(pattern, refusal(make(k, body)))
 
 
-def test_operators_are_refused():
-    text = refusal(make(tf_keras, lambda lay, x: lay.Conv2D(3, 1)(x) + x))
-    matches(r"TFOpLambda.*keras.layers.Add", text)
-    matches(
-        r"\(Add\).*2 or more of one shape", refusal(make(keras, lambda lay, x: x + 1.0))
-    )
-    matches(r"\(Relu\)", refusal(make(keras, lambda lay, x: keras.ops.relu(x))))
-
-
-@pytest.mark.parametrize("k", LIBRARIES)
-def test_nested_models_are_refused(k):
-    image = k.Input((9, 9, 3))
-    inner = k.Model(image, k.layers.Conv2D(3, 1)(image), name="backbone")
-    text = refusal(make(k, lambda lay, x: inner(x)))
-    matches(r"'backbone' \(Functional\).*inside a model", text)
+def test_other_operations_are_refused():
+    text = refusal(make(tf_keras, lambda lay, x: tf.math.exp(x)))
+    matches(r"\(tf.math.exp\).*TensorFlow function is none of.* tf.math.add", text)
+    text = refusal(make(keras, lambda lay, x: keras.ops.exp(x)))
+    matches(r"\(Exp\) is not supported", text)
 
 
 @pytest.mark.parametrize("k", LIBRARIES)
@@ -488,14 +677,14 @@ def test_no_classifier_of_images(k):
             lay.Conv2D(3, 1)(image),
             r"\(None, 8, 8, 3\), so it is not a classifier",
         ),
-        (image, lay.Dense(1)(flat), r"\(None, 1\), so it is not a classifier"),
+        (image, lay.Dense(1)(flat), r"one value, so it is not a classifier"),
         (image, [logits, flat], r"1 inputs and 2 outputs"),
         ([image, other], lay.Concatenate()([flat, other]), r"2 inputs and 1 outputs"),
         (other, lay.Dense(2)(other), r"takes \(None, 4\); expected images"),
         (
             image,
             lay.Dense(2, activation="sigmoid")(flat),
-            r"sigmoid.*2 or more classes",
+            r"sigmoid.*2 sigmoids are labels beside each other",
         ),
     ):
         matches(pattern, refusal(k.Model(inputs, out)))

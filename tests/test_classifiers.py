@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import numpy as np
@@ -88,6 +89,29 @@ def test_classifier_without_batch_norm(tmp_path, k):
     assert "has no BatchNormalization layer" in text
 
 
+@pytest.mark.parametrize("k", [keras, tf_keras], ids=["keras3", "tf_keras"])
+def test_scaling_layers_become_part_of_the_preprocessing(tmp_path, k):
+    image = k.Input((8, 8, 3))
+    x = k.layers.Rescaling(1 / 127.5, offset=-1.0)(image)
+    x = k.layers.BatchNormalization()(k.layers.Conv2D(4, 3, padding="same")(x))
+    k.Model(image, k.layers.Dense(2)(k.layers.Flatten()(x))).save(tmp_path / "m.keras")
+    classifier = load_classifier(str(tmp_path / "m.keras"), preprocessing="uint8")
+    expected = make_preprocessing("tf", 3)
+    np.testing.assert_allclose(classifier.preprocessing.scale, expected.scale, 1e-6)
+    assert classifier.preprocessing.offset == expected.offset
+    assert classifier.preprocessing.formula() == "q = pixel - 128"
+
+
+def test_one_sigmoid_unit_is_proven_equal(tmp_path):
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    outputs = keras.layers.Dense(1, activation="sigmoid")(x)
+    keras.Model(image, outputs).save(tmp_path / "two.keras")
+    classifier = load_classifier(str(tmp_path / "two.keras"), preprocessing="unit")
+    assert (classifier.head, classifier.num_classes) == ("sigmoid", 2)
+
+
 def test_fixed_batch_size(tmp_path):
     image = keras.Input(batch_shape=(1, 8, 8, 3))
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
@@ -105,10 +129,10 @@ def test_wrong_translation_is_refused(tiny_path, monkeypatch):
     translate = classifiers.canonicalize
 
     def broken(source):
-        model, head = translate(source)
-        kernel = model.get_layer("conv1").kernel
+        canonical = translate(source)
+        kernel = canonical.model.get_layer("conv1").kernel
         kernel.assign(kernel * 1.001)
-        return model, head
+        return canonical
 
     monkeypatch.setattr(classifiers, "canonicalize", broken)
     text = refusal(tiny_path, preprocessing="unit")
@@ -119,7 +143,9 @@ def test_wrong_translation_is_refused(tiny_path, monkeypatch):
 def test_wrong_head_is_refused(tiny_path, monkeypatch):
     translate = classifiers.canonicalize
     monkeypatch.setattr(
-        classifiers, "canonicalize", lambda source: (translate(source)[0], "softmax")
+        classifiers,
+        "canonicalize",
+        lambda source: dataclasses.replace(translate(source), head="softmax"),
     )
     assert "cannot be reproduced" in refusal(tiny_path, preprocessing="unit")
 

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from gdfq_tf.activations import hard_swish
 from gdfq_tf.calibration import calibrate
 from gdfq_tf.config import BitWidths
 from gdfq_tf.freezing import freeze
@@ -15,6 +16,7 @@ from gdfq_tf.preprocessing import make_preprocessing
 from gdfq_tf.quantization_plan import make_plan
 from gdfq_tf.student import build_student
 from tests.tiny import INPUT_SHAPE, build_tiny_classifier
+from tflite_export.affine_quantization import AffineQuantization
 from tflite_export.convert import convert_network
 from tflite_export.integer_inference import infer
 from tflite_export.interpreter import TFLiteClassifier
@@ -107,7 +109,7 @@ def test_operations_are_the_fused_chains(frozen):
     assert frozen.network.input_grid.zero_point == 0
     assert frozen.network.softmax is False
     assert frozen.op("conv1").attributes == {
-        "strides": [1, 1], "padding": "same", "dilation": [1, 1]
+        "strides": [1, 1], "padding": "same", "dilation": [1, 1], "groups": 1
     }  # fmt: skip
 
 
@@ -297,3 +299,63 @@ def test_every_layer_kind_becomes_its_operation():
     # Those that move integers share their input's grid.
     assert ops["p"].grid == ops["m"].grid == ops["a"].grid == ops["j"].grid
     assert ops["add"].grid == ops["p"].grid
+
+
+def gated_classifier() -> keras.Model:
+    """Swish, hard-swish, GELU, squeeze-and-excitation, groups, a lone BN, a crop."""
+    image = keras.Input(INPUT_SHAPE, name="image")
+    x = layers.Conv2D(8, 3, name="stem")(image)
+    gate = layers.Activation("sigmoid", name="gate")(x)
+    x = layers.Multiply(name="swish")([x, gate])
+    x = layers.Conv2D(8, 3, padding="same", groups=4, name="grouped")(x)
+    x = layers.Activation(hard_swish, name="hard_swish")(x)
+    squeezed = layers.GlobalAveragePooling2D(keepdims=True, name="squeeze")(x)
+    squeezed = layers.Conv2D(8, 1, name="excite")(squeezed)
+    squeezed = layers.ReLU(1.0, name="hard_sigmoid")(squeezed)
+    x = layers.Multiply(name="scaled")([x, squeezed])
+    x = layers.Cropping2D(((1, 0), (0, 2)), name="crop")(x)
+    x = layers.DepthwiseConv2D(1, use_bias=False, name="carrier")(x)
+    x = layers.BatchNormalization(name="bn")(x)
+    x = layers.Activation("gelu", name="gelu")(x)
+    x = layers.Flatten(name="flat")(x)
+    model = keras.Model(image, layers.Dense(3, name="logits")(x))
+    rng = np.random.default_rng(3)
+    for layer in model.layers:
+        shapes = [w.shape for w in layer.get_weights()]
+        if len(shapes) == 4:
+            layer.set_weights([rng.uniform(0.5, 1.5, shape) for shape in shapes])
+        else:
+            layer.set_weights([rng.normal(0.1, 0.4, shape) for shape in shapes])
+    return model
+
+
+@pytest.fixture(scope="module", params=["w8a8", "w4a8", "w4a4_paper"])
+def gated(request) -> Frozen:
+    return make_frozen(gated_classifier(), WIDTHS[request.param])
+
+
+def test_gates_become_their_operations(gated):
+    kinds = {op.name: op.kind for op in gated.network.ops}
+    assert kinds == {
+        "stem": "conv", "gate": "sigmoid", "swish": "multiply", "grouped": "conv",
+        "hard_swish": "hard_swish", "squeeze": "global_average", "excite": "conv",
+        "scaled": "multiply", "crop": "crop", "carrier": "depthwise", "gelu": "gelu",
+        "flat": "reshape", "logits": "dense",
+    }  # fmt: skip
+    assert gated.op("gate").grid == AffineQuantization(1 / 256, -128)
+    assert gated.op("grouped").attributes["groups"] == 4
+    assert gated.op("squeeze").attributes == {"keepdims": True}
+    assert gated.op("crop").attributes == {"crops": [[1, 0], [0, 2]]}
+    assert gated.op("excite").relu
+
+
+def test_gated_student_and_integers_agree(gated):
+    computed = infer(gated.network, PREPROCESSING.to_int8(PIXELS)).astype(int)
+    difference = computed - gated.float_outputs()
+    assert computed.std() > 15
+    assert np.abs(difference).max() <= 6
+    assert abs(difference.mean()) < 0.5
+
+
+def test_integers_of_gates_equal_litert(gated):
+    check_equals_litert(gated.network)

@@ -19,7 +19,12 @@ from tests.tiny_network import (
     coarse,
     random_images,
 )
-from tflite_export.affine_quantization import AffineQuantization, relu_grid
+from tflite_export.activations import FIXED_GRIDS
+from tflite_export.affine_quantization import (
+    AffineQuantization,
+    grid_over,
+    relu_grid,
+)
 from tflite_export.convert import convert_network
 from tflite_export.integer_inference import (
     first_rounding_bias,
@@ -52,6 +57,9 @@ def kernel_network():
             ("conv_strided", "conv", {"stride": 2, "outputs": 9}),
             ("conv_dilated", "conv", {"dilation": 2}),
             ("conv_1x1", "conv", {"size": 1, "outputs": 8, "stride": 2}),
+            ("conv_pairs", "conv", {"groups": 2, "outputs": 6}),
+            ("conv_grouped", "conv", {"groups": 4, "outputs": 8, "stride": 2}),
+            ("conv_grouped_1x1", "conv", {"groups": 2, "outputs": 8, "size": 1}),
             ("depthwise", "depthwise", {}),
             ("depthwise_valid", "depthwise", {"padding": "valid", "relu": True}),
             ("depthwise_strided", "depthwise", {"stride": 2, "size": 5}),
@@ -95,6 +103,12 @@ def activation_network():
     return b.build()
 
 
+def global_average(b, name, source, grid, *, keepdims=False):
+    shape = (1, 1, 4) if keepdims else (4,)
+    attributes = {"keepdims": keepdims}
+    return b.op(name, "global_average", [source], shape, grid, attributes=attributes)
+
+
 def movement_network():
     """Everything without a kernel."""
     b = NetworkBuilder(seed=3)
@@ -117,9 +131,9 @@ def movement_network():
         b.op("add_narrow", "add", [small, small], shape, wider),
         b.op("relu", "relu", ["image"], shape, grid, relu=True),
         b.op("relu_narrow", "relu", ["image"], shape, narrow, relu=True),
-        b.op("global", "global_average", ["image"], (4,), wider),
-        b.op("global_positive", "global_average", [positive], (4,), grid),
-        b.op("global_narrow", "global_average", [small], (4,), grid),
+        global_average(b, "global", "image", wider),
+        global_average(b, "global_positive", positive, grid),
+        global_average(b, "global_narrow", small, grid),
         b.pool("average_2", "average_pool", "image", size=2, stride=2),
         b.pool("average_3", "average_pool", signed, size=3, stride=1, padding="same"),
         b.pool("average_thirds", "average_pool", positive, size=3, stride=2),
@@ -141,13 +155,20 @@ def movement_network():
             (4, 16, 4),
             attributes={"shape": [4, 16, 4]},
         ),
+        b.op(
+            "cropped",
+            "crop",
+            [signed],
+            (5, 7, 4),
+            attributes={"crops": [[1, 2], [0, 1]]},
+        ),
     ]
     other = b.kernel("other", "depthwise", "image", bits=4)
     third = b.kernel("third", "conv", "image", bits=8, relu=True)
     ends.append(b.op("concatenated", "concatenate", [signed, other, third], (8, 8, 13)))
     # A mean over a number of positions that is no power of two.
     part = b.pool("part", "max_pool", "image", size=2, stride=1)
-    ends.append(b.op("global_49", "global_average", [part], (4,), wider))
+    ends.append(global_average(b, "global_49", part, wider))
     padded = b.op(
         "padded_signed", "pad", [signed], (9, 9, 4), attributes={"pads": [[0, 1]] * 2}
     )
@@ -159,7 +180,44 @@ def movement_network():
     return b.build()
 
 
+def product_network():
+    """Functions of one tensor by table, and products with them."""
+    b = NetworkBuilder(seed=4)
+    shape = INPUT_SHAPE
+    wide = AffineQuantization(float(coarse(0.09)), -3)
+    other = AffineQuantization(float(coarse(0.077)), -3)
+    signed = b.kernel("signed", "conv", "image", bits=8, outputs=4, grid=wide)
+    positive = b.kernel(
+        "positive", "conv", "image", bits=4, outputs=4, relu=True,
+        grid=coarse_relu_grid(2.5, 8),
+    )  # fmt: skip
+    narrow = coarse_relu_grid(6.0, 4)
+    small = b.kernel(
+        "small", "conv", "image", bits=8, outputs=4, relu=True, grid=narrow
+    )
+    swish_grid = AffineQuantization(float(coarse(0.03)), -119)
+    sources = {"signed": signed, "positive": positive, "small": small, "image": "image"}
+    for name, source in sources.items():
+        for kind in ("sigmoid", "tanh", "gelu", "hard_swish"):
+            grid = FIXED_GRIDS.get(kind, swish_grid)
+            b.branch(b.op(f"{kind}_{name}", kind, [source], shape, grid))
+        product = [source, f"sigmoid_{name}"]
+        b.branch(b.op(f"swish_{name}", "multiply", product, shape, swish_grid))
+        b.branch(b.op(f"product_{name}", "multiply", [source, signed], shape, other))
+    product = [signed, "image"]
+    b.branch(b.op("narrow_relu", "multiply", product, shape, narrow, relu=True))
+    squeezed = global_average(b, "squeezed", signed, wide, keepdims=True)
+    b.branch(squeezed)
+    excited = b.op("excited", "sigmoid", [squeezed], (1, 1, 4), FIXED_GRIDS["sigmoid"])
+    for name, source in sources.items():
+        grid = swish_grid if name == "positive" else wide
+        b.branch(b.op(f"se_{name}", "multiply", [source, excited], shape, grid))
+    b.branch(b.op("se_first", "multiply", [excited, signed], shape, wide))
+    return b.build()
+
+
 NETWORKS = {
+    "products": product_network(),
     "kernels": kernel_network(),
     "activations": activation_network(),
     "movements": movement_network(),
@@ -188,6 +246,33 @@ def test_equals_litert_bit_by_bit(network, branch):
     assert len(np.unique(expected)) >= 4
     assert (np.abs(expected + 0.5) > 127).mean() < 0.85
     np.testing.assert_array_equal(computed, expected)
+
+
+def one_activation(kind, scale, zero_point):
+    """One function of a tensor of 256 values, on an output grid that just holds it."""
+    grid = AffineQuantization(float(coarse(scale)), zero_point)
+    high = max(grid.high, 0.1)
+    output = grid_over(-0.4, high) if kind not in FIXED_GRIDS else FIXED_GRIDS[kind]
+    output = AffineQuantization(float(coarse(output.scale)), output.zero_point)
+    flat = {"shape": [256]}
+    ops = (
+        IntegerOp("y", kind, ("x",), output),
+        IntegerOp("flat", "reshape", ("y",), output, attributes=flat),
+    )
+    return IntegerNetwork("x", (16, 16, 1), grid, ops, False)
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "tanh", "gelu", "hard_swish"])
+@pytest.mark.parametrize(
+    ("scale", "zero_point"),
+    [(0.0031, -47), (0.0115, 60), (0.021, 7), (0.0367, 45), (0.094, -128), (0.22, -45)],
+)
+def test_every_level_of_an_activation(kind, scale, zero_point):
+    network = one_activation(kind, scale, zero_point)
+    levels = np.arange(-128, 128).astype(np.int8).reshape(1, 16, 16, 1)
+    expected = TFLiteClassifier(convert_network(network)).run(levels)
+    assert len(np.unique(expected)) > 20
+    np.testing.assert_array_equal(infer(network, levels), expected)
 
 
 def test_softmax_is_within_one_lsb():

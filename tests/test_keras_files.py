@@ -9,6 +9,7 @@ import zipfile
 import h5py
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from gdfq_tf import keras_files
 from gdfq_tf.errors import UserError
@@ -116,7 +117,7 @@ def test_missing_file_directory_and_suffix(tmp_path):
     matches(
         r"nothing\.keras does not exist.*keras\.applications", refusal("nothing.keras")
     )
-    matches(r"is a directory.*model\.save", refusal(tmp_path))
+    matches(r"is a directory without.*model\.save", refusal(tmp_path))
     (tmp_path / "net.tflite").write_bytes(b"x")
     matches(r"ends in '\.tflite'; expected a \.keras", refusal(tmp_path / "net.tflite"))
     (tmp_path / "net").write_bytes(b"x")
@@ -190,6 +191,34 @@ def test_unknown_keras_version(tmp_path):
 def test_weights_with_a_file(tmp_path):
     text = refusal(tmp_path / "net.keras", weights="imagenet")
     matches(r"--weights=imagenet was given.*keras\.applications", text)
+
+
+def test_saved_model_of_keras_2(tmp_path):
+    model = small(tf_keras)
+    for variable in model.variables:
+        variable.assign(np.random.default_rng(0).uniform(0.5, 1, variable.shape))
+    model.save(tmp_path / "net", save_format="tf")
+    source = read(tmp_path / "net")
+    assert source.name == "net"
+    np.testing.assert_array_equal(source.model(IMAGE), model(IMAGE))
+
+
+def test_damaged_saved_model(tmp_path):
+    path = tmp_path / "net"
+    small(tf_keras).save(path, save_format="tf")
+    index = path / "variables" / "variables.index"
+    index.write_bytes(index.read_bytes()[:-20])
+    matches(r"net, written by Keras 2, cannot be loaded", refusal(path))
+    (path / "keras_metadata.pb").write_bytes(b"no metadata")
+    matches(r"net is damaged", refusal(path))
+
+
+def test_saved_model_runs_no_code(tmp_path, monkeypatch):
+    path = tmp_path / "net"
+    model = small(tf_keras, tf_keras.layers.Lambda(lambda x: x, name="code"))
+    model.save(path, save_format="tf")
+    forbid_building(monkeypatch)
+    matches(r"'code' \(Lambda\).*never run", refusal(path))
 
 
 # ---- code inside files
@@ -327,6 +356,43 @@ def test_sequential_without_input_layer(tmp_path, library, suffix):
     copy = read(tmp_path / f"net{suffix}").model
     assert copy.inputs[0].shape[1:] == (8, 8, 3)
     np.testing.assert_array_equal(np.asarray(copy(IMAGE)), np.asarray(model(IMAGE)))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_nested_models_and_operations(tmp_path, library, suffix):
+    k = LIBRARIES[library]
+    image = k.Input((8, 8, 3))
+    outputs = small(k, name="backbone")(image)
+    if (library, suffix) != ("keras3", ".h5"):  # Keras 3 cannot read those itself
+        outputs = 2.0 * (1.0 - outputs / 3.0) + np.ones(3)
+    model = k.Model(image, outputs)
+    path = tmp_path / f"net{suffix}"
+    model.save(path)
+    np.testing.assert_allclose(
+        np.asarray(read(path).model(IMAGE)), np.asarray(model(IMAGE)), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_what_nested_models_hold_is_checked(tmp_path, library, suffix, monkeypatch):
+    k = LIBRARIES[library]
+    path = tmp_path / f"net{suffix}"
+    inner = small(k, k.layers.Lambda(lambda x: x, name="code"), name="inner")
+    small_input = k.Input((8, 8, 3))
+    k.Model(small_input, inner(small_input)).save(path)
+    forbid_building(monkeypatch)
+    matches(r"'code' \(Lambda\).*never run", refusal(path))
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_only_known_tensorflow_functions_are_called(tmp_path, suffix, monkeypatch):
+    image = tf_keras.Input((8, 8, 3))
+    path = tmp_path / f"net{suffix}"
+    tf_keras.Model(image, tf.io.encode_base64(tf.strings.as_string(image))).save(path)
+    forbid_building(monkeypatch)
+    matches(r"\(tf\.strings\.as_string\) is not supported", refusal(path))
 
 
 # ---- applications

@@ -16,6 +16,7 @@ from gdfq_tf.quantization_plan import (
     output_layer,
 )
 from tests.tiny import build_tiny_classifier
+from tflite_export.affine_quantization import AffineQuantization
 
 layers = keras.layers
 EDGE, PAPER = BitWidths(4, 4), BitWidths(4, 4, "paper")
@@ -147,6 +148,32 @@ def test_nothing_is_fused_that_others_read_too():
     }  # fmt: skip
     # Signed averages are signed.
     assert not plan.groups["flat"].non_negative
+
+
+def gate(sigmoid_end):
+    """A swish, and what `sigmoid_end` makes of its sigmoid and product."""
+    image = keras.Input((4, 4, 2), name="image")
+    conv = layers.Conv2D(2, 1, name="conv")(image)
+    sigmoid = layers.Activation("sigmoid", name="sigmoid")(conv)
+    product = layers.Multiply(name="product")([conv, sigmoid])
+    flat = layers.Flatten(name="flat")(sigmoid_end(sigmoid, product))
+    return make_plan(keras.Model(image, layers.Dense(2, name="logits")(flat)), PAPER)
+
+
+def test_a_sigmoid_has_tflites_grid_and_a_product_its_own():
+    plan = gate(lambda sigmoid, product: layers.ReLU(name="relu")(product))
+    assert plan.groups["sigmoid"].fixed_grid == AffineQuantization(1 / 256, -128)
+    assert plan.groups["sigmoid"].bits == 8
+    assert plan.is_fixed("sigmoid") and plan.is_fixed("image")
+    assert not plan.is_fixed("conv")
+    assert "product" not in plan.tensor_groups
+
+
+def test_reshaped_sigmoids_keep_the_grid_and_joined_ones_are_refused():
+    plan = gate(lambda sigmoid, product: layers.Reshape((8, 4))(sigmoid))
+    assert plan.tensor_groups["flat"] == "sigmoid"
+    with pytest.raises(UserError, match="'sigmoid' and 'product' are joined"):
+        gate(lambda *both: layers.Concatenate()(both))
 
 
 def test_graph_helpers():

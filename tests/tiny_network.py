@@ -64,6 +64,7 @@ class NetworkBuilder:
         stride: int = 1,
         padding: str = "same",
         dilation: int = 1,
+        groups: int = 1,
         relu: bool = False,
         grid: AffineQuantization = OUTPUT_GRID,
     ) -> str:
@@ -75,8 +76,8 @@ class NetworkBuilder:
         else:
             reach = dilation * (size - 1) if padding == "valid" else 0
             spatial = [-(-(length - reach) // stride) for length in (height, width)]
-            values_shape = (size, size, channels, outputs)
-            fan_in = size * size * channels
+            values_shape = (size, size, channels // groups, outputs)
+            fan_in = size * size * channels // groups
             if kind == "depthwise":
                 outputs, fan_in = channels * multiplier, size * size
                 values_shape = (size, size, channels, multiplier)
@@ -86,6 +87,8 @@ class NetworkBuilder:
                 "padding": padding,
                 "dilation": [dilation, dilation],
             }
+            if kind == "conv":
+                attributes["groups"] = groups
         limit = weight_limit(bits)
         values = self._rng.integers(-limit, limit + 1, values_shape)
         # An estimate for the accumulators, from inputs uniform over their grid.

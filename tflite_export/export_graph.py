@@ -12,11 +12,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from tflite_export.activations import ACTIVATIONS, FIXED_GRIDS
 from tflite_export.affine_quantization import AffineQuantization, weight_limit
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
-
-# TFLite fixes the grid of an int8 softmax: scale 1/256, zero point -128.
-SOFTMAX_GRID = AffineQuantization(1 / 256, -128)
 
 
 def export_graph(network: IntegerNetwork) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -35,7 +33,7 @@ def export_graph(network: IntegerNetwork) -> Callable[[tf.Tensor], tf.Tensor]:
                 tensors[op.name] = _apply(op, inputs, input_scale)
         outputs = tensors[network.ops[-1].name]
         if network.softmax:
-            outputs = _fake_quant(tf.nn.softmax(outputs), SOFTMAX_GRID)
+            outputs = _fake_quant(tf.nn.softmax(outputs), FIXED_GRIDS["softmax"])
         return outputs
 
     return run
@@ -49,7 +47,7 @@ def dense_names(network: IntegerNetwork) -> tuple[str, ...]:
 def _apply(op: IntegerOp, inputs: list[tf.Tensor], input_scale) -> tf.Tensor:
     if op.kernel is not None:
         return _apply_kernel(op, op.kernel, inputs[0], input_scale)
-    if op.kind in ("reshape", "pad"):
+    if op.kind in ("reshape", "pad", "crop"):
         return move_values(op, inputs, pad_value=0.0)
     if op.kind in ("max_pool", "concatenate"):
         # On the grid already, but the converter takes no integer kernel for these
@@ -57,8 +55,13 @@ def _apply(op: IntegerOp, inputs: list[tf.Tensor], input_scale) -> tf.Tensor:
         outputs = move_values(op, inputs, pad_value=0.0)
     elif op.kind == "add":
         outputs = inputs[0] + inputs[1]
+    elif op.kind == "multiply":
+        outputs = inputs[0] * inputs[1]
+    elif op.kind in ACTIVATIONS:
+        outputs = ACTIVATIONS[op.kind](inputs[0])
     elif op.kind == "global_average":
-        outputs = tf.reduce_mean(inputs[0], [1, 2])
+        keepdims = op.attributes.get("keepdims", False)
+        outputs = tf.reduce_mean(inputs[0], [1, 2], keepdims=keepdims)
     elif op.kind == "average_pool":
         outputs = tf.nn.avg_pool2d(inputs[0], **pool_arguments(op))
         if op.attributes["pool_size"] == [1, 1]:
@@ -84,6 +87,11 @@ def move_values(op: IntegerOp, inputs: list[tf.Tensor], pad_value) -> tf.Tensor:
             [(0, 0), *op.attributes["pads"], (0, 0)],
             constant_values=pad_value,
         )
+    if op.kind == "crop":
+        (top, bottom), (left, right) = op.attributes["crops"]
+        _, height, width, channels = inputs[0].shape
+        size = (-1, height - top - bottom, width - left - right, channels)
+        return tf.slice(inputs[0], (0, top, left, 0), size)
     return tf.concat(inputs, axis=-1)
 
 
@@ -111,7 +119,15 @@ def convolve(
     }
     strides = op.attributes["strides"]
     if op.kind == "conv":
-        return tf.nn.conv2d(inputs, kernel, strides, **arguments)
+        groups = op.attributes.get("groups", 1)
+        if groups == 1 or for_export:
+            return tf.nn.conv2d(inputs, kernel, strides, **arguments)
+        # TensorFlow has no grouped kernel for CPUs.
+        parts = zip(
+            tf.split(inputs, groups, -1), tf.split(kernel, groups, -1), strict=True
+        )
+        outputs = [tf.nn.conv2d(x, part, strides, **arguments) for x, part in parts]
+        return tf.concat(outputs, -1)
     if not for_export:
         return tf.nn.depthwise_conv2d(inputs, kernel, [1, *strides, 1], **arguments)
     # The function above wraps dilated ones in SpaceToBatch and BatchToSpace, which

@@ -6,6 +6,8 @@ differ. LiteRT on a CPU runs
 
 - int8 kernels and adds through XNNPACK: a float32 multiply rounded to even for
   kernels, a 20-bit fixed-point multiply for adds;
+- functions of one tensor by table, filled in float32, but for hard-swish (see
+  `hard_swish.py`); means and products by a float32 multiply rounded to even;
 - INT4 kernels, but for dense ones with an even number of inputs, through its
   built-in ones: a 31-bit fixed-point multiply rounded, then a right shift rounded
   up again. The double rounding favours larger results by half a unit of the first
@@ -19,17 +21,18 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from tflite_export.activations import ACTIVATIONS, FIXED_GRIDS
 from tflite_export.affine_quantization import (
     INT8_MAX,
     INT8_MIN,
     AffineQuantization,
 )
 from tflite_export.export_graph import (
-    SOFTMAX_GRID,
     convolve,
     move_values,
     pool_arguments,
 )
+from tflite_export.hard_swish import hard_swish_table
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
 
 _BATCH_SIZE = 64
@@ -73,7 +76,8 @@ def _run(network: IntegerNetwork, images: tf.Tensor) -> tf.Tensor:
     if network.softmax:
         grid = network.ops[-1].grid
         probabilities = tf.nn.softmax((outputs - grid.zero_point) * grid.scale)
-        outputs = _clamp(tf.round(probabilities / SOFTMAX_GRID.scale), SOFTMAX_GRID)
+        fixed = FIXED_GRIDS["softmax"]
+        outputs = _clamp(tf.round(probabilities / fixed.scale), fixed)
     return outputs
 
 
@@ -82,6 +86,15 @@ def _apply(op: IntegerOp, inputs, grids) -> tf.Tensor:
         return _apply_kernel(op, op.kernel, inputs[0], grids[0])
     if op.kind == "add":
         return _clamp(_add(inputs, grids, op.grid), op.grid, op.relu)
+    if op.kind == "multiply":
+        return _clamp(_multiply(inputs, grids, op.grid), op.grid, op.relu)
+    if op.kind == "hard_swish":
+        table = tf.constant(hard_swish_table(grids[0], op.grid), tf.float64)
+        return tf.gather(table, tf.cast(inputs[0], tf.int32) - INT8_MIN)
+    if op.kind in ACTIVATIONS:
+        real = (inputs[0] - grids[0].zero_point) * grids[0].scale
+        levels = ACTIVATIONS[op.kind](real) / op.grid.scale
+        return _clamp(tf.round(levels), op.grid)
     if op.kind == "global_average":
         return _global_average(op, inputs[0], grids[0])
     if op.kind == "average_pool":
@@ -105,7 +118,7 @@ def _apply_kernel(
     )
     if uses_double_rounding(op.kind, kernel):
         exact = kernel.scale.astype(np.float64) * input_grid.scale / op.grid.scale
-        outputs = _multiply_double_rounding(accumulators, exact, op.kind)
+        outputs = _multiply_double_rounding(accumulators, exact, op)
     else:
         single = np.float32(input_grid.scale) * kernel.scale
         single = single / np.float32(op.grid.scale)
@@ -117,7 +130,7 @@ def _apply_kernel(
 
 
 def _multiply_double_rounding(
-    accumulators, multiplier: np.ndarray, kind: str
+    accumulators, multiplier: np.ndarray, op: IntegerOp
 ) -> tf.Tensor:
     mantissa, exponent = np.frexp(multiplier)
     mantissa = np.floor(mantissa * 2**31 + 0.5) / 2**31
@@ -125,7 +138,9 @@ def _multiply_double_rounding(
     right_shift = 2.0 ** np.maximum(-exponent, 0)
     first = tf.floor(accumulators * left_shift * mantissa + 0.5)
     outputs = tf.floor(first / right_shift + 0.5)
-    if kind != "depthwise":
+    if op.attributes.get("groups", 1) > 1:  # scalar code
+        return _round_away(first / right_shift)
+    if op.kind != "depthwise":
         return outputs
     # Depthwise kernels take channels by eight; the scalar code for those left over
     # rounds ties away from zero.
@@ -146,14 +161,25 @@ def _add(inputs, grids, output_grid: AffineQuantization) -> tf.Tensor:
     return tf.floor(total / 2.0**shift + 0.5)
 
 
+def _multiply(inputs, grids, output_grid: AffineQuantization) -> tf.Tensor:
+    first, second = (q - grid.zero_point for q, grid in zip(inputs, grids, strict=True))
+    scale = np.float32(grids[0].scale) * np.float32(grids[1].scale)
+    multiplier = scale / np.float32(output_grid.scale)
+    product = tf.cast(first * second, tf.float32) * multiplier
+    return tf.cast(tf.round(product), tf.float64)
+
+
 def _global_average(op, inputs, input_grid: AffineQuantization) -> tf.Tensor:
     count = inputs.shape[1] * inputs.shape[2]
-    total = tf.reduce_sum(inputs - input_grid.zero_point, [1, 2])
+    keepdims = op.attributes.get("keepdims", False)
+    total = tf.reduce_sum(inputs - input_grid.zero_point, [1, 2], keepdims=keepdims)
     multiplier = np.float32(
         np.float32(input_grid.scale) / (np.float32(op.grid.scale) * np.float32(count))
     )
-    product = tf.cast(total, tf.float32) * multiplier
-    return _clamp(tf.cast(tf.round(product), tf.float64), op.grid)
+    # XNNPACK adds the zero point before it rounds to even, which decides ties.
+    zero_point = np.float32(op.grid.zero_point)
+    levels = tf.round(tf.cast(total, tf.float32) * multiplier + zero_point)
+    return tf.clip_by_value(tf.cast(levels, tf.float64), INT8_MIN, INT8_MAX)
 
 
 def _average_pool(op: IntegerOp, inputs: tf.Tensor) -> tf.Tensor:

@@ -26,12 +26,18 @@ KINDS = (
     "depthwise",
     "dense",
     "add",
+    "multiply",
     "relu",
+    "sigmoid",
+    "tanh",
+    "gelu",
+    "hard_swish",
     "global_average",
     "average_pool",
     "max_pool",
     "reshape",
     "pad",
+    "crop",
     "concatenate",
 )
 
@@ -41,8 +47,8 @@ class Kernel:
     """Weights of a conv, depthwise or dense layer.
 
     Attributes:
-      values: int8; conv (h, w, in, out), depthwise (h, w, channels, multiplier),
-        dense (in, out).
+      values: int8; conv (h, w, in / groups, out), depthwise
+        (h, w, channels, multiplier), dense (in, out).
       bits: 2..8; |values| <= 2^(bits - 1) - 1.
       scale: float32 (output channels,), > 0, with at most 16 significant bits.
       bias: int32 (output channels,), in units of input scale * scale.
@@ -66,8 +72,9 @@ class IntegerOp:
       relu: whether negative results are clamped to zero.
       kernel: for conv, depthwise and dense.
       attributes: JSON values by kind: strides, padding ("same" or "valid"),
-        dilation for conv and depthwise; pool_size, strides, padding for pools;
-        shape (without batch) for reshape; pads ((top, bottom), (left, right)).
+        dilation for conv and depthwise, groups (default 1) for conv; pool_size,
+        strides, padding for pools; keepdims (default False) for global_average;
+        shape (without batch) for reshape; pads, crops ((top, bottom), (left, right)).
     """
 
     name: str

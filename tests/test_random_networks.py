@@ -1,0 +1,182 @@
+"""Random small networks of the supported vocabulary go all the way, as their own
+integers compute it.
+
+GDFQ_NUM_RANDOM_NETWORKS sets how many; the suite runs few.
+"""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from gdfq_tf.calibration import calibrate
+from gdfq_tf.classifiers import translate_classifier
+from gdfq_tf.config import BitWidths
+from gdfq_tf.freezing import freeze
+from gdfq_tf.keras_compat import keras as tf_keras
+from gdfq_tf.keras_files import SourceModel
+from gdfq_tf.quantization_plan import make_plan
+from gdfq_tf.student import build_student
+from tflite_export.convert import convert_network
+from tflite_export.integer_inference import infer
+from tflite_export.interpreter import TFLiteClassifier
+from tflite_export.verify import (
+    Expectation,
+    compare_outputs,
+    require,
+    verify_structure,
+)
+
+import keras  # isort: skip  (Keras 3, after the environment is set)
+
+NUM_NETWORKS = int(os.environ.get("GDFQ_NUM_RANDOM_NETWORKS", "3"))
+ACTIVATIONS = ("linear", "relu", "relu6", "swish", "hard_sigmoid", "sigmoid", "gelu")
+
+
+def activate(lay, rng, x):
+    return lay.Activation(str(rng.choice(ACTIVATIONS)))(x)
+
+
+def normalize(lay, rng, x):
+    if rng.random() < 0.3:
+        return x
+    return lay.BatchNormalization(scale=rng.random() < 0.7, center=rng.random() < 0.7)(
+        x
+    )
+
+
+def conv(lay, rng, x):
+    strides, dilation = [(1, 1), (2, 1), (1, 2)][rng.integers(3)]
+    x = lay.Conv2D(
+        int(rng.integers(1, 4)) * 4,
+        int(rng.choice([1, 3])),
+        strides=strides,
+        dilation_rate=dilation,
+        padding="same",
+        groups=int(rng.choice([1, 1, 2])) if x.shape[-1] % 2 == 0 else 1,
+        use_bias=rng.random() < 0.5,
+    )(x)
+    return activate(lay, rng, normalize(lay, rng, x))
+
+
+def depthwise(lay, rng, x):
+    multiplier = int(rng.integers(1, 3)) if x.shape[-1] < 12 else 1
+    options = {"depth_multiplier": multiplier, "padding": "same"}
+    x = lay.DepthwiseConv2D(3, strides=int(rng.integers(1, 3)), **options)(x)
+    return activate(lay, rng, normalize(lay, rng, x))
+
+
+def separable(lay, rng, x):
+    x = lay.SeparableConv2D(4, 3, padding="same", activation="relu")(x)
+    return normalize(lay, rng, x)
+
+
+def residual(lay, rng, x):
+    y = lay.Conv2D(x.shape[-1], 3, padding="same")(x)
+    x = lay.Add()([x, normalize(lay, rng, y)])
+    return activate(lay, rng, x)
+
+
+def dense_block(lay, rng, x):
+    y = lay.ReLU(6.0)(lay.BatchNormalization()(x))
+    return lay.Concatenate()([x, lay.Conv2D(4, 3, padding="same")(y)])
+
+
+def squeeze_and_excitation(lay, rng, x):
+    y = lay.GlobalAveragePooling2D(keepdims=True)(x)
+    y = lay.Conv2D(x.shape[-1], 1, activation="sigmoid")(y)
+    return lay.Multiply()([x, y])
+
+
+def pool(lay, rng, x):
+    if min(x.shape[1:3]) < 2:
+        return x
+    kind = (lay.MaxPooling2D, lay.AveragePooling2D)[rng.integers(2)]
+    return kind(2, strides=int(rng.integers(1, 3)), padding="same")(x)
+
+
+def pad_and_crop(lay, rng, x):
+    x = lay.ZeroPadding2D(((1, 0), (0, 2)))(x)
+    return lay.Cropping2D(((0, 1), (1, 0)))(x)
+
+
+def arithmetic(lay, rng, x):
+    return 1.5 - (x + 0.5) * float(rng.uniform(0.2, 2.0)) / 3.0
+
+
+BLOCKS = (
+    conv, depthwise, separable, residual, dense_block, squeeze_and_excitation, pool,
+    pad_and_crop, arithmetic,
+)  # fmt: skip
+
+
+def build(k, blocks, *, channels, nested, head, seed):
+    """A network with normalised activations, its BatchNormalization settled."""
+    rng = np.random.default_rng(seed)
+    k.utils.set_random_seed(seed)
+    lay = k.layers
+    image = k.Input((9, 8, channels))
+    x = lay.BatchNormalization()(lay.Conv2D(4, 3, padding="same")(image))
+    before = x
+    for block in blocks:
+        x = block(lay, rng, x)
+    if nested and k is keras:
+        x = k.Model(before, x)(before)
+    x = lay.Dropout(0.1)(lay.GlobalAveragePooling2D()(x))
+    model = k.Model(image, lay.Dense(3, activation=head)(x))
+    normalizations = [
+        x for x in model.layers if type(x).__name__ == "BatchNormalization"
+    ]
+    for layer in normalizations:
+        layer.momentum = 0.0
+    model(rng.uniform(-1, 1, (16, 9, 8, channels)).astype(np.float32), training=True)
+    return model
+
+
+@pytest.mark.parametrize("k", [keras, tf_keras], ids=["keras3", "tf_keras"])
+@settings(
+    max_examples=NUM_NETWORKS,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],  # the blocks tell enough
+    suppress_health_check=list(HealthCheck),
+    derandomize=NUM_NETWORKS < 10,
+)
+@given(
+    blocks=st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=5),
+    channels=st.sampled_from([1, 3]),
+    nested=st.booleans(),
+    head=st.sampled_from([None, "softmax"]),
+    weight_bits=st.sampled_from([8, 4]),
+    activation_bits=st.sampled_from([8, 4]),
+    seed=st.integers(0, 2**16),
+)
+def test_random_network(
+    k, blocks, channels, nested, head, weight_bits, activation_bits, seed
+):
+    source = build(k, blocks, channels=channels, nested=nested, head=head, seed=seed)
+    classifier, difference = translate_classifier(
+        SourceModel("random", source), preprocessing="tf"
+    )
+    assert difference <= 1e-4
+    assert classifier.head == (head or "logits")
+    shape = (24, *classifier.input_shape)
+    pixels = np.random.default_rng(seed).integers(0, 256, shape)
+    plan = make_plan(classifier.model, BitWidths(weight_bits, activation_bits))
+    preprocessing = classifier.preprocessing
+    inputs = preprocessing.to_input(pixels).numpy()
+    calibration = calibrate(classifier.model, plan, inputs, preprocessing)
+    student = build_student(classifier.model, plan, calibration, preprocessing)
+    network = freeze(student, classifier.model, softmax=head == "softmax")
+    tflite = convert_network(network)
+    levels = preprocessing.to_int8(pixels)
+    agreement = compare_outputs(
+        infer(network, levels), TFLiteClassifier(tflite).run(levels)
+    )
+    require(verify_structure(tflite, Expectation(weight_bits)), agreement)
+    tf_keras.backend.clear_session()
+    tf.compat.v1.reset_default_graph()
