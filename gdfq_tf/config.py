@@ -85,8 +85,8 @@ class SynthesisConfig:
 
     num_steps: int
     batch_size: int = 128
-    learning_rate: float = 2e-2
-    bn_weight: float = 60.0
+    learning_rate: float = 1e-2
+    bn_weight: float = 20.0
     relative_bn_loss: bool = True
     pool_size: int = 2048
     num_snapshots: int = 8

@@ -13,9 +13,10 @@ from gdfq_tf.preprocessing import Preprocessing
 
 _layers = keras.layers
 
-# Above this many classes a product of embedding and latents no longer tells them
-# apart; the published generators change over between 100 and 1000 classes.
-MAX_EMBEDDED_CLASSES = 256
+# Above this many classes a product of embedding and latents tells them apart too
+# slowly; below, its images vary more within a class than those of conditional batch
+# normalization. The published generators change over between 100 and 1000 classes.
+MAX_EMBEDDED_CLASSES = 32
 _LATENT_DIM = 100  # published configuration
 _SMALLEST_BASE = 8  # pixels on the short side of the first feature map
 _MAX_CHANNELS = 128
@@ -174,7 +175,7 @@ def build_generator(
                 stddev=1.0, seed=next(seeds)
             ),
         )(labels)
-        features = _layers.Concatenate()([embedding, latents])
+        features = embedding * latents
     height, width = shape.size(0)
     features = _layers.Dense(
         height * width * shape.channels(0), kernel_initializer=initializer()

@@ -130,6 +130,7 @@ def quantize(
     widths: Sequence[BitWidths],
     *,
     mixed_precision: MixedPrecision = MixedPrecision(),
+    pool: SyntheticImages | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> QuantizationResult:
@@ -138,6 +139,10 @@ def quantize(
     Widths share one generator and one pool of images, unless the recipe trains
     generator and student in turn. The same seed on the same machine gives the same
     bytes.
+
+    Args:
+      pool: images to reconstruct students from in place of synthetic ones: those of
+        an earlier run, or real ones for a baseline.
 
     Raises:
       UserError: a loss stopped being finite, or `mixed_precision` does not fit.
@@ -160,7 +165,8 @@ def quantize(
     started = time.monotonic()
     if not alternating:
         images, held_out = _split(
-            synthesize(
+            pool
+            or synthesize(
                 classifier.model,
                 classifier.preprocessing,
                 recipe.synthesis,
@@ -173,7 +179,7 @@ def quantize(
     for width in widths:
         started = time.monotonic()
         if isinstance(recipe.student, FineTuningConfig):
-            student, pool = train_alternating(
+            student, made = train_alternating(
                 classifier,
                 make_plan(classifier.model, width, keep_layers),
                 recipe.synthesis,
@@ -181,7 +187,7 @@ def quantize(
                 seed=seed,
                 progress=progress,
             )
-            images, held_out = _split(pool)
+            images, held_out = _split(made)
         else:
             student = _reconstruct(
                 classifier,

@@ -17,11 +17,13 @@ from gdfq_tf.config import (
     SynthesisConfig,
     parse_bit_widths,
 )
-from gdfq_tf.pipeline import make_baselines, quantize
+from gdfq_tf.errors import UserError
+from gdfq_tf.pipeline import MixedPrecision, make_baselines, quantize
 from gdfq_tf.preprocessing import make_preprocessing
 from tests.tiny import INPUT_SHAPE, NUM_CLASSES, build_tiny_classifier
 from tflite_export.affine_quantization import weight_limit
 from tflite_export.errors import ExportError
+from tflite_export.flatbuffer import read_model
 from tflite_export.integer_inference import infer
 from tflite_export.interpreter import TFLiteClassifier
 
@@ -189,3 +191,211 @@ def test_a_file_of_other_widths_is_refused(result):
             WIDTHS[0],
             result.baselines,
         )
+
+
+KERNELS = ["conv1", "dw2", "conv3", "logits"]
+CALIBRATE = dataclasses.replace(
+    RECIPES["calibrate"], synthesis=SynthesisConfig(0, pool_size=96)
+)
+
+
+def stored_types(tflite: bytes) -> list[str]:
+    """Types of the weights, in the order of `KERNELS`."""
+    model = read_model(tflite)
+    names = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+    operators = [x for x in model.operators if x.name in names]
+    return [model.tensors[x.inputs[1]].dtype for x in operators]
+
+
+def keeping(*keep_layers: str, widths: str = "w4a8/paper", **options):
+    return quantize(
+        make_classifier(),
+        CALIBRATE,
+        [parse_bit_widths(widths)],
+        mixed_precision=MixedPrecision(keep_layers, **options),
+    )
+
+
+@pytest.mark.parametrize(
+    ("patterns", "kept"),
+    [
+        ((), set()),
+        (("dw2",), {"dw2"}),
+        (("conv1", "logits"), {"conv1", "logits"}),
+        (("conv*",), {"conv1", "conv3"}),
+        (("conv3", "*2"), {"conv3", "dw2"}),
+        (("*",), set(KERNELS)),
+    ],
+)
+def test_kept_layers_are_int8_in_the_file_and_all_others_int4(patterns, kept):
+    (model,) = keeping(*patterns).models
+    assert model.layers_at_8_bits == kept
+    expected = ["INT8" if name in kept else "INT4" for name in KERNELS]
+    assert stored_types(model.tflite) == expected
+    bits = [op.kernel.bits for op in model.network.ops if op.kernel is not None]
+    assert bits == [8 if name in kept else 4 for name in KERNELS]
+    assert all(finding.passed for finding in model.findings)
+
+
+def test_a_kept_layer_that_was_stored_as_int4_is_refused(result):
+    """And an INT8 one that was not to be kept."""
+    (mixed,) = keeping("conv1", "dw2").models
+
+    def verify(model, kept):
+        return pipeline.verify(
+            model.network,
+            model.tflite,
+            make_classifier(),
+            result.images,
+            model.widths,
+            result.baselines,
+            frozenset(kept),
+        )
+
+    verify(mixed, {"conv1", "dw2"})
+    for kept, text in (
+        ({"conv1", "dw2", "conv3"}, "INT4"),
+        ({"conv1", "dw2", "logits"}, "INT4"),
+        ({"conv1"}, "INT8"),
+        (set(), "INT8"),
+    ):
+        with pytest.raises(ExportError, match=f"breaks.*constant {text}") as error:
+            verify(mixed, kept)
+        assert "\n" not in str(error.value)
+
+
+def test_layers_to_keep_that_are_not_there_are_refused_before_any_work(monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise AssertionError("work began")
+
+    monkeypatch.setattr(pipeline, "make_baselines", unreachable)
+    with pytest.raises(UserError, match="keep_layers=conv9 matches no layer") as error:
+        keeping("conv1", "conv9")
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="max_accuracy_loss cannot be held") as error:
+        quantize(
+            make_classifier(),
+            RECIPES["gdfq"],
+            WIDTHS[:1],
+            mixed_precision=MixedPrecision(max_accuracy_loss=1.0),
+        )
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def estimates(monkeypatch):
+    """The loss a student's number of kept layers is said to have."""
+    losses = [4.0, 3.0, 2.0, 1.0, 0.5]
+
+    def estimate(student, classifier, held_out):
+        kept = sum(bits == 8 for bits in student.plan.weight_bits.values())
+        assert len(held_out.labels) == 24  # of 96
+        return pipeline.AccuracyEstimate(24, 0.5, losses[kept])
+
+    monkeypatch.setattr(pipeline, "_estimate", estimate)
+    monkeypatch.setattr(
+        pipeline,
+        "measure_sensitivity",
+        lambda *args: {"conv1": 0.2, "dw2": 0.9, "conv3": 0.1, "logits": 0.5},
+    )
+
+
+@pytest.mark.parametrize(
+    ("max_accuracy_loss", "kept"),
+    [
+        (4.0, set()),
+        (3.9, {"dw2"}),
+        (2.0, {"dw2", "logits"}),
+        (1.5, {"dw2", "logits", "conv1"}),
+        (0.5, set(KERNELS)),
+        (0.1, set(KERNELS)),  # even they lose more
+    ],
+)
+def test_as_many_of_the_most_sensitive_layers_are_kept_as_the_loss_takes(
+    estimates, max_accuracy_loss, kept
+):
+    (model,) = keeping(max_accuracy_loss=max_accuracy_loss).models
+    assert model.layers_at_8_bits == kept
+    expected = ["INT8" if name in kept else "INT4" for name in KERNELS]
+    assert stored_types(model.tflite) == expected
+
+
+def test_layers_named_are_kept_besides_the_most_sensitive(estimates):
+    (model,) = keeping("conv3", max_accuracy_loss=2.0).models
+    assert model.layers_at_8_bits == {"conv3", "dw2"}
+    (model,) = keeping("logits", max_accuracy_loss=3.5).models
+    assert model.layers_at_8_bits == {"logits"}
+
+
+def test_a_loss_that_nothing_exceeds_keeps_no_layer_and_zero_is_a_limit():
+    (model,) = keeping(max_accuracy_loss=100.0).models
+    assert model.layers_at_8_bits == frozenset()
+    # w8: nothing to gain by keeping, and the estimate says so.
+    (model,) = keeping(max_accuracy_loss=100.0, widths="w8a8").models
+    assert stored_types(model.tflite) == ["INT8"] * 4
+
+
+def test_the_estimate_is_of_the_held_out_images(result, monkeypatch):
+    pools = []
+    synthesize = pipeline.synthesize
+
+    def spy(*args, **kwargs):
+        pools.append(synthesize(*args, **kwargs))
+        return pools[-1]
+
+    monkeypatch.setattr(pipeline, "synthesize", spy)
+    again = quantize(make_classifier(), TINY_RECIPE, WIDTHS[1:2], seed=1)
+    (pool,) = pools
+    np.testing.assert_array_equal(again.images.pixels, pool.pixels[:72])
+    np.testing.assert_array_equal(again.images.labels, pool.labels[:72])
+    (model,) = again.models
+    classifier = make_classifier()
+    held_out = pool.pixels[72:]
+    logits = classifier.model(classifier.preprocessing.to_input(held_out)).numpy()
+    file = TFLiteClassifier(model.tflite)
+    outputs = file.run(classifier.preprocessing.to_int8(held_out))
+    share = np.mean(outputs.argmax(axis=1) == logits.argmax(axis=1))
+    assert model.estimate.num_images == 24
+    # Logits at one level may tie.
+    assert model.estimate.agreement == pytest.approx(share, abs=1.01 / 24)
+
+
+@pytest.mark.parametrize("widths", ["w8a8", "w4a8", "w4a4/paper"])
+def test_without_training_models_are_verified_and_near_the_classifier(widths):
+    result = keeping(widths=widths)
+    (model,) = result.models
+    assert all(finding.passed for finding in model.findings)
+    assert model.agreement.max_lsb <= 1
+    assert result.images.labels.tolist() == [-1] * 72
+    classifier = make_classifier()
+    logits = classifier.model(
+        classifier.preprocessing.to_input(result.images.pixels), training=False
+    ).numpy()
+    file = TFLiteClassifier(model.tflite)
+    outputs = file.run(classifier.preprocessing.to_int8(result.images.pixels))
+    error = file.dequantize_output(outputs) - logits
+    share = {"w8a8": 0.1, "w4a8": 0.3, "w4a4/paper": 0.5}[widths]
+    assert np.sqrt(np.mean(error**2)) < share * np.std(logits)
+
+
+def test_the_edge_protocol_keeps_the_ends_besides_those_asked_for():
+    (model,) = keeping(widths="w4a8").models
+    assert model.layers_at_8_bits == {"conv1", "logits"}
+    assert stored_types(model.tflite) == ["INT8", "INT4", "INT4", "INT8"]
+    (model,) = keeping("dw2", widths="w4a8").models
+    assert model.layers_at_8_bits == {"conv1", "dw2", "logits"}
+    assert stored_types(model.tflite) == ["INT8", "INT8", "INT4", "INT8"]
+
+
+def test_layers_the_protocol_keeps_are_not_tried(monkeypatch):
+    tried = []
+
+    def choose(ranked, accuracy_loss, limit):
+        tried.append(ranked)
+        return frozenset(ranked[:1])
+
+    monkeypatch.setattr(pipeline, "choose_kept_layers", choose)
+    (model,) = keeping(widths="w4a8", max_accuracy_loss=0.0).models
+    (ranked,) = tried
+    assert sorted(ranked) == ["conv3", "dw2"]
+    assert model.layers_at_8_bits == {"conv1", "logits", ranked[0]}

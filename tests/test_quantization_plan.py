@@ -9,6 +9,7 @@ from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.quantization_plan import (
     consumers,
+    end_layers,
     input_layers,
     is_depthwise,
     make_plan,
@@ -29,8 +30,14 @@ def bits(plan) -> dict[str, int]:
 def test_tiny_classifier_edge_and_paper():
     model = build_tiny_classifier()
     plan = make_plan(model, EDGE)
+    # Edge: the first and the last kernel keep 8 bits.
+    assert plan.weight_bits == {"conv1": 8, "dw2": 4, "conv3": 4, "logits": 8}
+    assert plan.layers_at_8_bits == {"conv1", "logits"}
     kernels = ("conv1", "dw2", "conv3", "logits")
-    assert plan.weight_bits == dict.fromkeys(kernels, 4)
+    paper = make_plan(model, PAPER)
+    assert paper.weight_bits == dict.fromkeys(kernels, 4)
+    assert paper.layers_at_8_bits == frozenset()
+    assert end_layers(model) == {"conv1", "logits"}
     # Convolutions, their BatchNormalization and the Add in front of a ReLU have no
     # tensor of their own; conv3's branch (bn3) enters the Add as it is.
     image = model.layers[0].name
@@ -101,7 +108,8 @@ def test_pooling_reshaping_padding_and_concatenation_share_one_scale():
 
 def test_the_largest_bound_of_a_group_counts():
     image = keras.Input((4, 4, 2))
-    ends = [layers.ReLU(bound)(layers.Conv2D(2, 1)(image)) for bound in (1.0, 6.0, 2.0)]
+    first = layers.Conv2D(2, 1)(image)
+    ends = [layers.ReLU(bound)(layers.Conv2D(2, 1)(first)) for bound in (1.0, 6.0, 2.0)]
     flat = layers.Flatten()(layers.Concatenate()(ends))
     plan = make_plan(keras.Model(image, layers.Dense(2)(flat)), EDGE)
     (group,) = (g for g in plan.groups.values() if g.non_negative)

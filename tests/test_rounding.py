@@ -441,7 +441,7 @@ def classifier() -> keras.Model:
     return build_tiny_classifier()
 
 
-@pytest.fixture(scope="module", params=["w4a8", "w2a8", "w3a4/paper"])
+@pytest.fixture(scope="module", params=["w4a8/paper", "w2a8/paper", "w3a4/paper"])
 def pair(request, classifier):
     """(calibrated student, the same with rounded kernels)."""
     plain, rounded = (make_student(classifier, request.param) for _ in range(2))
@@ -499,7 +499,7 @@ def test_the_classifier_and_what_is_not_a_kernel_stay(classifier, pair):
 
 
 def test_rounding_again_changes_nothing(classifier):
-    student = make_student(classifier, "w4a8")
+    student = make_student(classifier, "w4a8/paper")
     round_kernels(student, classifier, PIXELS, PREPROCESSING)
     before = [v.numpy() for v in student.model.variables]
     round_kernels(student, classifier, PIXELS, PREPROCESSING)
@@ -522,7 +522,10 @@ def test_depthwise_multiplier_concatenation_and_kernels_that_cannot_shift():
     for layer in model.layers:
         weights = [rng.normal(0, 0.4, w.shape) for w in layer.get_weights()]
         layer.set_weights(weights)
-    plain, rounded = make_student(model, "w3a8"), make_student(model, "w3a8")
+    plain, rounded = (
+        make_student(model, "w3a8/paper"),
+        make_student(model, "w3a8/paper"),
+    )
     round_kernels(rounded, model, PIXELS, PREPROCESSING)
     for name in ("left", "right", "pooled", "end", "logits"):
         expected = teacher_outputs(model, PIXELS, name)

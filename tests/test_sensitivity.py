@@ -38,7 +38,7 @@ def classifier() -> keras.Model:
     return decisive_classifier()
 
 
-def make_student(classifier, bits: str = "w3a8", keep=()) -> Student:
+def make_student(classifier, bits: str = "w3a8/paper", keep=()) -> Student:
     plan = make_plan(classifier, parse_bit_widths(bits), keep)
     inputs = PREPROCESSING.to_input(PIXELS).numpy()
     calibration = calibrate(classifier, plan, inputs, PREPROCESSING)
@@ -103,7 +103,7 @@ def test_kernels_with_more_bits_cost_less(classifier):
         measure_sensitivity(
             make_student(classifier, bits), classifier, PIXELS, PREPROCESSING
         )
-        for bits in ("w2a8", "w4a8", "w8a8")
+        for bits in ("w2a8/paper", "w4a8/paper", "w8a8")
     )
     for name in KERNELS:
         assert two[name] > 4 * four[name] > 16 * eight[name] >= 0

@@ -321,6 +321,7 @@ def unreachable(*args, **kwargs):
         (["--bits="], "--bits="),
         (["--bits=w8a8,w8a8"], "once"),
         (["--num_steps=0"], "--num_steps must be at least 1, got 0"),
+        (["--recipe=calibrate", "--num_steps=5"], "'calibrate' trains nothing"),
         (["--preprocessing=custom"], "--mean holds 0 values"),
         (["--preprocessing=custom", "--mean=0", "--std=0"], "--std must be positive"),
         (["--preprocessing=custom", "--mean=0,0", "--std=1"], "--mean holds 2"),
@@ -360,6 +361,14 @@ def test_quantize_refuses_in_one_line_before_any_work(inputs, arguments, named):
             "<balanced|fast|best|calibrate|gdfq>",
         ),
         (["--model=m", "--output_dir=o", "--seed=-1"], "--seed=-1"),
+        (
+            ["--model=m", "--output_dir=o", "--max_accuracy_loss=-1"],
+            "--max_accuracy_loss=-1",
+        ),
+        (
+            ["--model=m", "--output_dir=o", "--max_accuracy_loss=x"],
+            "--max_accuracy_loss=x",
+        ),
         (["--model=m", "--output_dir=o", "--seed=10000000000"], "--seed"),
         (["--model=m", "--output_dir=o", "--bit=w8a8"], "'bit'"),
     ],
@@ -377,6 +386,53 @@ def test_files_without_preprocessing_ask_for_it(inputs):
         quantize=unreachable,
     )
     assert "--preprocessing=(tf|torch|caffe|unit|uint8|custom)" in message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["--keep_layers=conv9"], "--keep_layers=conv9 matches no layer"),
+        (["--keep_layers=conv1,relu1"], "--keep_layers=relu1 matches no layer"),
+        (["--recipe=gdfq", "--max_accuracy_loss=1"], "recipe 'gdfq'"),
+    ],
+)
+def test_mixed_precision_that_does_not_fit_is_refused_in_one_line(
+    inputs, arguments, named
+):
+    message = refusal(
+        "quantize",
+        f"--model={inputs / 'tiny.keras'}",
+        "--preprocessing=tf",
+        f"--output_dir={inputs / 'run'}",
+        *arguments,
+        folder=inputs,
+    )
+    assert named in message
+
+
+def test_kept_layers_are_told_in_the_table_and_the_summary(inputs, tmp_path):
+    directory = tmp_path / "mixed"
+    code, stdout, stderr = run_tool(
+        "quantize",
+        f"--model={inputs / 'tiny.keras'}",
+        "--preprocessing=tf",
+        "--bits=w8a8,w4a8/paper",
+        "--recipe=calibrate",
+        "--keep_layers=logits,conv?",
+        f"--output_dir={directory}",
+    )
+    assert code == 0, stderr
+    assert "at 8 bits in w4a8 conv1, conv3, logits\n" in stdout
+    summary = json.loads((directory / "summary.json").read_text())
+    row = summary["models"][-1]
+    assert row["layers_at_8_bits"] == ["conv1", "conv3", "logits"]
+    assert row["estimate"]["num_images"] == 96  # a quarter of 384
+    points = f"loses about {row['estimate']['accuracy_loss']:.1f} points"
+    assert points in stdout
+    assert f"w4a8_paper agrees on {100 * row['estimate']['agreement']:.1f} %" in stdout
+    assert summary["recipe"]["name"] == "calibrate"
+    # No step of any generator.
+    assert "generator" not in stderr
 
 
 def test_a_training_that_breaks_leaves_nothing_behind(inputs, tmp_path):

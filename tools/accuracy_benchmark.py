@@ -1,0 +1,209 @@
+"""Accuracy of recipes x widths x seeds on one classifier, as JSON and as a table.
+
+    python tools/accuracy_benchmark.py --model=classifier.keras --preprocessing=torch \
+        --data=test.npz --bits=w8a8,w4a8,w4a4/paper --recipes=balanced,fast \
+        --seeds=0,1,2 --output=accuracy.json
+
+Every row is the `.tflite` file's top-1 through LiteRT at the recipe's last step. Rows
+that --output already holds are not measured again, so a run that was cut off goes on
+where it stopped. Recipe `real` is the baseline with data: the balanced recipe's
+reconstruction from as many labelled images of the second half of --data; all rows name
+their top-1 on the first half beside the one on all images.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tools import classifier_flags, cli, reporting  # quiets TensorFlow: first
+from tools.classifier_flags import load_classifier_from_flags
+from tools.labelled_images import LabelledImages, read_labelled_images
+from tools.output_files import write_whole
+
+import numpy as np
+import rich.box
+import rich.console
+import rich.table
+from absl import flags
+
+from gdfq_tf.classifiers import Classifier
+from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, parse_bit_widths
+from gdfq_tf.errors import UserError
+from gdfq_tf.evaluation import accuracy_of_logits, agreement
+from gdfq_tf.pipeline import quantize
+from gdfq_tf.synthesis import SyntheticImages
+from tflite_export.benchmark import benchmark
+
+REAL = "real"
+
+FLAGS = flags.FLAGS
+flags.adopt_module_key_flags(classifier_flags)  # so that --help shows them
+flags.DEFINE_string("data", None, "Labelled test images.", required=True)
+flags.DEFINE_list("bits", "w8a8,w4a8,w4a4/paper", "Widths, as in tools/quantize.py.")
+flags.DEFINE_list("recipes", DEFAULT_RECIPE, f"Some of {', '.join(RECIPES)}, {REAL}.")
+flags.DEFINE_list("seeds", "0,1,2", "One run for each.")
+flags.DEFINE_string("output", None, "JSON file, extended row by row.", required=True)
+
+
+def main() -> None:
+    """Measures what --output does not hold yet and prints all of it."""
+    output = Path(FLAGS.output)
+    rows = _read_rows(output)
+    widths = {width.name: width for width in map(parse_bit_widths, FLAGS.bits)}
+    _check_recipes()
+    classifier = load_classifier_from_flags()
+    data = read_labelled_images(
+        FLAGS.data, classifier.input_shape, num_classes=classifier.num_classes
+    )
+    reference = reporting.float_logits(classifier, data.pixels)
+    for recipe in FLAGS.recipes:
+        for seed in map(int, FLAGS.seeds):
+            done = {
+                row["bits"] for row in rows if _is_of(row, classifier, recipe, seed)
+            }
+            missing = [width for name, width in widths.items() if name not in done]
+            if missing:
+                rows += _measure(classifier, data, reference, recipe, seed, missing)
+                write_whole(output, (json.dumps(rows, indent=1) + "\n").encode())
+    rich.console.Console(width=120).print(_table(rows))
+
+
+def _check_recipes() -> None:
+    unknown = set(FLAGS.recipes) - {*RECIPES, REAL}
+    if unknown:
+        raise UserError(
+            f"--recipes={','.join(FLAGS.recipes)} names {', '.join(sorted(unknown))}; "
+            f"expected some of {', '.join([*RECIPES, REAL])}"
+        )
+
+
+def _read_rows(path: Path) -> list[dict]:
+    if not path.exists():
+        return []
+    try:
+        rows = json.loads(path.read_text())
+        _ = [(row["model"], row["recipe"], row["seed"], row["bits"]) for row in rows]
+        return rows
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is not a file of this tool; expected the JSON rows of an earlier "
+            "run, or pass another --output"
+        ) from error
+
+
+def _is_of(row: dict, classifier: Classifier, recipe: str, seed: int) -> bool:
+    key = (row["model"], row["recipe"], row["seed"])
+    return key == (classifier.name, recipe, seed)
+
+
+def _measure(
+    classifier: Classifier,
+    data: LabelledImages,
+    reference: np.ndarray,
+    recipe_name: str,
+    seed: int,
+    widths: Sequence,
+) -> list[dict]:
+    """One row per width of one run, and one for the noise-calibrated baseline."""
+    recipe = RECIPES[DEFAULT_RECIPE if recipe_name == REAL else recipe_name]
+    half = len(data.labels) // 2
+    pool = None
+    if recipe_name == REAL:
+        size = recipe.synthesis.pool_size
+        chosen = np.random.default_rng(seed).permutation(np.arange(half, 2 * half))
+        chosen = chosen[:size]
+        pool = SyntheticImages(
+            data.pixels[chosen], data.labels[chosen].astype(np.int32)
+        )
+    started = time.monotonic()
+    result = quantize(
+        classifier,
+        recipe,
+        widths,
+        pool=pool,
+        seed=seed,
+        progress=cli.RichProgress(),
+    )
+    seconds = time.monotonic() - started
+
+    def facts(tflite: bytes) -> dict:
+        outputs = reporting.tflite_outputs(
+            tflite, classifier.preprocessing, data.pixels
+        )
+        return {
+            "top1": accuracy_of_logits(outputs, data.labels),
+            "top1_first_half": accuracy_of_logits(outputs[:half], data.labels[:half]),
+            "agreement": agreement(outputs, reference),
+            "size_bytes": len(tflite),
+        }
+
+    common = {
+        "model": classifier.name,
+        "recipe": recipe_name,
+        "seed": seed,
+        "num_images": len(data.labels),
+        "float_top1": accuracy_of_logits(reference, data.labels),
+        "float_top1_first_half": accuracy_of_logits(
+            reference[:half], data.labels[:half]
+        ),
+        "machine": benchmark(
+            result.baselines.float32, num_runs=1, warmup_runs=0
+        ).machine,
+    }
+    step = recipe.synthesis.images_per_step(*classifier.input_shape[:2])
+    rows = [
+        {
+            **common,
+            "bits": model.widths.name,
+            **facts(model.tflite),
+            "estimate": dataclasses.asdict(model.estimate),
+            "exact_outputs": model.agreement.exact_outputs,
+            "image_passes": 0 if pool else recipe.synthesis.num_steps * step,
+            "synthesis_seconds": result.synthesis_seconds,
+            "student_seconds": model.seconds,
+            "run_seconds": seconds,
+        }
+        for model in result.models
+    ]
+    if recipe_name != REAL:
+        noise = facts(result.baselines.noise_ptq)
+        rows.append({**common, "recipe": "noise_ptq", "bits": "w8a8", **noise})
+    return rows
+
+
+def _table(rows: Sequence[dict]) -> rich.table.Table:
+    """Mean and deviation over seeds, one line per model, width and recipe."""
+    table = rich.table.Table(box=rich.box.MARKDOWN)
+    for name in ("model", "bits", "recipe", "seeds", "top-1", "drop", "first half"):
+        table.add_column(name, justify="left" if name in ("model", "bits") else "right")
+    table.add_column("minutes", justify="right")
+    keys = sorted({(row["model"], row["bits"], row["recipe"]) for row in rows})
+    for key in keys:
+        group = [r for r in rows if (r["model"], r["bits"], r["recipe"]) == key]
+        top1 = 100 * np.array([row["top1"] for row in group])
+        drop = 100 * np.array([row["float_top1"] - row["top1"] for row in group])
+        half = 100 * np.array(
+            [row["float_top1_first_half"] - row["top1_first_half"] for row in group]
+        )
+        minutes = [
+            (row["synthesis_seconds"] + row["student_seconds"]) / 60
+            for row in group
+            if "student_seconds" in row
+        ]
+        table.add_row(
+            *key,
+            str(len(group)),
+            f"{top1.mean():.2f} ± {top1.std():.2f}",
+            f"{drop.mean():.2f}",
+            f"{half.mean():.2f}",
+            f"{np.mean(minutes):.1f}" if minutes else "-",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    cli.run(main)
