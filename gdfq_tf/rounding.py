@@ -8,7 +8,9 @@ student's own, already quantized, layer input X:
 2. The rows of W* are rounded one after the other; the error of each is spread over
    the rows still open, as X^T X says that they can stand in for it (OBQ, Frantar &
    Alistarh 2022, in the fixed order of GPTQ, Frantar et al. 2023).
-3. The channel's scale and the bias are refitted to the rounded kernel.
+   Sweeps over all rows then settle what that order decided too early.
+3. The channel's scale, the best of several, and the bias are refitted to the rounded
+   kernel.
 
 Deviation from GPTQ: the target is the teacher's output, not the student's own with
 its unrounded kernel.
@@ -44,6 +46,9 @@ _BATCH_SIZE = 64
 _SMALLEST_RIDGE = 0.01
 # Refitted scales stay near the calibrated ones: further off, the fit is of noise.
 _SCALE_LIMITS = (0.8, 1.25)
+# Scales tried around the one that rounds the kernel alone best.
+_SCALE_RATIOS = (0.75, 0.85, 0.93, 1.0, 1.1)
+_NUM_SWEEPS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,8 +190,7 @@ def _round_layer(student: Student, layer, moments: Moments, following: list) -> 
     kernel = kernel.reshape(size, groups, channels).transpose(1, 0, 2)
     target, damped = best_kernel(kernel, moments)
     scale = np.stack([weight_scales(target[g], quantizer.bits) for g in range(groups)])
-    levels = round_rows(target, damped, scale, limit)
-    scale = _refit_scale(levels, scale, moments, damped, target)
+    levels, scale = round_kernel(target, damped, scale, limit)
     rounded = levels * scale[:, np.newaxis, :]
     shift = moments.y_mean - np.einsum("gk,gkm->gm", moments.x_mean, rounded)
     quantizer.assign(rounded.transpose(1, 0, 2).reshape(shape), scale.reshape(-1))
@@ -203,6 +207,35 @@ def best_kernel(kernel: np.ndarray, moments: Moments) -> tuple[np.ndarray, np.nd
     damped = moments.xx + (ridge * diagonal)[:, np.newaxis, np.newaxis] * np.eye(size)
     right = moments.xy + (ridge * diagonal)[:, np.newaxis, np.newaxis] * kernel
     return np.linalg.solve(damped, right), damped
+
+
+def round_kernel(
+    target: np.ndarray, damped: np.ndarray, scale: np.ndarray, limit: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Levels (groups, K, M) and scales (groups, M) of the best of several scales.
+
+    Args:
+      target: W*, (groups, K, M).
+      damped: X^T X + ridge, (groups, K, K), positive definite.
+      scale: where to look, (groups, M), > 0.
+      limit: largest level.
+    """
+    # Candidates are channels like any other: all are rounded in one go.
+    count = len(_SCALE_RATIOS)
+    scales = np.concatenate([ratio * scale for ratio in _SCALE_RATIOS], axis=1)
+    targets = np.tile(target, (1, 1, count))
+    levels = round_rows(targets, damped, scales, limit)
+    levels = settle_rows(levels, targets, damped, scales, limit)
+    scales = _refit_scale(levels, scales, damped, targets)
+    error = levels * scales[:, np.newaxis] - targets
+    loss = np.sum(error * (damped @ error), axis=1)
+    groups, size, channels = target.shape
+    best = np.argmin(loss.reshape(groups, count, channels), axis=1)[:, np.newaxis]
+    scale = np.take_along_axis(scales.reshape(groups, count, channels), best, 1)[:, 0]
+    levels = np.take_along_axis(
+        levels.reshape(groups, size, count, channels), best[:, np.newaxis], 2
+    )[:, :, 0]
+    return levels, scale
 
 
 def round_rows(
@@ -239,10 +272,38 @@ def round_rows(
     return result
 
 
-def _refit_scale(levels, scale, moments: Moments, damped, target) -> np.ndarray:
+def settle_rows(
+    levels: np.ndarray,
+    target: np.ndarray,
+    damped: np.ndarray,
+    scale: np.ndarray,
+    limit: int,
+) -> np.ndarray:
+    """Levels after sweeps that give each row its best value beside all the others.
+
+    Arguments as of `round_rows`, whose order of decisions the sweeps make good for:
+    no sweep makes the quadratic form larger.
+    """
+    levels = levels.copy()
+    slope = damped @ (levels * scale[:, np.newaxis] - target)
+    diagonal = np.einsum("gkk->gk", damped)
+    for _ in range(_NUM_SWEEPS):
+        for k in range(levels.shape[1]):
+            step = slope[:, k] / (diagonal[:, k, np.newaxis] * scale)
+            moved = np.clip(np.round(levels[:, k] - step), -limit, limit)
+            change = (moved - levels[:, k]) * scale
+            levels[:, k] = moved
+            slope += damped[:, :, k, np.newaxis] * change[:, np.newaxis]
+    return levels
+
+
+def _refit_scale(
+    levels: np.ndarray, scale: np.ndarray, damped: np.ndarray, target: np.ndarray
+) -> np.ndarray:
     """Per channel the scale with which the levels predict W* best."""
-    along = np.einsum("gkm,gkl,glm->gm", levels, damped, target)
-    norm = np.einsum("gkm,gkl,glm->gm", levels, damped, levels)
+    weighted = damped @ levels
+    along = np.sum(weighted * target, axis=1)
+    norm = np.sum(weighted * levels, axis=1)
     fitted = along / np.maximum(norm, 1e-30)
     low, high = _SCALE_LIMITS
     return np.clip(fitted, low * scale, high * scale)

@@ -22,7 +22,9 @@ from gdfq_tf.rounding import (
     best_kernel,
     measure_moments,
     round_kernels,
+    round_kernel,
     round_rows,
+    settle_rows,
 )
 from gdfq_tf.student import Student, build_student
 from tests.tiny import INPUT_SHAPE, build_tiny_classifier
@@ -400,7 +402,6 @@ def test_refitted_scales_by_hand(levels, target, expected):
     scale = _refit_scale(
         np.reshape(levels, (1, 2, 1)),
         np.ones((1, 1)),
-        None,
         np.eye(2)[np.newaxis],
         np.reshape(target, (1, 2, 1)),
     )
@@ -412,7 +413,6 @@ def test_refitted_scales_weigh_directions_as_the_inputs_do():
     scale = _refit_scale(
         np.reshape([2.0, 1.0], (1, 2, 1)),
         np.ones((1, 1)),
-        None,
         np.diag([1.0, 1e-9])[np.newaxis],
         np.reshape([2.2, 0.8], (1, 2, 1)),
     )
@@ -553,3 +553,49 @@ def test_a_channel_that_never_varies_keeps_its_weights():
     expected = teacher_outputs(model, pixels, conv.name).mean(axis=(0, 1, 2))
     found = student_outputs(student, pixels, conv.name).mean(axis=(0, 1, 2))
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def _correlated(seed: int, size: int = 6, channels: int = 5):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(200, size)) @ rng.normal(size=(size, size))
+    damped = (x.T @ x / 200 + 0.01 * np.eye(size))[np.newaxis]
+    return rng.normal(size=(1, size, channels)), damped
+
+
+def _quadratic_form(levels, scale, target, damped):
+    error = levels * scale[:, np.newaxis] - target
+    return np.einsum("gkm,gkl,glm->gm", error, damped, error)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_settled_rows_cannot_be_improved_one_at_a_time(seed):
+    target, damped = _correlated(seed)
+    scale = np.full((1, 5), 0.4)
+    levels = round_rows(target, damped, scale, 3)
+    before = _quadratic_form(levels, scale, target, damped)
+    for _ in range(10):
+        levels = settle_rows(levels, target, damped, scale, 3)
+    settled = _quadratic_form(levels, scale, target, damped)
+    assert np.all(settled <= before + 1e-12)
+    for row in range(6):
+        for step in (-1, 1):
+            moved = levels.copy()
+            moved[0, row] = np.clip(moved[0, row] + step, -3, 3)
+            assert np.all(
+                _quadratic_form(moved, scale, target, damped) >= settled - 1e-9
+            )
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_best_scale_is_taken_channel_by_channel(seed):
+    target, damped = _correlated(seed)
+    scale = np.full((1, 5), 0.5)
+    levels, best = round_kernel(target, damped, scale, 3)
+    assert levels.shape == target.shape and best.shape == (1, 5)
+    assert np.abs(levels).max() <= 3
+    np.testing.assert_array_equal(levels, np.round(levels))
+    alone = round_rows(target, damped, scale, 3)
+    assert np.all(
+        _quadratic_form(levels, best, target, damped)
+        <= _quadratic_form(alone, scale, target, damped) + 1e-12
+    )

@@ -19,6 +19,8 @@ from tflite_export.errors import ExportError
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
+# Steps timed before a stage without a bar says how long it will take.
+_TIMED_STEPS = 10
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, the shells' convention
 
 
@@ -105,9 +107,18 @@ class RichProgress:
     def _lines(self, name: str, total: int) -> Iterator[Advance]:
         started = time.monotonic()
         latest: dict[str, float] = {}
+        done = 0
+        first_done = started
 
         def advance(n: int = 1, **metrics: float) -> None:
+            nonlocal done, first_done
             latest.update(metrics)
+            done += n
+            if done == n:  # the first step builds its graph
+                first_done = time.monotonic()
+            elif done - n < _TIMED_STEPS <= done < total:
+                seconds = (time.monotonic() - first_done) / (done - 1) * (total - done)
+                self._print(f"{name}: about {_format_duration(seconds)} to go")
 
         self._print(f"{name}: {total} steps")
         yield advance
@@ -116,6 +127,10 @@ class RichProgress:
 
     def _print(self, line: str) -> None:
         self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _format_duration(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min"
 
 
 def _format_metrics(metrics: Mapping[str, float]) -> str:
