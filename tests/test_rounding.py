@@ -21,8 +21,8 @@ from gdfq_tf.rounding import (
     _refit_scale,
     best_kernel,
     measure_moments,
-    round_kernels,
     round_kernel,
+    round_kernels,
     round_rows,
     settle_rows,
 )
