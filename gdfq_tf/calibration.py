@@ -33,7 +33,7 @@ _SMALLEST_RANGE = 1e-6
 
 @dataclasses.dataclass(frozen=True)
 class Calibration:
-    """Scales before fine-tuning.
+    """First scales.
 
     Attributes:
       activation_grids: group name -> grid.

@@ -146,3 +146,16 @@ def test_stages_follow_each_other_after_an_error():
     with progress.stage("two", 1) as advance:
         advance()
     assert "two" in console.file.getvalue()
+
+
+def test_a_stage_without_a_bar_says_how_long_it_will_take(monkeypatch):
+    # The first step takes 60 s, building its graph; each after it 2 s.
+    times = iter([0.0, 60.0, 78.0, 240.0])
+    monkeypatch.setattr(cli.time, "monotonic", lambda: next(times))
+    text = io.StringIO()
+    console = rich.console.Console(file=text)
+    with cli.RichProgress(console).stage("generator", 100) as advance:
+        for _ in range(100):
+            advance()
+    # 9 steps in 18 s: 90 more take 180 s.
+    assert text.getvalue().splitlines()[1] == "generator: about 3.0 min to go"
