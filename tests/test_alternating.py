@@ -188,7 +188,7 @@ def images():
 
 
 def make_student(classifier, images):
-    plan = make_plan(classifier, parse_bit_widths("w2a8"))
+    plan = make_plan(classifier, parse_bit_widths("w2a8/paper"))
     inputs = PREPROCESSING.to_input(images.pixels).numpy()
     calibration = calibrate(classifier, plan, inputs, PREPROCESSING)
     return build_student(classifier, plan, calibration, PREPROCESSING)

@@ -177,6 +177,7 @@ def test_random_network(
     agreement = compare_outputs(
         infer(network, levels), TFLiteClassifier(tflite).run(levels)
     )
-    require(verify_structure(tflite, Expectation(weight_bits)), agreement)
+    expectation = Expectation(weight_bits, layers_at_8_bits=plan.layers_at_8_bits)
+    require(verify_structure(tflite, expectation), agreement)
     tf_keras.backend.clear_session()
     tf.compat.v1.reset_default_graph()

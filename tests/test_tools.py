@@ -422,7 +422,8 @@ def test_kept_layers_are_told_in_the_table_and_the_summary(inputs, tmp_path):
         f"--output_dir={directory}",
     )
     assert code == 0, stderr
-    assert "at 8 bits in w4a8 conv1, conv3, logits\n" in stdout
+    assert "kernels at 8 bits in w4a8_paper conv1, conv3, logits\n" in stdout
+    assert "at 8 bits in w8a8" not in stdout
     summary = json.loads((directory / "summary.json").read_text())
     row = summary["models"][-1]
     assert row["layers_at_8_bits"] == ["conv1", "conv3", "logits"]
