@@ -708,3 +708,15 @@ def test_the_best_scale_is_taken_channel_by_channel(seed):
         _quadratic_form(levels, best, target, damped)
         <= _quadratic_form(alone, scale, target, damped) + 1e-12
     )
+
+
+def test_groups_of_a_convolution_see_their_own_channels():
+    layer = keras.layers.Conv2D(6, 3, groups=2, padding="same", strides=2)
+    inputs = np.random.default_rng(0).normal(size=(20, 7, 7, 4)).astype(np.float32)
+    moments = measure_moments(layer, tf.constant(inputs), layer(inputs))
+    assert moments.xx.shape == (2, 18, 18) and moments.xy.shape == (2, 18, 3)
+    # Outputs are x W + b, so that the moments obey xy = xx W, group by group.
+    kernel = layer.get_weights()[0].reshape(18, 2, 3).transpose(1, 0, 2)
+    np.testing.assert_allclose(moments.xy, moments.xx @ kernel, atol=1e-5)
+    # The other group's kernel explains nothing.
+    assert np.abs(moments.xy - moments.xx @ kernel[::-1]).max() > 0.01
