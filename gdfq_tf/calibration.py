@@ -26,7 +26,6 @@ _CLIP_RATIOS = np.linspace(1.0, 0.2, 81)
 # Values kept per tensor: enough that the chosen ratio no longer depends on the
 # sample, few enough that calibration takes seconds.
 _MAX_SAMPLES = 2**16
-_LOGITS_MARGIN = 1.5
 # Below this a tensor counts as constant zero; any grid represents it.
 _SMALLEST_RANGE = 1e-6
 
@@ -49,6 +48,7 @@ def calibrate(
     plan: QuantizationPlan,
     inputs: np.ndarray,
     preprocessing: Preprocessing,
+    logits_margin: float = 1.5,
 ) -> Calibration:
     """Grids that minimise the squared error of weights and activations.
 
@@ -57,13 +57,16 @@ def calibrate(
       plan: what to calibrate.
       inputs: synthetic model inputs (N, H, W, C) float32; a few hundred do.
       preprocessing: fixes the input's grid.
+      logits_margin: see `logits_grid`.
     """
     samples = _sample_activations(classifier, plan, inputs)
     grids = {
         name: activation_grid(samples[name], plan.groups[name]) for name in samples
     }
     if not plan.is_fixed(plan.output_group):
-        grids[plan.output_group] = logits_grid(samples[plan.output_group])
+        grids[plan.output_group] = logits_grid(
+            samples[plan.output_group], logits_margin
+        )
     grids[plan.input_group] = preprocessing.input_quantization()
     scales = {}
     for name, bits in plan.weight_bits.items():
@@ -91,15 +94,15 @@ def activation_grid(samples: np.ndarray, group: ActivationGroup) -> AffineQuanti
     return candidates[int(np.argmin(errors))]
 
 
-def logits_grid(samples: np.ndarray) -> AffineQuantization:
+def logits_grid(samples: np.ndarray, margin: float) -> AffineQuantization:
     """The grid of the logits: nothing is clipped, and winners have room above.
 
     Real images excite their class more than synthetic ones do, and a clipped winner
-    no longer leads.
+    no longer leads: the grid ends at `margin` times the largest logit seen.
     """
     return grid_over(
         float(samples.min()),
-        max(_LOGITS_MARGIN * float(samples.max()), _SMALLEST_RANGE),
+        max(margin * float(samples.max()), _SMALLEST_RANGE),
     )
 
 

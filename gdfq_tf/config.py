@@ -112,11 +112,14 @@ class ReconstructionConfig:
         for the one that keeps the logits best, and kernels are rounded again.
       images_are_noise: fit to a classifier whose BatchNormalization statistics are
         the images', so that all ranges behind them are the training data's.
+      logits_margin: room above the largest logit that the images give; much more for
+        noise, which belongs to no class.
     """
 
     num_images: int = 1024
     num_range_rounds: int = 1
     images_are_noise: bool = False
+    logits_margin: float = 1.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +168,10 @@ RECIPES: Mapping[str, Recipe] = {
             "calibrate",
             SynthesisConfig(num_steps=0, pool_size=384),
             ReconstructionConfig(
-                num_images=256, num_range_rounds=0, images_are_noise=True
+                num_images=256,
+                num_range_rounds=0,
+                images_are_noise=True,
+                logits_margin=6.0,
             ),
         ),
         # Xu et al. 2020 §4.1 and the published CIFAR configuration: batch 200,

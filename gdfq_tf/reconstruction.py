@@ -38,7 +38,7 @@ def reconstruct(
     teacher = classifier
     if config.images_are_noise:
         teacher = with_statistics_of(classifier, inputs)
-    calibration = calibrate(teacher, plan, inputs, preprocessing)
+    calibration = calibrate(teacher, plan, inputs, preprocessing, config.logits_margin)
     student = build_student(teacher, plan, calibration, preprocessing)
     num_rounds = 0
     if any(group.bits < 8 for group in plan.groups.values()):

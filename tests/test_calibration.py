@@ -160,7 +160,7 @@ def test_calibrate_sees_the_right_tensors(calibrated):
     ],
 )
 def test_logits_are_never_clipped_and_winners_have_room(samples, low, high):
-    grid = logits_grid(np.array(samples))
+    grid = logits_grid(np.array(samples), 1.5)
     # The zero point is whole: ends move by a step at most, the spread not at all.
     assert grid.scale == pytest.approx((high - low) / 255, rel=1e-5)
     assert grid.low == pytest.approx(low, abs=grid.scale)
@@ -170,7 +170,7 @@ def test_logits_are_never_clipped_and_winners_have_room(samples, low, high):
 
 
 def test_constant_zero_logits_get_some_grid():
-    assert logits_grid(np.zeros(5)).scale > 0
+    assert logits_grid(np.zeros(5), 1.5).scale > 0
 
 
 def test_depthwise_scales_are_per_channel(calibrated):
