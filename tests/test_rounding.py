@@ -664,50 +664,22 @@ def test_a_channel_that_never_varies_keeps_its_weights():
     np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
-def _correlated(seed: int, size: int = 6, channels: int = 5):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=(200, size)) @ rng.normal(size=(size, size))
-    damped = (x.T @ x / 200 + 0.01 * np.eye(size))[np.newaxis]
-    return rng.normal(size=(1, size, channels)), damped
-
-
-def _quadratic_form(levels, scale, target, damped):
-    error = levels * scale[:, np.newaxis] - target
-    return np.einsum("gkm,gkl,glm->gm", error, damped, error)
-
-
 @pytest.mark.parametrize("seed", range(5))
 def test_settled_rows_cannot_be_improved_one_at_a_time(seed):
-    target, damped = _correlated(seed)
+    rng = np.random.default_rng(seed)
+    damped, target = correlated(rng, 1, 6), rng.normal(size=(1, 6, 5))
     scale = np.full((1, 5), 0.4)
     levels = round_rows(target, damped, scale, 3)
-    before = _quadratic_form(levels, scale, target, damped)
+    before = loss(levels, target, damped, scale)
     for _ in range(10):
         levels = settle_rows(levels, target, damped, scale, 3)
-    settled = _quadratic_form(levels, scale, target, damped)
+    settled = loss(levels, target, damped, scale)
     assert np.all(settled <= before + 1e-12)
     for row in range(6):
         for step in (-1, 1):
             moved = levels.copy()
             moved[0, row] = np.clip(moved[0, row] + step, -3, 3)
-            assert np.all(
-                _quadratic_form(moved, scale, target, damped) >= settled - 1e-9
-            )
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_best_scale_is_taken_channel_by_channel(seed):
-    target, damped = _correlated(seed)
-    scale = np.full((1, 5), 0.5)
-    levels, best = round_kernel(target, damped, scale, 3)
-    assert levels.shape == target.shape and best.shape == (1, 5)
-    assert np.abs(levels).max() <= 3
-    np.testing.assert_array_equal(levels, np.round(levels))
-    alone = round_rows(target, damped, scale, 3)
-    assert np.all(
-        _quadratic_form(levels, best, target, damped)
-        <= _quadratic_form(alone, scale, target, damped) + 1e-12
-    )
+            assert np.all(loss(moved, target, damped, scale) >= settled - 1e-9)
 
 
 def test_groups_of_a_convolution_see_their_own_channels():
