@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from gdfq_tf.keras_compat import keras
@@ -31,6 +32,12 @@ def stored_statistics(layer: keras.layers.BatchNormalization) -> BNStatistics:
         tf.convert_to_tensor(layer.moving_mean),
         tf.convert_to_tensor(layer.moving_variance),
     )
+
+
+def bn_slope(layer: keras.layers.BatchNormalization) -> np.ndarray:
+    """What a layer with gamma multiplies its input by, float32 (channels,)."""
+    deviation = np.sqrt(layer.moving_variance.numpy() + layer.epsilon)
+    return layer.gamma.numpy() / deviation
 
 
 def with_statistics_of(model: keras.Model, inputs: tf.Tensor) -> keras.Model:

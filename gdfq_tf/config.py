@@ -77,7 +77,8 @@ class SynthesisConfig:
         that match them are classified as asked anyway.
       relative_bn_loss: measure the statistics' distance in units of each
         channel's stored deviation (True) or absolutely as in GDFQ (False).
-      pool_size: synthetic images kept.
+      pool_size: synthetic images kept; of large images fewer, see
+        `images_in_pool`.
       num_snapshots: moments, evenly over the second half of training, at which
         the generator fills its share of the pool; more moments, more variety.
       compute_ratio: generator multiply-adds aimed at, per teacher's.
@@ -88,7 +89,7 @@ class SynthesisConfig:
     learning_rate: float = 1e-2
     bn_weight: float = 20.0
     relative_bn_loss: bool = True
-    pool_size: int = 2048
+    pool_size: int = 1536
     num_snapshots: int = 8
     compute_ratio: float = 0.4
 
@@ -97,9 +98,32 @@ class SynthesisConfig:
         fitting = _PIXELS_PER_STEP // (height * width)
         return max(min(self.batch_size, 32), min(self.batch_size, fitting))
 
+    def images_in_pool(self, height: int, width: int) -> int:
+        """`pool_size`, or fewer (640 at least): large images say more each."""
+        fitting = _PIXELS_IN_POOL // (height * width)
+        return max(min(self.pool_size, 640), min(self.pool_size, fitting))
+
 
 # 128 images of 128 x 128: a few gigabytes in the teacher's backward pass.
 _PIXELS_PER_STEP = 2**21
+# 1536 images of 128 x 128.
+_PIXELS_IN_POOL = 3 * 2**23
+
+
+@dataclasses.dataclass(frozen=True)
+class RefinementConfig:
+    """The pool's images, once made, fitted pixel by pixel.
+
+    Attributes:
+      num_steps: of each batch of images.
+      learning_rate: Adam, in units of half the input range, cosine to nothing.
+      bn_weight: factor of the relative BN-statistics loss beside the cross-entropy:
+        single images reach their class at once, all that takes steps is the rest.
+    """
+
+    num_steps: int
+    learning_rate: float = 0.03
+    bn_weight: float = 200.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,16 +132,13 @@ class ReconstructionConfig:
 
     Attributes:
       num_images: synthetic images that kernels are rounded on.
-      num_range_rounds: times that each activation range below 8 bits is searched
-        for the one that keeps the logits best, and kernels are rounded again.
       images_are_noise: fit to a classifier whose BatchNormalization statistics are
         the images', so that all ranges behind them are the training data's.
       logits_margin: room above the largest logit that the images give; much more for
         noise, which belongs to no class.
     """
 
-    num_images: int = 1024
-    num_range_rounds: int = 1
+    num_images: int = 1152
     images_are_noise: bool = False
     logits_margin: float = 1.5
 
@@ -145,33 +166,43 @@ class Recipe:
 
     Attributes:
       synthesis: of the images.
+      refinement: of the images made; None: they stay as the generator left them.
       student: reconstructed from a pool of them, or fine-tuned in turn with the
         generator, as GDFQ was published.
     """
 
     name: str
     synthesis: SynthesisConfig
+    refinement: RefinementConfig | None = None
     student: ReconstructionConfig | FineTuningConfig = ReconstructionConfig()
+
+    def image_passes(self, height: int, width: int) -> int:
+        """Images that go forward and backward through the teacher."""
+        passes = self.synthesis.num_steps * self.synthesis.images_per_step(
+            height, width
+        )
+        if self.refinement is not None:
+            images = self.synthesis.images_in_pool(height, width)
+            passes += self.refinement.num_steps * images
+        return passes
 
 
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe("balanced", SynthesisConfig(600)),
-        Recipe("fast", SynthesisConfig(200)),
+        Recipe("balanced", SynthesisConfig(300), RefinementConfig(40)),
+        Recipe("fast", SynthesisConfig(100, pool_size=1024), RefinementConfig(25)),
         Recipe(
             "best",
-            SynthesisConfig(2000, pool_size=6144),
-            ReconstructionConfig(num_images=4096, num_range_rounds=2),
+            SynthesisConfig(1000, pool_size=6144),
+            RefinementConfig(60),
+            ReconstructionConfig(num_images=4608),
         ),
         Recipe(
             "calibrate",
             SynthesisConfig(num_steps=0, pool_size=384),
-            ReconstructionConfig(
-                num_images=256,
-                num_range_rounds=0,
-                images_are_noise=True,
-                logits_margin=6.0,
+            student=ReconstructionConfig(
+                num_images=256, images_are_noise=True, logits_margin=6.0
             ),
         ),
         # Xu et al. 2020 §4.1 and the published CIFAR configuration: batch 200,
@@ -187,7 +218,7 @@ RECIPES: Mapping[str, Recipe] = {
                 relative_bn_loss=False,
                 num_snapshots=1,
             ),
-            FineTuningConfig(num_steps=1000),
+            student=FineTuningConfig(num_steps=1000),
         ),
     )
 }

@@ -1,7 +1,7 @@
 """The whole way: a classifier in, verified integer TFLite models out. No data.
 
-classifier -> teacher + BN statistics -> generator -> synthetic images -> student
--> reconstruct or fine-tune -> .tflite -> verify
+classifier -> teacher + BN statistics -> generator -> synthetic images -> refinement
+-> student -> reconstruct or fine-tune -> .tflite -> verify
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from gdfq_tf.keras_compat import keras
 from gdfq_tf.progress import NullProgress, Progress
 from gdfq_tf.quantization_plan import make_plan, match_kernel_layers
 from gdfq_tf.reconstruction import reconstruct
+from gdfq_tf.refinement import refine
 from gdfq_tf.sensitivity import choose_kept_layers, measure_sensitivity
 from gdfq_tf.student import Student
 from gdfq_tf.synthesis import SyntheticImages, synthesize
@@ -101,7 +102,7 @@ class QuantizationResult:
       images: a pool of synthetic images; none of the held-out ones.
       models: one per width, in the order asked.
       baselines: see `Baselines`.
-      synthesis_seconds: generator training and pool; 0 where recipes alternate.
+      synthesis_seconds: generator, pool and refinement; 0 where recipes alternate.
     """
 
     images: SyntheticImages
@@ -165,14 +166,7 @@ def quantize(
     started = time.monotonic()
     if not alternating:
         images, held_out = _split(
-            pool
-            or synthesize(
-                classifier.model,
-                classifier.preprocessing,
-                recipe.synthesis,
-                seed=seed,
-                progress=progress,
-            )
+            pool or _make_pool(classifier, recipe, seed, progress)
         )
     synthesis_seconds = time.monotonic() - started
     models = []
@@ -223,6 +217,26 @@ def quantize(
             )
         )
     return QuantizationResult(images, tuple(models), baselines, synthesis_seconds)
+
+
+def _make_pool(
+    classifier: Classifier, recipe: Recipe, seed: int, progress: Progress
+) -> SyntheticImages:
+    model, preprocessing = classifier.model, classifier.preprocessing
+    pool = synthesize(
+        model, preprocessing, recipe.synthesis, seed=seed, progress=progress
+    )
+    if recipe.refinement is None:
+        return pool
+    return refine(
+        pool,
+        model,
+        preprocessing,
+        recipe.refinement,
+        batch_size=recipe.synthesis.images_per_step(*classifier.input_shape[:2]),
+        seed=seed,
+        progress=progress,
+    )
 
 
 def _split(pool: SyntheticImages) -> tuple[SyntheticImages, SyntheticImages]:

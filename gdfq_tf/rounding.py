@@ -4,7 +4,8 @@ Layer by layer in graph order, the teacher's layer output Y is predicted from th
 student's own, already quantized, layer input X:
 
 1. W* = argmin ||X W - Y||^2 + ridge ||W - W_teacher||^2, means left to the bias:
-   what is already lost before the layer is made good where it can be.
+   what is already lost before the layer is made good where it can be. Where the output
+   enters a residual sum, Y takes up what the shortcut has lost.
 2. The rows of W* are rounded one after the other; the error of each is spread over
    the rows still open, as X^T X says that they can stand in for it (OBQ, Frantar &
    Alistarh 2022, in the fixed order of GPTQ, Frantar et al. 2023).
@@ -19,13 +20,16 @@ its unrounded kernel.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
 
+from gdfq_tf.bn_statistics import bn_slope
 from gdfq_tf.calibration import weight_scales
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import Preprocessing
+from gdfq_tf.progress import Advance
 from gdfq_tf.quantization_plan import (
     KERNEL_LAYERS,
     consumers,
@@ -49,6 +53,8 @@ _SCALE_LIMITS = (0.8, 1.25)
 # Scales tried around the one that rounds the kernel alone best.
 _SCALE_RATIOS = (0.75, 0.85, 0.93, 1.0, 1.1)
 _NUM_SWEEPS = 3
+# Relative to the largest of the layer.
+_SMALLEST_SLOPE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +83,7 @@ def round_kernels(
     classifier: keras.Model,
     pixels: np.ndarray,
     preprocessing: Preprocessing,
+    advance: Advance,
 ) -> None:
     """Replaces kernels, weight scales and biases of `student`, in place.
 
@@ -85,6 +92,7 @@ def round_kernels(
       classifier: the canonical classifier it was built from.
       pixels: synthetic images, uint8 (N, H, W, C).
       preprocessing: the classifier's.
+      advance: called once for each kernel.
     """
     consumed_by = consumers(classifier)
     first = classifier.layers[0].name
@@ -97,10 +105,12 @@ def round_kernels(
         producers = [producer.name for producer in input_layers(layer)]
         teacher_output = _in_batches(layer, [teacher_tensors[p] for p in producers])
         if isinstance(layer, KERNEL_LAYERS):
-            moments = measure_moments(
-                layer, student_tensors[producers[0]], teacher_output
+            target = teacher_output + missing_in_sum(
+                layer, consumed_by, teacher_tensors, student_tensors
             )
+            moments = measure_moments(layer, student_tensors[producers[0]], target)
             _round_layer(student, layer, moments, consumed_by[layer.name])
+            advance()
         student_output = _in_batches(
             student.wrapper(layer.name), [student_tensors[p] for p in producers]
         )
@@ -110,6 +120,43 @@ def round_kernels(
             waiting[producer] -= 1
             if not waiting[producer]:
                 del teacher_tensors[producer], student_tensors[producer]
+
+
+def missing_in_sum(
+    layer,
+    consumed_by: Mapping[str, list],
+    teacher_tensors: Mapping[str, tf.Tensor],
+    student_tensors: Mapping[str, tf.Tensor],
+) -> tf.Tensor | float:
+    """What a kernel layer's output must have besides, for its sum to be right.
+
+    A shortcut carries on what quantization did to all blocks before. The last layer of
+    the branch beside it can make good for the part that its own input tells.
+
+    Args:
+      layer: of the classifier.
+      consumed_by: layer name -> layers that take its output.
+      teacher_tensors, student_tensors: layer name -> output, of all layers still
+        waited for.
+
+    Returns:
+      (N, ..., channels), or 0 where the output enters no sum, directly or through its
+      BatchNormalization, or another of the sum's inputs is not known yet.
+    """
+    name, slope = layer.name, np.ones(1, np.float32)
+    following = consumed_by[name]
+    if len(following) == 1 and isinstance(following[0], _layers.BatchNormalization):
+        name, slope = following[0].name, bn_slope(following[0])
+        following = consumed_by[name]
+    if len(following) != 1 or type(following[0]) is not _layers.Add:
+        return 0.0
+    others = [p.name for p in input_layers(following[0]) if p.name != name]
+    if not others or not all(other in teacher_tensors for other in others):
+        return 0.0
+    missing = tf.add_n([teacher_tensors[o] - student_tensors[o] for o in others])
+    # A channel that BatchNormalization all but switches off cannot make good.
+    usable = np.abs(slope) > _SMALLEST_SLOPE * np.abs(slope).max()
+    return missing * np.where(usable, 1 / np.where(usable, slope, 1), 0)
 
 
 def _in_batches(layer, inputs: list[tf.Tensor]) -> tf.Tensor:

@@ -129,8 +129,9 @@ def synthesize(
     Raises:
       UserError: the loss stopped being finite.
     """
+    pool_size = config.images_in_pool(*classifier.input_shape[1:3])
     if not config.num_steps:
-        return noise_images(tuple(classifier.input_shape[1:]), config.pool_size, seed)
+        return noise_images(tuple(classifier.input_shape[1:]), pool_size, seed)
     teacher = Teacher(classifier)
     generator = make_generator(classifier, preprocessing, config, seed)
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -143,7 +144,7 @@ def synthesize(
         first + math.ceil((i + 1) * (last - first) / config.num_snapshots)
         for i in range(config.num_snapshots)
     }
-    images_per_snapshot = math.ceil(config.pool_size / len(snapshots))
+    images_per_snapshot = math.ceil(pool_size / len(snapshots))
     batch_size = config.images_per_step(*classifier.input_shape[1:3])
     parts = []
     with progress.stage("generator", config.num_steps) as advance:
@@ -163,8 +164,8 @@ def synthesize(
                     )
                 )
     pool = SyntheticImages(
-        np.concatenate([part.pixels for part in parts])[: config.pool_size],
-        np.concatenate([part.labels for part in parts])[: config.pool_size],
+        np.concatenate([part.pixels for part in parts])[:pool_size],
+        np.concatenate([part.labels for part in parts])[:pool_size],
     )
     order = np.random.default_rng(seed).permutation(len(pool.labels))
     return SyntheticImages(pool.pixels[order], pool.labels[order])

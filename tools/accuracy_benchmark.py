@@ -113,7 +113,7 @@ def _measure(
     half = len(data.labels) // 2
     pool = None
     if recipe_name == REAL:
-        size = recipe.synthesis.pool_size
+        size = recipe.synthesis.images_in_pool(*classifier.input_shape[:2])
         chosen = np.random.default_rng(seed).permutation(np.arange(half, 2 * half))
         chosen = chosen[:size]
         pool = SyntheticImages(
@@ -154,7 +154,7 @@ def _measure(
             result.baselines.float32, num_runs=1, warmup_runs=0
         ).machine,
     }
-    step = recipe.synthesis.images_per_step(*classifier.input_shape[:2])
+    passes = 0 if pool else recipe.image_passes(*classifier.input_shape[:2])
     rows = [
         {
             **common,
@@ -162,7 +162,7 @@ def _measure(
             **facts(model.tflite),
             "estimate": dataclasses.asdict(model.estimate),
             "exact_outputs": model.agreement.exact_outputs,
-            "image_passes": 0 if pool else recipe.synthesis.num_steps * step,
+            "image_passes": passes,
             "synthesis_seconds": result.synthesis_seconds,
             "student_seconds": model.seconds,
             "run_seconds": seconds,
