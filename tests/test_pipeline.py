@@ -14,7 +14,7 @@ from gdfq_tf.classifiers import Classifier
 from gdfq_tf.config import (
     RECIPES,
     Recipe,
-    ReconstructionConfig,
+    RefinementConfig,
     SynthesisConfig,
     parse_bit_widths,
 )
@@ -32,7 +32,7 @@ from tflite_export.interpreter import TFLiteClassifier
 TINY_RECIPE = Recipe(
     "tiny",
     SynthesisConfig(num_steps=4, batch_size=16, pool_size=96, num_snapshots=2),
-    ReconstructionConfig(num_images=48),
+    RefinementConfig(num_steps=2),
 )
 WIDTHS = tuple(map(parse_bit_widths, ("w8a8", "w4a8", "w4a4/paper")))
 
@@ -358,13 +358,13 @@ def test_a_pool_given_takes_the_place_of_synthetic_images(monkeypatch):
 
 def test_the_estimate_is_of_the_held_out_images(result, monkeypatch):
     pools = []
-    synthesize = pipeline.synthesize
+    refine = pipeline.refine
 
     def spy(*args, **kwargs):
-        pools.append(synthesize(*args, **kwargs))
+        pools.append(refine(*args, **kwargs))
         return pools[-1]
 
-    monkeypatch.setattr(pipeline, "synthesize", spy)
+    monkeypatch.setattr(pipeline, "refine", spy)
     again = quantize(make_classifier(), TINY_RECIPE, WIDTHS[1:2], seed=1)
     (pool,) = pools
     np.testing.assert_array_equal(again.images.pixels, pool.pixels[:72])
