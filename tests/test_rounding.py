@@ -760,7 +760,8 @@ def test_sums_come_closer_to_the_teachers_when_branches_make_good(
         monkeypatch.setattr(rounding, "missing_in_sum", function)
         student = make_student(classifier, "w4a3/paper")
         # Half of its range is cut off: the shortcut loses what the branch still sees.
-        student.activation_quantizers["relu1"].log_scale.assign_sub(np.log(2))
+        scale = student.activation_quantizers["relu1"].scale
+        scale.assign(scale / 2)
         round_kernels(student, classifier, PIXELS, PREPROCESSING, no_progress)
         # Of the sum before ReLU: what the student's own two inputs add up to.
         sums = student_outputs(student, PIXELS, "bn3")

@@ -94,7 +94,6 @@ def main() -> None:
     student_step = make_student_step(
         student,
         keras.optimizers.SGD(1e-4, momentum=0.9, nesterov=True),
-        student.variables_without_scales(),
         FineTuningConfig(1),
         preprocessing,
     )
