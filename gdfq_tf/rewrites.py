@@ -45,6 +45,7 @@ def rewrite(ops: Ops) -> tuple[Ops, np.ndarray, np.ndarray]:
         carry,
         pool_to_the_shape_wanted,
         free_joined_sigmoids,
+        merge_duplicates,
     ):
         ops = step(ops)
     return ops, scale, offset
@@ -268,6 +269,34 @@ def _moves_sigmoid(name: str, ops: Ops) -> bool:
     if op.kind in _SCALE_KEEPING:
         return _moves_sigmoid(op.inputs[0], ops)
     return op.config.get("activation") == "sigmoid"
+
+
+def merge_duplicates(ops: Ops) -> Ops:
+    """Ops that compute the same of the same -> the first of them.
+
+    The converter merges them in any case, and then cannot give one tensor the
+    integer scales of two.
+    """
+    result: Ops = []
+    kept_as: dict[str, str] = {}
+    for op in ops:
+        inputs = tuple(kept_as.get(name, name) for name in op.inputs)
+        op = dataclasses.replace(op, inputs=inputs)
+        twin = next((x for x in result if _compute_the_same(x, op)), None)
+        if twin is None:
+            result.append(op)
+        else:
+            kept_as[op.name] = twin.name
+    return result
+
+
+def _compute_the_same(first: Op, second: Op) -> bool:
+    if (first.kind, first.inputs) != (second.kind, second.inputs):
+        return False
+    same_weights = len(first.weights) == len(second.weights) and all(
+        map(np.array_equal, first.weights, second.weights)
+    )
+    return same_weights and first.config == second.config
 
 
 # ---- lists of ops

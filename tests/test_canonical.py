@@ -197,6 +197,11 @@ def shared_conv(lay, x):
     return conv(conv(x))
 
 
+def twins(lay, x):
+    x, conv = lay.Conv2D(4, 1)(x), lay.Conv2D(4, 1)
+    return lay.Add()([conv(lay.MaxPooling2D(2)(lay.ReLU()(x))) for _ in range(2)])
+
+
 CARRIED = ["DepthwiseConv2D", "BatchNormalization"]
 REWRITES |= {
     "batch_norm_first": (lambda lay, x: lay.BatchNormalization()(x), CARRIED),
@@ -286,6 +291,7 @@ REWRITES |= {
         ["Activation", "MaxPooling2D", "ReLU", "Concatenate"],
     ),
     "shared_layer": (shared_conv, ["Conv2D", "Conv2D"]),
+    "twins": (twins, ["Conv2D", "ReLU", "MaxPooling2D", "Conv2D", "Add"]),
 }  # fmt: skip
 
 
