@@ -63,6 +63,7 @@ def load_classifier(
     model: str,
     *,
     weights: str | None = None,
+    input_size: int | None = None,
     preprocessing: Preprocessing | str | None = None,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
@@ -70,8 +71,7 @@ def load_classifier(
     """The classifier of a model file or a `keras.applications` name.
 
     Args:
-      model: path of a .keras, .h5 or .hdf5 file, or `keras.applications.NAME`.
-      weights: for applications only: "imagenet" or the path of a weights file.
+      model, weights, input_size: see `read_model`.
       preprocessing: what the model was trained with, a `Preprocessing` or one of
         `preprocessing.NAMES`; None for applications: the one they come with.
       mean, std: for preprocessing "custom" only, in units of 1, one value or one
@@ -82,7 +82,9 @@ def load_classifier(
         BatchNormalization, or its copy computes something else; preprocessing is
         neither given nor known.
     """
-    source = read_model(model, weights=weights, check_layer=check_layer)
+    source = read_model(
+        model, weights=weights, input_size=input_size, check_layer=check_layer
+    )
     classifier, _ = translate_classifier(
         source, preprocessing=preprocessing, mean=mean, std=std
     )

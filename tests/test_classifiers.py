@@ -66,8 +66,9 @@ def test_ready_made_preprocessing_must_fit(tiny_path):
 def test_application_brings_its_preprocessing(tmp_path, monkeypatch):
     build = tf_keras.applications.MobileNetV2
 
-    def small(weights):
-        return build(weights=weights, input_shape=(32, 32, 3), alpha=0.35, classes=10)
+    def small(weights, classes=10):
+        shape = {"input_shape": (32, 32, 3), "alpha": 0.35}
+        return build(weights=weights, classes=classes, **shape)
 
     monkeypatch.setattr(tf_keras.applications, "MobileNetV2", small)
     weights = str(tmp_path / "net.weights.h5")
