@@ -69,11 +69,16 @@ def _check_ends(source: Any) -> None:
             f"model {source.name!r} has no fixed graph; expected a Functional model "
             "or a Sequential model with an Input layer: rebuild it that way"
         )
-    if len(inputs) != 1 or len(outputs) != 1:
+    if len(inputs) != 1:
         raise UserError(
-            f"model {source.name!r} has {len(inputs)} inputs and {len(outputs)} "
-            "outputs; expected one image input and one class output: cut it with "
-            "keras.Model(image, logits)"
+            f"model {source.name!r} has {len(inputs)} inputs; expected one, for "
+            "images: cut it with keras.Model(image, logits)"
+        )
+    if len(outputs) != 1:
+        names = list(source.output_names)
+        raise UserError(
+            f"model {source.name!r} has the outputs {', '.join(names)}; expected one, "
+            f"for classes: choose it with --output_name={names[0]}"
         )
     shape, out = tuple(inputs[0].shape), tuple(outputs[0].shape)
     if len(shape) != 4:

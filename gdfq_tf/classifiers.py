@@ -64,6 +64,7 @@ def load_classifier(
     *,
     weights: str | None = None,
     input_size: int | None = None,
+    output_name: str | None = None,
     preprocessing: Preprocessing | str | None = None,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
@@ -71,7 +72,7 @@ def load_classifier(
     """The classifier of a model file or a `keras.applications` name.
 
     Args:
-      model, weights, input_size: see `read_model`.
+      model, weights, input_size, output_name: see `read_model`.
       preprocessing: what the model was trained with, a `Preprocessing` or one of
         `preprocessing.NAMES`; None for applications: the one they come with.
       mean, std: for preprocessing "custom" only, in units of 1, one value or one
@@ -83,7 +84,11 @@ def load_classifier(
         neither given nor known.
     """
     source = read_model(
-        model, weights=weights, input_size=input_size, check_layer=check_layer
+        model,
+        weights=weights,
+        input_size=input_size,
+        output_name=output_name,
+        check_layer=check_layer,
     )
     classifier, _ = translate_classifier(
         source, preprocessing=preprocessing, mean=mean, std=std

@@ -59,6 +59,7 @@ def read_model(
     *,
     weights: str | None = None,
     input_size: int | None = None,
+    output_name: str | None = None,
     check_layer: CheckLayer,
 ) -> SourceModel:
     """The model of a file or of a `keras.applications` name.
@@ -70,13 +71,25 @@ def read_model(
         "imagenet".
       input_size: for applications only: height and width of the images, None: the
         application's own. The number of classes is told by the weights file.
+      output_name: of a model file with several outputs: the one to keep, by its name
+        or that of the layer it comes from.
       check_layer: called with the name and class name of every layer a file
         holds, before any is built; raises UserError for unwanted ones.
 
     Raises:
       UserError: missing, damaged, unsupported or unsafe file; unknown
-        application; weights missing, surplus or impossible to load.
+        application or output; weights missing, surplus or impossible to load.
     """
+    source = _read_source(model, weights, input_size, check_layer)
+    if output_name is None:
+        return source
+    chosen = _with_one_output(source.model, output_name)
+    return dataclasses.replace(source, model=chosen)
+
+
+def _read_source(
+    model: str, weights: str | None, input_size: int | None, check_layer: CheckLayer
+) -> SourceModel:
     if model.startswith(APPLICATION_PREFIX):
         name = model.removeprefix(APPLICATION_PREFIX)
         return SourceModel(
@@ -93,6 +106,23 @@ def read_model(
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem).strip("._-")
     source = read_file(path, weights=weights, check_layer=check_layer)
     return SourceModel(name or "classifier", source)
+
+
+def _with_one_output(model: Any, output_name: str) -> Any:
+    layer_names = [tensor._keras_history[0].name for tensor in model.outputs]
+    # A Sequential model of Keras 3 has no names for its one output.
+    names = list(getattr(model, "output_names", layer_names))
+    pairs = zip(names, layer_names, strict=True)
+    found = [index for index, pair in enumerate(pairs) if output_name in pair]
+    if len(found) != 1:
+        raise UserError(
+            f"--output_name={output_name} names {len(found)} outputs of the model; "
+            f"expected one of {', '.join(names)}"
+        )
+    if len(names) == 1:
+        return model
+    inputs = model.inputs if len(model.inputs) > 1 else model.inputs[0]
+    return type(model)(inputs, model.outputs[found[0]])
 
 
 def read_file(

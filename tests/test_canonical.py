@@ -675,8 +675,8 @@ def test_weights_that_are_no_numbers_are_refused(k, value):
 def test_no_classifier_of_images(k):
     lay = k.layers
     image, other = k.Input((8, 8, 3)), k.Input((4,))
-    flat = lay.Flatten()(image)
-    logits = lay.Dense(2)(flat)
+    flat = lay.Flatten(name="flat")(image)
+    logits = lay.Dense(2, name="classes")(flat)
     for inputs, out, pattern in (
         (
             image,
@@ -684,8 +684,16 @@ def test_no_classifier_of_images(k):
             r"\(None, 8, 8, 3\), so it is not a classifier",
         ),
         (image, lay.Dense(1)(flat), r"one value, so it is not a classifier"),
-        (image, [logits, flat], r"1 inputs and 2 outputs"),
-        ([image, other], lay.Concatenate()([flat, other]), r"2 inputs and 1 outputs"),
+        (
+            image,
+            [logits, flat],
+            r"outputs classes, flat; expected.*--output_name=classes",
+        ),
+        (
+            [image, other],
+            lay.Concatenate()([flat, other]),
+            r"has 2 inputs; expected one",
+        ),
         (other, lay.Dense(2)(other), r"takes \(None, 4\); expected images"),
         (
             image,

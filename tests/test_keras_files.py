@@ -34,16 +34,14 @@ def small(k, *extra, name="small"):
     return k.Sequential([*layers, lay.Dense(3, name="classes")], name=name)
 
 
-def read(path, weights=None, input_size=None):
+def read(path, weights=None, **options):
     weights = None if weights is None else str(weights)
-    return read_model(
-        str(path), weights=weights, input_size=input_size, check_layer=check_layer
-    )
+    return read_model(str(path), weights=weights, check_layer=check_layer, **options)
 
 
-def refusal(path, weights=None, input_size=None):
+def refusal(path, weights=None, **options):
     with pytest.raises(UserError) as error:
-        read(path, weights, input_size)
+        read(path, weights, **options)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -227,6 +225,42 @@ def test_saved_model_runs_no_code(tmp_path, monkeypatch):
     model.save(path, save_format="tf")
     forbid_building(monkeypatch)
     matches(r"'code' \(Lambda\).*never run", refusal(path))
+
+
+# ---- outputs
+
+
+def two_heads(k):
+    """Outputs: "head", of a layer, and those of an inner model "inner"."""
+    image = k.Input((8, 8, 3))
+    x = k.layers.Flatten()(image)
+    inner_input = k.Input((192,))
+    inner = k.Model(inner_input, k.layers.Dense(2)(inner_input), name="inner")
+    return k.Model(image, [k.layers.Dense(3, name="head")(x), inner(x)])
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(("name", "index"), [("head", 0), ("inner", 1)])
+def test_one_of_several_outputs(tmp_path, library, name, index):
+    model = two_heads(LIBRARIES[library])
+    model.save(tmp_path / "net.keras")
+    chosen = read(tmp_path / "net.keras", output_name=name).model
+    np.testing.assert_array_equal(
+        np.asarray(chosen(IMAGE)), np.asarray(model(IMAGE)[index])
+    )
+
+
+def test_output_that_is_not_there(tmp_path):
+    two_heads(keras).save(tmp_path / "net.keras")
+    text = refusal(tmp_path / "net.keras", output_name="tail")
+    matches(r"--output_name=tail names 0 outputs.*expected one of head, inner$", text)
+
+
+def test_the_only_output_may_be_named(tmp_path):
+    small(keras).save(tmp_path / "net.keras")
+    assert read(tmp_path / "net.keras", output_name="classes").model.name == "small"
+    text = refusal(tmp_path / "net.keras", output_name="conv")
+    matches(r"--output_name=conv names 0 outputs.*expected one of classes$", text)
 
 
 # ---- code inside files
@@ -444,13 +478,12 @@ def assert_same_weights(ours, theirs):
     assert all(np.array_equal(x, y) for x, y in pairs)
 
 
-@pytest.mark.parametrize("num_classes", [1000, 7])
 @pytest.mark.parametrize(
-    ("library", "file"),
+    ("library", "file", "num_classes"),
     [
-        ("keras3", "net.weights.h5"),
-        ("tf_keras", "net.weights.h5"),
-        ("tf_keras", "net.h5"),
+        ("keras3", "net.weights.h5", 7),
+        ("tf_keras", "net.weights.h5", 1000),
+        ("tf_keras", "net.h5", 7),
     ],
 )
 def test_application_with_a_weights_file(
@@ -505,7 +538,9 @@ def test_weights_of_the_right_size_for_another_application(tmp_path, monkeypatch
 
 def test_input_size_that_the_application_refuses(tmp_path):
     small(keras).save_weights(tmp_path / "net.weights.h5")
-    text = refusal("keras.applications.MobileNet", tmp_path / "net.weights.h5", 8)
+    text = refusal(
+        "keras.applications.MobileNet", tmp_path / "net.weights.h5", input_size=8
+    )
     matches(r"MobileNet cannot be built: .*[Ii]nput size", text)
 
 

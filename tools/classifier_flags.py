@@ -31,6 +31,9 @@ flags.DEFINE_integer(
     "For keras.applications names: height and width of the images, if not their own.",
     lower_bound=1,
 )
+flags.DEFINE_string(
+    "output_name", None, "The output to keep of a model file that has several."
+)
 flags.DEFINE_enum(
     "preprocessing",
     None,
@@ -56,6 +59,7 @@ def load_classifier_from_flags() -> Classifier:
         FLAGS.model,
         weights=FLAGS.weights,
         input_size=FLAGS.input_size,
+        output_name=FLAGS.output_name,
         preprocessing=FLAGS.preprocessing,
         mean=_numbers("mean"),
         std=_numbers("std"),
