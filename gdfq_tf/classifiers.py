@@ -16,6 +16,7 @@ from gdfq_tf.keras_compat import keras
 from gdfq_tf.keras_files import SourceModel, read_model
 from gdfq_tf.preprocessing import NAMES, Preprocessing, make_preprocessing
 from gdfq_tf.source_layers import check_layer
+from gdfq_tf.source_steps import image_shape
 
 # Largest difference between the outputs of the source and of its canonical copy,
 # relative to the largest output if that exceeds 1. The two sum in other orders,
@@ -51,7 +52,7 @@ class Classifier:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels)."""
+        """(height, width, channels); of signals (time, 1, features)."""
         return tuple(self.model.input_shape[1:])
 
     @property
@@ -128,7 +129,10 @@ def translate_classifier(
         preprocessing.then(canonical.input_scale, canonical.input_offset),
         canonical.head,
     )
-    return classifier, _check_equal(source.model, classifier, preprocessing)
+    difference = _check_equal(
+        source.model, classifier, preprocessing, canonical.resizing
+    )
+    return classifier, difference
 
 
 def _resolve(
@@ -154,21 +158,30 @@ def _resolve(
 
 
 def _check_equal(
-    source: Any, classifier: Classifier, preprocessing: Preprocessing
+    source: Any, classifier: Classifier, preprocessing: Preprocessing, resizing: Any
 ) -> float:
     """Refuses a translation that computes something else than its source.
 
     Args:
       preprocessing: pixels -> input of the source.
+      resizing: see `Canonical`.
 
     Returns:
       The largest difference of the outputs, in the unit that `TOLERANCE` has.
     """
     # A source of fixed batch size may refuse any other number of images.
     num_images = source.inputs[0].shape[0] or _PROOF_IMAGES
-    shape = (num_images, *classifier.input_shape)
+    source_shape = tuple(source.inputs[0].shape)[1:]
+    height, width, _ = image_shape((None, *source_shape))[1:]
+    own_height, own_width, channels = classifier.input_shape
+    # A source that resizes takes other sizes, or any.
+    shape = (num_images, height or own_height, width or own_width, channels)
     pixels = np.random.default_rng(0).integers(0, 256, shape)
     images = preprocessing.to_input(pixels).numpy()
+    if len(source_shape) == 2:
+        images = np.squeeze(images, axis=2)  # signals
+    if resizing is not None:
+        pixels = np.asarray(resizing(pixels.astype(np.float32)))
     expected = np.asarray(source(images, training=False), np.float32)
     outputs = classifier.model(classifier.preprocessing.to_input(pixels))
     if classifier.head != "logits":

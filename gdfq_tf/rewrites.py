@@ -10,11 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from gdfq_tf.activations import hard_swish
 from gdfq_tf.source_graph import Op, reachable
+from gdfq_tf.source_steps import refuse
 
 LINEAR = ("Conv2D", "DepthwiseConv2D", "Dense")
 # One input, whose integer scale the output has.
@@ -49,6 +51,29 @@ def rewrite(ops: Ops) -> tuple[Ops, np.ndarray, np.ndarray]:
     ):
         ops = step(ops)
     return ops, scale, offset
+
+
+def absorb_resizing(ops: Ops) -> tuple[Ops, Any]:
+    """The ops on images that are resized already, and the layer that did it or None.
+
+    Raises:
+      UserError: images or features are resized anywhere but at the input.
+    """
+    resizings = [op for op in ops if op.kind == "Resizing"]
+    if not resizings:
+        return ops, None
+    first = resizings[0]
+    readers, producer = _num_readers(ops), first
+    while producer.kind in ("Resizing", "Affine") and readers[producer.inputs[0]] == 1:
+        producer = _find(ops, producer.inputs[0])
+    if producer.kind != "InputLayer" or len(resizings) > 1:
+        refuse(first.name, first.kind, "expected it once, at the input")
+    layer = first.config["layer"]
+    shape = (layer.height, layer.width, ops[0].config["shape"][-1])
+    ops = [dataclasses.replace(ops[0], config={"shape": shape}), *ops[1:]]
+    before = _find(ops, first.inputs[0])
+    rest = [op for op in ops if op is not before]
+    return _substitute(rest, first, [before]), layer
 
 
 def two_class_logits(ops: Ops) -> Ops:

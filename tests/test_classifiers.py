@@ -83,6 +83,17 @@ def test_application_brings_its_preprocessing(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("k", [keras, tf_keras], ids=["keras3", "tf_keras"])
+@pytest.mark.parametrize("size", [(20, 12), (None, None)])
+def test_resizing_is_proven_on_images_of_the_models_own_size(tmp_path, k, size):
+    image = k.Input((*size, 3))
+    x = k.layers.Resizing(8, 6)(k.layers.Rescaling(1 / 255)(image))
+    x = k.layers.BatchNormalization()(k.layers.Conv2D(4, 3)(x))
+    k.Model(image, k.layers.Dense(2)(k.layers.Flatten()(x))).save(tmp_path / "m.keras")
+    classifier = load_classifier(str(tmp_path / "m.keras"), preprocessing="uint8")
+    assert classifier.input_shape == (8, 6, 3)
+
+
+@pytest.mark.parametrize("k", [keras, tf_keras], ids=["keras3", "tf_keras"])
 def test_classifier_without_batch_norm(tmp_path, k):
     layers = [k.layers.Input((8, 8, 3)), k.layers.Conv2D(4, 3), k.layers.Flatten()]
     k.Sequential([*layers, k.layers.Dense(2)]).save(tmp_path / "folded.keras")

@@ -175,6 +175,28 @@ def test_twins():
     check_all_the_way(source, None, BitWidths(8, 8), seed=0)
 
 
+@pytest.mark.parametrize("k", [keras, tf_keras], ids=["keras3", "tf_keras"])
+@pytest.mark.parametrize("shape", [(15, 4), (15, 4, 1)])
+def test_signals(k, shape):
+    """(time, features), and the same as images of one channel."""
+    k.utils.set_random_seed(0)
+    lay = k.layers
+    conv, pool = lay.Conv1D, lay.GlobalAveragePooling1D
+    if len(shape) == 3:
+        conv, pool = lay.Conv2D, lay.GlobalAveragePooling2D
+    signal = k.Input(shape)
+    norm = lay.BatchNormalization(momentum=0.0)
+    x = lay.ReLU()(norm(conv(4, 3, strides=2, padding="same")(signal)))
+    if len(shape) == 2:
+        x = lay.MaxPooling1D(2)(conv(6, 3, dilation_rate=2, padding="causal")(x))
+        x = lay.DepthwiseConv1D(3, padding="same", strides=2)(x)
+        x = lay.SeparableConv1D(6, 2, activation="relu")(x)
+    model = k.Model(signal, lay.Dense(3)(pool()(x)))
+    signals = np.random.default_rng(0).uniform(-1, 1, (16, *shape))
+    model(signals.astype(np.float32), training=True)
+    check_all_the_way(model, None, BitWidths(8, 8), seed=0)
+
+
 def check_all_the_way(source, head, widths, seed):
     classifier, difference = translate_classifier(
         SourceModel("random", source), preprocessing="tf"
