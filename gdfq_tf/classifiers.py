@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from gdfq_tf.bn_statistics import batch_normalization_layers, batch_statistics
+from gdfq_tf.bn_statistics import (
+    batch_normalization_layers,
+    batch_statistics,
+    is_untouched,
+)
 from gdfq_tf.canonical import canonicalize
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
@@ -81,8 +86,10 @@ def load_classifier(
 
     Raises:
       UserError: the model cannot be read, has a layer without counterpart, has no
-        BatchNormalization, or its copy computes something else; preprocessing is
-        neither given nor known.
+        BatchNormalization or none with statistics, or its copy computes something
+        else; preprocessing is neither given nor known.
+
+    Warns (UserWarning) if some BatchNormalization layers are without statistics.
     """
     source = read_model(
         model,
@@ -94,6 +101,7 @@ def load_classifier(
     classifier, _ = translate_classifier(
         source, preprocessing=preprocessing, mean=mean, std=std
     )
+    _check_statistics(classifier)
     _check_input_range(classifier)
     return classifier
 
@@ -198,6 +206,23 @@ def _check_equal(
             "called with training=True"
         )
     return float(difference)
+
+
+def _check_statistics(classifier: Classifier) -> None:
+    """Refuses BatchNormalization that tells nothing of the training data."""
+    layers = batch_normalization_layers(classifier.model)
+    untouched = [layer.name for layer in layers if is_untouched(layer)]
+    if not untouched:
+        return
+    message = (
+        f"{len(untouched)} of {len(layers)} BatchNormalization layers of "
+        f"{classifier.name} ({untouched[0]!r} first) hold mean 0 and variance 1, as "
+        "before training or after folding; GDFQ makes its images from the statistics "
+        "they store: pass the network as trained, before anything was folded"
+    )
+    if len(untouched) == len(layers):
+        raise UserError(message)
+    warnings.warn(message, stacklevel=3)
 
 
 def _check_input_range(classifier: Classifier) -> None:
