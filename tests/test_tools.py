@@ -591,12 +591,14 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
     [
         (
             "quantize",
-            "model weights preprocessing mean std bits recipe num_steps keep_layers "
-            "max_accuracy_loss seed output_dir overwrite data num_images",
+            "model weights input_size output_name preprocessing mean std bits recipe "
+            "num_steps keep_layers max_accuracy_loss seed output_dir overwrite data "
+            "num_images",
         ),
         (
             "evaluate",
-            "model weights preprocessing mean std data num_images result_json",
+            "model weights input_size output_name preprocessing mean std data "
+            "num_images result_json",
         ),
         ("convert", "student output overwrite num_images"),
         ("benchmark", "model num_threads num_runs warmup_runs result_json"),
