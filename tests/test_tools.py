@@ -142,8 +142,8 @@ def test_quantize_writes_a_complete_run(run):
     assert f"written to {directory}" in stdout
     for stage in (
         "generator: 2 steps",
-        "reconstruction: 1 steps",  # w8a8
-        "reconstruction: 3 steps",  # w4a4/paper: a round of range search besides
+        "refinement: 480 steps",  # 40 of each of 12 batches
+        "reconstruction: 4 steps",  # one per kernel
         "evaluation: 4 steps",
     ):
         assert stage in stderr
@@ -157,7 +157,7 @@ def test_the_summary_tells_the_whole_run(run):
     assert summary["seed"] == 0
     assert summary["recipe"]["name"] == "balanced"
     assert summary["recipe"]["synthesis"]["num_steps"] == 2
-    assert summary["recipe"]["student"]["num_images"] == 1024
+    assert summary["recipe"]["refinement"]["num_steps"] == 40
     assert summary["classifier"]["input_shape"] == list(INPUT_SHAPE)
     assert summary["classifier"]["num_classes"] == NUM_CLASSES
     assert [row["file"] for row in summary["models"]] == [f"{x}.tflite" for x in MODELS]
@@ -591,12 +591,14 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
     [
         (
             "quantize",
-            "model weights preprocessing mean std bits recipe num_steps keep_layers "
-            "max_accuracy_loss seed output_dir overwrite data num_images",
+            "model weights input_size output_name preprocessing mean std bits recipe "
+            "num_steps keep_layers max_accuracy_loss seed output_dir overwrite data "
+            "num_images",
         ),
         (
             "evaluate",
-            "model weights preprocessing mean std data num_images result_json",
+            "model weights input_size output_name preprocessing mean std data "
+            "num_images result_json",
         ),
         ("convert", "student output overwrite num_images"),
         ("benchmark", "model num_threads num_runs warmup_runs result_json"),
