@@ -10,6 +10,7 @@ import numpy as np
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.quantization_plan import (
     KERNEL_LAYERS,
+    QuantizationPlan,
     consumers,
     input_layers,
     is_depthwise,
@@ -59,6 +60,7 @@ def freeze(
             inputs=tuple(tensor_of[x.name] for x in input_layers(layer)),
             grid=grid,
             relu=isinstance(chain[-1], _layers.ReLU),
+            relu6=_ends_below_its_grid(chain[-1], student.plan),
             attributes=_attributes(layer),
         )
         if isinstance(layer, KERNEL_LAYERS):
@@ -82,6 +84,14 @@ def _fused_chain(layer, consumed_by, tensor_groups) -> list:
         (following,) = consumed_by[chain[-1].name]
         chain.append(following)
     return chain
+
+
+def _ends_below_its_grid(layer, plan: QuantizationPlan) -> bool:
+    """Whether a bounded ReLU shares its grid with tensors of a wider range."""
+    if not isinstance(layer, _layers.ReLU) or layer.max_value is None:
+        return False
+    group = plan.groups[plan.tensor_groups[layer.name]]
+    return group.upper_bound != layer.max_value
 
 
 def _final_grid(student: Student, group_name: str) -> AffineQuantization:

@@ -262,7 +262,21 @@ def _make_group(
 ) -> ActivationGroup:
     producers = [x for x in layers if not isinstance(x, _SAME_SCALE_LAYERS)]
     non_negative = all(isinstance(x, _layers.ReLU) for x in producers)
-    bounds = [x.max_value for x in producers if isinstance(x, _layers.ReLU)]
+    bounds = [
+        None if x.max_value is None else float(x.max_value)
+        for x in producers
+        if isinstance(x, _layers.ReLU)
+    ]
+    known = [bound for bound in bounds if bound is not None]
+    all_bounded = non_negative and len(known) == len(producers)
+    upper_bound = max(known) if all_bounded and known else None
+    for bound in known:
+        if bound not in (upper_bound, 6.0):
+            raise UserError(
+                f"a ReLU with the bound {bound:g} is joined with tensors of a wider "
+                f"range in {name!r}, and integer kernels clamp inside a range at 6 "
+                "only; expected bounds that are equal, or a convolution between"
+            )
     consuming = [c for x in layers for c in consumed_by[x.name]]
     # Averages of non-negative tensors are non-negative as well, at 8 bits.
     pooled = all(
@@ -278,8 +292,6 @@ def _make_group(
         name=name,
         bits=widths.activation_bits if non_negative and not kept else 8,
         non_negative=non_negative or pooled,
-        upper_bound=(
-            float(max(bounds)) if non_negative and None not in bounds else None
-        ),
+        upper_bound=upper_bound,
         fixed_grid=_fixed_grid(producers),
     )

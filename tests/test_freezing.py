@@ -10,6 +10,7 @@ import pytest
 from gdfq_tf.activations import hard_swish
 from gdfq_tf.calibration import calibrate
 from gdfq_tf.config import BitWidths
+from gdfq_tf.errors import UserError
 from gdfq_tf.freezing import freeze
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import make_preprocessing
@@ -299,6 +300,41 @@ def test_every_layer_kind_becomes_its_operation():
     # Those that move integers share their input's grid.
     assert ops["p"].grid == ops["m"].grid == ops["a"].grid == ops["j"].grid
     assert ops["add"].grid == ops["p"].grid
+
+
+def joined_relus(first, second) -> keras.Model:
+    image = keras.Input(INPUT_SHAPE, name="image")
+    ends = [
+        layers.ReLU(bound, name=name)(layers.Conv2D(4, 3, name=f"{name}_conv")(image))
+        for name, bound in (("first", first), ("second", second))
+    ]
+    joined = layers.Concatenate(name="joined")(ends)
+    pooled = layers.GlobalAveragePooling2D(name="pooled")(joined)
+    return keras.Model(image, layers.Dense(3, name="logits")(pooled))
+
+
+@pytest.mark.parametrize(
+    ("bounds", "expected"),
+    [
+        ((6.0, None), [True, False]),
+        ((6.0, 8.0), [True, False]),
+        ((6.0, 6.0), [False, False]),
+        ((4.0, 4.0), [False, False]),
+    ],
+)
+def test_a_bound_inside_the_joined_range_is_kept(bounds, expected):
+    ops = {
+        op.name: op
+        for op in make_frozen(joined_relus(*bounds), BitWidths(8, 8)).network.ops
+    }
+    convolutions = [ops["first_conv"], ops["second_conv"]]
+    assert [op.relu6 for op in convolutions] == expected
+    assert all(op.relu for op in convolutions)
+
+
+def test_bounds_that_integers_cannot_keep_are_refused():
+    with pytest.raises(UserError, match="a ReLU with the bound 4 is joined with"):
+        make_frozen(joined_relus(4.0, None), BitWidths(8, 8))
 
 
 def gated_classifier() -> keras.Model:

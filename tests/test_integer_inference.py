@@ -122,6 +122,8 @@ def movement_network():
         "small", "conv", "image", bits=8, outputs=4, relu=True, grid=narrow
     )
     wider = AffineQuantization(float(coarse(0.031)), -20)
+    far = AffineQuantization(float(coarse(0.0613)), -100)
+    half = AffineQuantization(float(coarse(6.0 / 200.5)), -128)
     shape = INPUT_SHAPE
     ends = [
         b.op("add_signed", "add", [signed, "image"], shape, wider),
@@ -131,6 +133,13 @@ def movement_network():
         b.op("add_narrow", "add", [small, small], shape, wider),
         b.op("relu", "relu", ["image"], shape, grid, relu=True),
         b.op("relu_narrow", "relu", ["image"], shape, narrow, relu=True),
+        # 6 lies inside these ranges, about half way between two levels of the second.
+        b.op("relu6", "relu", ["image"], shape, far, relu=True, relu6=True),
+        b.op("add_relu6", "add", [signed, "image"], shape, far, relu=True, relu6=True),
+        b.kernel(
+            "conv_relu6", "conv", "image", bits=8, relu=True, relu6=True, grid=far
+        ),
+        b.kernel("w4_relu6", "conv", "image", bits=4, relu=True, relu6=True, grid=half),
         global_average(b, "global", "image", wider),
         global_average(b, "global_positive", positive, grid),
         global_average(b, "global_narrow", small, grid),

@@ -26,7 +26,9 @@ from tflite_export.integer_network import (
 
 def make_network() -> IntegerNetwork:
     b = NetworkBuilder()
-    conv = b.kernel("block/conv", "conv", "image", bits=4, stride=2, relu=True)
+    conv = b.kernel(
+        "block/conv", "conv", "image", bits=4, stride=2, relu=True, relu6=True
+    )
     depthwise = b.kernel("depthwise", "depthwise", conv, bits=8, multiplier=2)
     padded = b.op(
         "padded", "pad", [depthwise], (5, 6, 10), attributes={"pads": [[0, 1], [1, 1]]}

@@ -109,11 +109,11 @@ def test_pooling_reshaping_padding_and_concatenation_share_one_scale():
 def test_the_largest_bound_of_a_group_counts():
     image = keras.Input((4, 4, 2))
     first = layers.Conv2D(2, 1)(image)
-    ends = [layers.ReLU(bound)(layers.Conv2D(2, 1)(first)) for bound in (1.0, 6.0, 2.0)]
+    ends = [layers.ReLU(bound)(layers.Conv2D(2, 1)(first)) for bound in (6.0, 9.0, 6.0)]
     flat = layers.Flatten()(layers.Concatenate()(ends))
     plan = make_plan(keras.Model(image, layers.Dense(2)(flat)), EDGE)
     (group,) = (g for g in plan.groups.values() if g.non_negative)
-    assert group.upper_bound == 6.0
+    assert group.upper_bound == 9.0
     assert group.bits == 4
 
 

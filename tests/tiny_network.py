@@ -66,6 +66,7 @@ class NetworkBuilder:
         dilation: int = 1,
         groups: int = 1,
         relu: bool = False,
+        relu6: bool = False,
         grid: AffineQuantization = OUTPUT_GRID,
     ) -> str:
         """A conv, depthwise or dense operation with random levels and biases."""
@@ -110,6 +111,7 @@ class NetworkBuilder:
             shape,
             grid,
             relu=relu,
+            relu6=relu6,
             kernel=kernel,
             attributes=attributes,
         )

@@ -70,7 +70,15 @@ def _apply(op: IntegerOp, inputs: list[tf.Tensor], input_scale) -> tf.Tensor:
         outputs = inputs[0]
     else:
         raise ValueError(f"unknown kind {op.kind!r} of {op.name!r}")
-    return _fake_quant(tf.nn.relu(outputs) if op.relu else outputs, op.grid)
+    return _finish(outputs, op)
+
+
+def _finish(outputs: tf.Tensor, op: IntegerOp) -> tf.Tensor:
+    if op.relu6:
+        outputs = tf.nn.relu6(outputs)
+    elif op.relu:
+        outputs = tf.nn.relu(outputs)
+    return _fake_quant(outputs, op.grid)
 
 
 def move_values(op: IntegerOp, inputs: list[tf.Tensor], pad_value) -> tf.Tensor:
@@ -152,7 +160,7 @@ def _apply_kernel(
     outputs = convolve(op, inputs, filters, for_export=True)
     bias = kernel.bias * (input_scale * np.float64(kernel.scale))
     outputs = outputs + tf.constant(bias.astype(np.float32))
-    outputs = _fake_quant(tf.nn.relu(outputs) if op.relu else outputs, op.grid)
+    outputs = _finish(outputs, op)
     if op.kind == "dense":
         outputs = tf.reshape(outputs, (1, values.shape[-1]))
     return outputs

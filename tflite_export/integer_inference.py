@@ -85,9 +85,9 @@ def _apply(op: IntegerOp, inputs, grids) -> tf.Tensor:
     if op.kernel is not None:
         return _apply_kernel(op, op.kernel, inputs[0], grids[0])
     if op.kind == "add":
-        return _clamp(_add(inputs, grids, op.grid), op.grid, op.relu)
+        return _finish(_add(inputs, grids, op.grid), op)
     if op.kind == "multiply":
-        return _clamp(_multiply(inputs, grids, op.grid), op.grid, op.relu)
+        return _finish(_multiply(inputs, grids, op.grid), op)
     if op.kind == "hard_swish":
         table = tf.constant(hard_swish_table(grids[0], op.grid), tf.float64)
         return tf.gather(table, tf.cast(inputs[0], tf.int32) - INT8_MIN)
@@ -101,7 +101,7 @@ def _apply(op: IntegerOp, inputs, grids) -> tf.Tensor:
         return _average_pool(op, inputs[0])
     if op.kind == "relu":
         real = (inputs[0] - grids[0].zero_point) * (grids[0].scale / op.grid.scale)
-        return _clamp(_round_away(real), op.grid, relu=True)
+        return _finish(_round_away(real), op)
     return move_values(op, inputs, pad_value=float(op.grid.zero_point))
 
 
@@ -126,7 +126,7 @@ def _apply_kernel(
         outputs = tf.cast(tf.round(product), tf.float64)
     if op.kind == "dense":
         outputs = tf.reshape(outputs, (-1, values.shape[-1]))
-    return _clamp(outputs, op.grid, op.relu)
+    return _finish(outputs, op)
 
 
 def _multiply_double_rounding(
@@ -194,6 +194,16 @@ def _round_away(values: tf.Tensor) -> tf.Tensor:
     return tf.sign(values) * tf.floor(tf.abs(values) + 0.5)
 
 
-def _clamp(values, grid: AffineQuantization, relu: bool = False) -> tf.Tensor:
-    low = max(INT8_MIN, grid.zero_point) if relu else INT8_MIN
-    return tf.clip_by_value(values + grid.zero_point, low, INT8_MAX)
+def _finish(values: tf.Tensor, op: IntegerOp) -> tf.Tensor:
+    """Zero point added, clamped to the grid and the op's activation."""
+    low, high = INT8_MIN, INT8_MAX
+    if op.relu or op.relu6:
+        low = max(low, op.grid.zero_point)
+    if op.relu6:
+        six = math.floor(np.float32(6.0) / np.float32(op.grid.scale) + 0.5)
+        high = min(high, op.grid.zero_point + six)
+    return tf.clip_by_value(values + op.grid.zero_point, low, high)
+
+
+def _clamp(values: tf.Tensor, grid: AffineQuantization) -> tf.Tensor:
+    return tf.clip_by_value(values + grid.zero_point, INT8_MIN, INT8_MAX)

@@ -70,6 +70,7 @@ class IntegerOp:
       inputs: names of the tensors it takes.
       grid: of the output; the same as the inputs' for kinds that move integers.
       relu: whether negative results are clamped to zero.
+      relu6: whether they are clamped to 6 besides, where the grid goes further.
       kernel: for conv, depthwise and dense.
       attributes: JSON values by kind: strides, padding ("same" or "valid"),
         dilation for conv and depthwise, groups (default 1) for conv; pool_size,
@@ -82,6 +83,7 @@ class IntegerOp:
     inputs: tuple[str, ...]
     grid: AffineQuantization
     relu: bool = False
+    relu6: bool = False
     kernel: Kernel | None = None
     attributes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -146,6 +148,7 @@ def save_network(network: IntegerNetwork, path: Path) -> None:
             "inputs": op.inputs,
             "grid": dataclasses.asdict(op.grid),
             "relu": op.relu,
+            "relu6": op.relu6,
             "attributes": dict(op.attributes),
             "kernel_bits": op.kernel.bits if op.kernel else None,
         }
