@@ -91,7 +91,7 @@ def _ends_below_its_grid(layer, plan: QuantizationPlan) -> bool:
     if not isinstance(layer, _layers.ReLU) or layer.max_value is None:
         return False
     group = plan.groups[plan.tensor_groups[layer.name]]
-    return group.upper_bound != layer.max_value
+    return group.upper_bound != float(layer.max_value)
 
 
 def _final_grid(student: Student, group_name: str) -> AffineQuantization:

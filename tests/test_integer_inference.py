@@ -134,6 +134,7 @@ def movement_network():
         b.op("relu", "relu", ["image"], shape, grid, relu=True),
         b.op("relu_narrow", "relu", ["image"], shape, narrow, relu=True),
         # 6 lies inside these ranges, about half way between two levels of the second.
+        b.op("relu_far", "relu", ["image"], shape, far, relu=True),
         b.op("relu6", "relu", ["image"], shape, far, relu=True, relu6=True),
         b.op("add_relu6", "add", [signed, "image"], shape, far, relu=True, relu6=True),
         b.kernel(

@@ -100,8 +100,8 @@ def _apply(op: IntegerOp, inputs, grids) -> tf.Tensor:
     if op.kind == "average_pool":
         return _average_pool(op, inputs[0])
     if op.kind == "relu":
-        real = (inputs[0] - grids[0].zero_point) * (grids[0].scale / op.grid.scale)
-        return _finish(_round_away(real), op)
+        ratio = float(np.float32(grids[0].scale) / np.float32(op.grid.scale))
+        return _finish(_rescale_to_relu(inputs[0] - grids[0].zero_point, ratio, op), op)
     return move_values(op, inputs, pad_value=float(op.grid.zero_point))
 
 
@@ -188,6 +188,17 @@ def _average_pool(op: IntegerOp, inputs: tf.Tensor) -> tf.Tensor:
     # Means of up to 2^16 integers differ from a tie by more than this.
     nudged = mean + tf.sign(mean) * 1e-9
     return _clamp(_round_away(nudged) - op.grid.zero_point, op.grid)
+
+
+def _rescale_to_relu(values: tf.Tensor, ratio: float, op: IntegerOp) -> tf.Tensor:
+    """RELU rounds once, XNNPACK's; RELU6 is the reference kernel's, which rounds
+    twice where the step becomes more than twice as wide."""
+    if not op.relu6:
+        return _round_away(values * ratio)
+    mantissa, exponent = math.frexp(ratio)
+    # Below zero, where ties would go elsewhere, all is clamped.
+    first = tf.floor(values * 2.0 ** max(exponent, 0) * mantissa + 0.5)
+    return tf.floor(first / 2.0 ** max(-exponent, 0) + 0.5)
 
 
 def _round_away(values: tf.Tensor) -> tf.Tensor:
