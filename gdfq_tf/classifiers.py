@@ -58,6 +58,12 @@ class Classifier:
     def num_classes(self) -> int:
         return self.model.output_shape[-1]
 
+    @property
+    def has_bn_statistics(self) -> bool:
+        """Whether it tells about its training images; what else makes synthetic ones
+        is assumed."""
+        return bool(batch_normalization_layers(self.model))
+
 
 def load_classifier(
     model: str,
@@ -66,6 +72,7 @@ def load_classifier(
     preprocessing: Preprocessing | str | None = None,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
+    without_bn_statistics: bool = False,
 ) -> Classifier:
     """The classifier of a model file or a `keras.applications` name.
 
@@ -76,17 +83,24 @@ def load_classifier(
         `preprocessing.NAMES`; None for applications: the one they come with.
       mean, std: for preprocessing "custom" only, in units of 1, one value or one
         per channel.
+      without_bn_statistics: takes a classifier that has no BatchNormalization, and no
+        other.
 
     Raises:
       UserError: the model cannot be read, has a layer without counterpart, has no
-        BatchNormalization, or its copy computes something else; preprocessing is
-        neither given nor known.
+        BatchNormalization and is to have some or the reverse, or its copy computes
+        something else; preprocessing is neither given nor known.
     """
     source = read_model(model, weights=weights, check_layer=check_layer)
     classifier, _ = translate_classifier(
-        source, preprocessing=preprocessing, mean=mean, std=std
+        source,
+        preprocessing=preprocessing,
+        mean=mean,
+        std=std,
+        without_bn_statistics=without_bn_statistics,
     )
-    _check_input_range(classifier)
+    if classifier.has_bn_statistics:
+        _check_input_range(classifier)
     return classifier
 
 
@@ -96,6 +110,7 @@ def translate_classifier(
     preprocessing: Preprocessing | str | None = None,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
+    without_bn_statistics: bool = False,
 ) -> tuple[Classifier, float]:
     """The classifier of a model in memory, and how far their outputs are apart.
 
@@ -103,12 +118,6 @@ def translate_classifier(
     if that exceeds 1. Arguments and errors as for `load_classifier`.
     """
     canonical = canonicalize(source.model)
-    if not batch_normalization_layers(canonical.model):
-        raise UserError(
-            f"{source.name} has no BatchNormalization layer; GDFQ makes its images "
-            "from the statistics they store: pass the network as trained, before its "
-            "batch normalization was folded away"
-        )
     preprocessing = _resolve(
         preprocessing or source.preprocessing,
         canonical.model.input_shape[-1],
@@ -121,7 +130,24 @@ def translate_classifier(
         preprocessing.then(canonical.input_scale, canonical.input_offset),
         canonical.head,
     )
+    _check_statistics(classifier, without_bn_statistics)
     return classifier, _check_equal(source.model, classifier, preprocessing)
+
+
+def _check_statistics(classifier: Classifier, without_bn_statistics: bool) -> None:
+    """Refuses to go without statistics unasked, and to leave them unused."""
+    if not classifier.has_bn_statistics and not without_bn_statistics:
+        raise UserError(
+            f"{classifier.name} has no BatchNormalization layer; GDFQ makes its images "
+            "from the statistics they store: pass the network as trained, before its "
+            "batch normalization was folded away, or, if it never had any, "
+            "--without_bn_statistics for images made from class boundaries alone"
+        )
+    if classifier.has_bn_statistics and without_bn_statistics:
+        raise UserError(
+            f"{classifier.name} has BatchNormalization layers, whose statistics make "
+            "better images; drop --without_bn_statistics"
+        )
 
 
 def _resolve(

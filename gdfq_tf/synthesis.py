@@ -18,11 +18,7 @@ from gdfq_tf.generator import (
     sample_inputs,
 )
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.losses import (
-    bn_statistics_loss,
-    classification_loss,
-    relative_bn_statistics_loss,
-)
+from gdfq_tf.objective import image_losses
 from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.progress import Progress
 from gdfq_tf.teacher import Teacher
@@ -69,16 +65,12 @@ def make_generator_step(
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """One generator update as a graph function of the step number.
 
-    Minimises cross-entropy + bn_weight * BN-statistics loss of the teacher on
-    fresh images (Xu et al. 2020, Eq. 5). The images it made, their labels and the
+    Minimises `image_losses` on fresh images. The images it made, their labels and the
     teacher's logits are returned with the losses, for recipes that train the student
     on them.
     """
     num_classes = teacher.model.output_shape[-1]
     batch_size = config.images_per_step(*teacher.model.input_shape[1:3])
-    statistics_loss = (
-        relative_bn_statistics_loss if config.relative_bn_loss else bn_statistics_loss
-    )
     optimizer.build(generator.trainable_variables)
 
     @tf.function(reduce_retracing=False)
@@ -91,24 +83,18 @@ def make_generator_step(
         )
         with tf.GradientTape() as tape:
             images = generator([latents, labels], training=True)
-            outputs = teacher(images)
-            cross_entropy = classification_loss(logits=outputs.logits, labels=labels)
-            bn_loss = statistics_loss(
-                stored=teacher.stored_statistics, batch=outputs.statistics
+            losses, logits = image_losses(
+                teacher,
+                images,
+                labels,
+                bn_weight=config.bn_weight,
+                relative_bn_loss=config.relative_bn_loss,
             )
-            loss = cross_entropy + config.bn_weight * bn_loss
-        gradients = tape.gradient(loss, generator.trainable_variables)
+        gradients = tape.gradient(losses["loss"], generator.trainable_variables)
         optimizer.apply_gradients(
             zip(gradients, generator.trainable_variables, strict=True)
         )
-        return {
-            "loss": loss,
-            "cross_entropy": cross_entropy,
-            "bn": bn_loss,
-            "images": images,
-            "labels": labels,
-            "logits": outputs.logits,
-        }
+        return {**losses, "images": images, "labels": labels, "logits": logits}
 
     return generator_step
 

@@ -87,6 +87,18 @@ def test_classifier_without_batch_norm(tmp_path, k):
     k.Sequential([*layers, k.layers.Dense(2)]).save(tmp_path / "folded.keras")
     text = refusal(tmp_path / "folded.keras", preprocessing="unit")
     assert "has no BatchNormalization layer" in text
+    assert "--without_bn_statistics" in text
+    classifier = load_classifier(
+        str(tmp_path / "folded.keras"), preprocessing="unit", without_bn_statistics=True
+    )
+    assert not classifier.has_bn_statistics
+    assert classifier.model.output_shape == (None, 2)
+
+
+def test_statistics_there_are_do_not_stay_unused(tiny_path):
+    text = refusal(tiny_path, preprocessing="unit", without_bn_statistics=True)
+    assert "drop --without_bn_statistics" in text
+    assert load_classifier(str(tiny_path), preprocessing="unit").has_bn_statistics
 
 
 @pytest.mark.parametrize("k", [keras, tf_keras], ids=["keras3", "tf_keras"])

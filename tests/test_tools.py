@@ -139,6 +139,7 @@ def test_quantize_writes_a_complete_run(run):
     assert list(directory.parent.iterdir()) == [directory]
     assert "tiny, 20 labelled test images" in stdout
     assert "int8 input: q = pixel - 128" in stdout
+    assert "BatchNormalization" not in stdout
     assert f"written to {directory}" in stdout
     for stage in (
         "generator: 2 steps",
@@ -160,6 +161,7 @@ def test_the_summary_tells_the_whole_run(run):
     assert summary["recipe"]["student"]["num_images"] == 1024
     assert summary["classifier"]["input_shape"] == list(INPUT_SHAPE)
     assert summary["classifier"]["num_classes"] == NUM_CLASSES
+    assert summary["classifier"]["bn_statistics_used"] is True
     assert [row["file"] for row in summary["models"]] == [f"{x}.tflite" for x in MODELS]
     for row in summary["models"]:
         assert row["size_bytes"] == (directory / row["file"]).stat().st_size
@@ -436,6 +438,24 @@ def test_kept_layers_are_told_in_the_table_and_the_summary(inputs, tmp_path):
     assert "generator" not in stderr
 
 
+def test_a_run_without_statistics_says_so(inputs, tmp_path):
+    directory = tmp_path / "folded"
+    code, stdout, stderr = run_tool(
+        "quantize",
+        f"--model={inputs / 'folded.keras'}",
+        "--without_bn_statistics",
+        "--preprocessing=tf",
+        "--bits=w8a8",
+        "--recipe=fast",
+        "--num_steps=2",
+        f"--output_dir={directory}",
+    )
+    assert code == 0, stderr
+    assert "no BatchNormalization statistics were used" in stdout
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["classifier"]["bn_statistics_used"] is False
+
+
 def test_a_training_that_breaks_leaves_nothing_behind(inputs, tmp_path):
     classifier = build_tiny_classifier()
     layer = classifier.get_layer("logits")
@@ -591,12 +611,14 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
     [
         (
             "quantize",
-            "model weights preprocessing mean std bits recipe num_steps keep_layers "
-            "max_accuracy_loss seed output_dir overwrite data num_images",
+            "model weights preprocessing mean std without_bn_statistics bits recipe "
+            "num_steps keep_layers max_accuracy_loss seed output_dir overwrite data "
+            "num_images",
         ),
         (
             "evaluate",
-            "model weights preprocessing mean std data num_images result_json",
+            "model weights preprocessing mean std without_bn_statistics data "
+            "num_images result_json",
         ),
         ("convert", "student output overwrite num_images"),
         ("benchmark", "model num_threads num_runs warmup_runs result_json"),

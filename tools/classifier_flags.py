@@ -31,6 +31,12 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_list("mean", [], "For custom: mean of pixel / 255, one or per channel.")
 flags.DEFINE_list("std", [], "For custom: deviation of pixel / 255, likewise.")
+flags.DEFINE_bool(
+    "without_bn_statistics",
+    False,
+    "Take a classifier that was trained without BatchNormalization: images are then "
+    "made from class boundaries and smoothness alone.",
+)
 
 
 def load_classifier_from_flags() -> Classifier:
@@ -41,7 +47,9 @@ def load_classifier_from_flags() -> Classifier:
     """
     if FLAGS.model == EMBEDDED:
         return load_classifier(
-            str(embedded.MODEL_PATH), preprocessing=embedded.PREPROCESSING
+            str(embedded.MODEL_PATH),
+            preprocessing=embedded.PREPROCESSING,
+            without_bn_statistics=FLAGS.without_bn_statistics,
         )
     return load_classifier(
         FLAGS.model,
@@ -49,6 +57,7 @@ def load_classifier_from_flags() -> Classifier:
         preprocessing=FLAGS.preprocessing,
         mean=_numbers("mean"),
         std=_numbers("std"),
+        without_bn_statistics=FLAGS.without_bn_statistics,
     )
 
 

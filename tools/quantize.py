@@ -71,6 +71,7 @@ flags.DEFINE_bool("overwrite", False, "Replace an earlier run at --output_dir.")
 flags.DEFINE_string("data", None, "Labelled test images for the closing table only.")
 flags.DEFINE_integer("num_images", None, "How many of them at most.")
 
+_NO_STATISTICS = "\nno BatchNormalization statistics were used: the model has none"
 _PACKAGES = (
     "tensorflow",
     "tf_keras",
@@ -132,6 +133,7 @@ def main() -> None:
             f"synthetic images, loses about {model.estimate.accuracy_loss:.1f} points"
             for model in result.models
         )
+        + ("" if classifier.has_bn_statistics else _NO_STATISTICS)
         + f"\nwritten to {output_dir} in {summary['seconds']['total']:.0f} s",
         highlight=False,
         markup=False,
@@ -220,6 +222,7 @@ def _summary(
             "input_shape": classifier.input_shape,
             "num_classes": classifier.num_classes,
             "head": classifier.head,
+            "bn_statistics_used": classifier.has_bn_statistics,
             "preprocessing": dataclasses.asdict(classifier.preprocessing),
             "int8_input": classifier.preprocessing.formula(),
         },

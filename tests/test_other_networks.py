@@ -1,0 +1,132 @@
+"""Networks beyond RGB softmax classifiers with BatchNormalization, all the way."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from gdfq_tf.classifiers import Classifier, load_classifier
+from gdfq_tf.config import RECIPES, RefinementConfig, parse_bit_widths
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.pipeline import QuantizationResult, quantize
+from tflite_export.interpreter import TFLiteClassifier
+
+_layers = keras.layers
+WIDTHS = tuple(map(parse_bit_widths, ("w8a8", "w4a8")))
+FAST = RECIPES["fast"]
+# Recipe `fast` with everything in it, only less of it.
+TINY = dataclasses.replace(
+    FAST,
+    synthesis=dataclasses.replace(
+        FAST.synthesis, num_steps=2, batch_size=16, pool_size=96, num_snapshots=2
+    ),
+    refinement=RefinementConfig(num_steps=2),
+)
+CALIBRATE = dataclasses.replace(
+    RECIPES["calibrate"], synthesis=dataclasses.replace(TINY.synthesis, num_steps=0)
+)
+
+
+def network(head, shape=(8, 8, 3), normalized: bool = True, kernel=3) -> keras.Model:
+    """conv - pooling - depthwise - conv - `head(features)`, weights of a fixed seed."""
+    image = keras.Input(shape)
+    x = image
+    for layer in (
+        _layers.Conv2D(8, kernel, padding="same"),
+        _layers.DepthwiseConv2D(kernel, padding="same"),
+        _layers.Conv2D(12, 1),
+    ):
+        x = layer(x)
+        x = _layers.BatchNormalization()(x) if normalized else x
+        x = _layers.ReLU()(x)
+    model = keras.Model(image, head(x))
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, _layers.BatchNormalization):
+            ones = np.ones(layer.gamma.shape)
+            layer.set_weights([ones, 0.2 * ones, 0.1 * ones, 0.5 * ones])
+        elif layer.get_weights():
+            kernel, bias = layer.get_weights()
+            fan_in = kernel.size / kernel.shape[-1]
+            if isinstance(layer, _layers.DepthwiseConv2D):
+                fan_in = kernel[..., 0, 0].size
+            deviation = np.sqrt(2 / fan_in)
+            layer.set_weights(
+                [rng.normal(0, deviation, kernel.shape), rng.normal(0, 0.1, bias.shape)]
+            )
+    return model
+
+
+def loaded(model: keras.Model, tmp_path, preprocessing="tf", **options) -> Classifier:
+    model.save(tmp_path / "net.keras")
+    return load_classifier(
+        str(tmp_path / "net.keras"), preprocessing=preprocessing, **options
+    )
+
+
+def float_outputs(model: keras.Model, classifier: Classifier, pixels) -> np.ndarray:
+    outputs = model(classifier.preprocessing.to_input(pixels), training=False).numpy()
+    return outputs.reshape(len(pixels), -1)
+
+
+def tflite_outputs(tflite: bytes, classifier: Classifier, pixels) -> np.ndarray:
+    """What the file gives, as real numbers."""
+    file = TFLiteClassifier(tflite)
+    return file.dequantize_output(file.run(classifier.preprocessing.to_int8(pixels)))
+
+
+def check_verified(result: QuantizationResult) -> None:
+    assert tuple(model.widths for model in result.models) == WIDTHS
+    for model in result.models:
+        assert all(finding.passed for finding in model.findings)
+        assert model.agreement.num_images == 128
+        assert model.agreement.max_lsb <= 1
+
+
+def relative_errors(result, model, classifier) -> list[float]:
+    """Of each width's file, root mean square over that of the network's outputs."""
+    pixels = result.images.pixels
+    expected = float_outputs(model, classifier, pixels)
+    return [
+        np.linalg.norm(tflite_outputs(x.tflite, classifier, pixels) - expected)
+        / np.linalg.norm(expected - expected.mean(axis=0))
+        for x in result.models
+    ]
+
+
+def classes(x):
+    return _layers.Dense(3)(_layers.GlobalAveragePooling2D()(x))
+
+
+# ---- no BatchNormalization
+
+
+@pytest.mark.parametrize("recipe", [TINY, CALIBRATE], ids=lambda x: x.name)
+def test_networks_without_batch_normalization(recipe, tmp_path):
+    model = network(classes, normalized=False)
+    classifier = loaded(model, tmp_path, without_bn_statistics=True)
+    result = quantize(classifier, recipe, WIDTHS)
+    check_verified(result)
+    errors = relative_errors(result, model, classifier)
+    assert errors[0] < 0.15
+    assert errors[1] < 0.3
+
+
+def test_without_batch_normalization_images_reach_their_classes(tmp_path):
+    model = network(classes, normalized=False)
+    # As sure as trained ones, and on noise without a favourite.
+    noise = np.random.default_rng(1).uniform(-1, 1, (64, 8, 8, 3)).astype(np.float32)
+    kernel, bias = model.layers[-1].get_weights()
+    bias = bias - model(noise).numpy().mean(axis=0)
+    model.layers[-1].set_weights([20 * kernel, 20 * bias])
+    classifier = loaded(model, tmp_path, without_bn_statistics=True)
+    recipe = dataclasses.replace(
+        TINY,
+        synthesis=dataclasses.replace(TINY.synthesis, num_steps=30),
+        refinement=RefinementConfig(num_steps=20),
+    )
+    images = quantize(classifier, recipe, WIDTHS[:1]).images
+    outputs = float_outputs(model, classifier, images.pixels)
+    assert np.mean(outputs.argmax(axis=-1) == images.labels) > 0.8
