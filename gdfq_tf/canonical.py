@@ -32,8 +32,7 @@ class Canonical:
 
     Attributes:
       model: tf_keras, float32 (N, H, W, C) -> logits (N, classes).
-      head: what the source gives: "logits"; "softmax", of those logits; "sigmoid",
-        p (N, 1), where the model's two logits have the softmax (1 - p, p).
+      head: what the source gives of those logits, see `heads`.
       input_scale, input_offset: float64 (C,); where the source takes x, the model
         takes input_scale * x + input_offset.
     """
@@ -98,22 +97,17 @@ def _split_head(ops: list[Op], num_outputs: int) -> tuple[list[Op], str]:
     """The ops up to two or more logits, and `Canonical.head`."""
     end = ops[-1]
     is_sigmoid = end.config.get("activation") == "sigmoid"
-    if is_sigmoid and num_outputs > 1:
-        refuse(
-            end.name,
-            "sigmoid",
-            f"{num_outputs} sigmoids are labels beside each other; expected a softmax "
-            "over classes, or one sigmoid for two",
-        )
     if num_outputs == 1 and not is_sigmoid:
         refuse(
             end.name,
             end.kind,
             "as the last layer it gives one value, so it is not a classifier; expected "
-            "2 or more classes, or one sigmoid for two",
+            "2 or more classes or labels, or one sigmoid for two classes",
         )
     head = "logits"
-    if is_sigmoid:
+    if is_sigmoid and num_outputs > 1:
+        ops, head = ops[:-1], "multi_label"
+    elif is_sigmoid:
         ops, head = two_class_logits(ops[:-1]), "sigmoid"
     elif end.kind == "Softmax":
         ops, head = ops[:-1], "softmax"

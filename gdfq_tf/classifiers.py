@@ -12,6 +12,7 @@ import tensorflow as tf
 from gdfq_tf.bn_statistics import batch_normalization_layers, batch_statistics
 from gdfq_tf.canonical import canonicalize
 from gdfq_tf.errors import UserError
+from gdfq_tf.heads import outputs_of
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.keras_files import SourceModel, read_model
 from gdfq_tf.preprocessing import NAMES, Preprocessing, make_preprocessing
@@ -40,8 +41,7 @@ class Classifier:
         logits (N, num_classes).
       preprocessing: pixels -> model input, together with the scaling layers that the
         original model began with.
-      head: "logits", "softmax" or "sigmoid": how the original model ended (see
-        `Canonical`).
+      head: how the original model ended, see `heads`.
     """
 
     name: str
@@ -189,9 +189,8 @@ def _check_equal(
     pixels = np.random.default_rng(0).integers(0, 256, shape)
     images = preprocessing.to_input(pixels).numpy()
     expected = np.asarray(source(images, training=False), np.float32)
-    outputs = classifier.model(classifier.preprocessing.to_input(pixels))
-    if classifier.head != "logits":
-        outputs = tf.nn.softmax(outputs)
+    logits = classifier.model(classifier.preprocessing.to_input(pixels))
+    outputs = outputs_of(logits, classifier.head)
     if classifier.head == "sigmoid":
         outputs = outputs[:, 1:]
     largest = max(1.0, np.abs(expected).max())

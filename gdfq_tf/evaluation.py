@@ -1,4 +1,4 @@
-"""Top-1 accuracy and agreement of any `images -> logits` callable.
+"""Top-1 accuracy and likeness of any `images -> logits` callable.
 
 Knows arrays only; where the images come from is the caller's business.
 """
@@ -71,6 +71,22 @@ def agreement(logits: np.ndarray, other_logits: np.ndarray) -> float:
             "expected the same"
         )
     return accuracy_of_logits(logits, np.argmax(other_logits, axis=-1))
+
+
+def label_agreement(probabilities: np.ndarray, others: np.ndarray) -> float:
+    """Share, 0..1, of labels that are on, or off, in both arrays (N, labels).
+
+    On is a probability of a half and more.
+
+    Raises:
+      ValueError: different shapes.
+    """
+    if np.shape(probabilities) != np.shape(others):
+        raise ValueError(
+            f"probabilities have shapes {np.shape(probabilities)} and "
+            f"{np.shape(others)}; expected the same"
+        )
+    return float(np.mean((probabilities >= 0.5) == (others >= 0.5)))
 
 
 def standard_error(accuracy: float, num_images: int) -> float:

@@ -23,6 +23,16 @@ def classification_loss(*, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     )
 
 
+def label_loss(*, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Mean binary cross-entropy of the labels asked for, (N,) int, one per image.
+
+    What is asked is that they are on; any of the others may be on beside them, for
+    only the training data knew which labels go together. Logits (N, labels).
+    """
+    asked = tf.gather(logits, labels, batch_dims=1)
+    return tf.reduce_mean(tf.nn.softplus(-asked))
+
+
 def smoothness_loss(*, images: tf.Tensor) -> tf.Tensor:
     """Mean squared difference of neighbours, in units of each image's own variance.
 

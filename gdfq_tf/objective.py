@@ -7,6 +7,7 @@ import tensorflow as tf
 from gdfq_tf.losses import (
     bn_statistics_loss,
     classification_loss,
+    label_loss,
     relative_bn_statistics_loss,
     smoothness_loss,
 )
@@ -32,13 +33,12 @@ def image_losses(
 
     Args:
       images: model inputs, (N, H, W, C) float32.
-      labels: (N,) int, the classes they are to have.
+      labels: (N,) int, the classes or labels they are to have.
       relative_bn_loss: see `SynthesisConfig`.
     """
     outputs = teacher(images)
-    losses = {
-        "cross_entropy": classification_loss(logits=outputs.logits, labels=labels)
-    }
+    class_loss = label_loss if teacher.head == "multi_label" else classification_loss
+    losses = {"cross_entropy": class_loss(logits=outputs.logits, labels=labels)}
     loss = losses["cross_entropy"]
     if teacher.stored_statistics:
         statistics_loss = (

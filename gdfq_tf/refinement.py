@@ -41,6 +41,7 @@ def refine(
     config: RefinementConfig,
     *,
     batch_size: int,
+    head: str = "logits",
     seed: int,
     progress: Progress,
 ) -> SyntheticImages:
@@ -50,7 +51,7 @@ def refine(
     Raises:
       UserError: the loss stopped being finite.
     """
-    teacher = Teacher(classifier)
+    teacher = Teacher(classifier, head)
     center = tf.constant((preprocessing.high + preprocessing.low) / 2)
     half_range = tf.constant((preprocessing.high - preprocessing.low) / 2)
     batch = tf.TensorSpec((None, *images.pixels.shape[1:]))

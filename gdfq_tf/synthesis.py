@@ -36,7 +36,8 @@ class SyntheticImages:
 
     Attributes:
       pixels: (N, H, W, C) uint8, what a camera would deliver.
-      labels: (N,) int32, the classes asked of the generator.
+      labels: (N,) int32, the classes asked of the generator; of a multi-label
+        network the one label asked to be on.
     """
 
     pixels: np.ndarray
@@ -104,6 +105,7 @@ def synthesize(
     preprocessing: Preprocessing,
     config: SynthesisConfig,
     *,
+    head: str = "logits",
     seed: int,
     progress: Progress,
 ) -> SyntheticImages:
@@ -118,7 +120,7 @@ def synthesize(
     pool_size = config.images_in_pool(*classifier.input_shape[1:3])
     if not config.num_steps:
         return noise_images(tuple(classifier.input_shape[1:]), pool_size, seed)
-    teacher = Teacher(classifier)
+    teacher = Teacher(classifier, head)
     generator = make_generator(classifier, preprocessing, config, seed)
     schedule = keras.optimizers.schedules.CosineDecay(
         config.learning_rate, config.num_steps, alpha=0.05

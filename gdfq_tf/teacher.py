@@ -29,8 +29,13 @@ class TeacherOutputs(NamedTuple):
 class Teacher:
     """Frozen copy of a canonical classifier; the given model is left untouched."""
 
-    def __init__(self, classifier: keras.Model):
-        """Copies `classifier`, a flat functional model ending in logits."""
+    def __init__(self, classifier: keras.Model, head: str = "logits"):
+        """Copies `classifier`, a flat functional model ending in logits.
+
+        Args:
+          head: what the logits are of, see `heads`.
+        """
+        self.head = head
         self.model = keras.models.clone_model(classifier)
         self.model.set_weights(classifier.get_weights())
         self.model.trainable = False

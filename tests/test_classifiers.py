@@ -124,6 +124,16 @@ def test_one_sigmoid_unit_is_proven_equal(tmp_path):
     assert (classifier.head, classifier.num_classes) == ("sigmoid", 2)
 
 
+def test_several_sigmoid_units_are_proven_equal(tmp_path):
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    outputs = keras.layers.Dense(5, activation="sigmoid")(x)
+    keras.Model(image, outputs).save(tmp_path / "five.keras")
+    classifier = load_classifier(str(tmp_path / "five.keras"), preprocessing="unit")
+    assert (classifier.head, classifier.num_classes) == ("multi_label", 5)
+
+
 def test_fixed_batch_size(tmp_path):
     image = keras.Input(batch_shape=(1, 8, 8, 3))
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))

@@ -6,6 +6,7 @@ import pytest
 from gdfq_tf.evaluation import (
     accuracy_of_logits,
     agreement,
+    label_agreement,
     predict_in_batches,
     standard_error,
     wilson_interval,
@@ -108,3 +109,12 @@ def test_wilson_interval_mirrors():
     low, high = wilson_interval(0.0, 20)
     assert low == 0.0
     assert wilson_interval(1.0, 20) == pytest.approx((1.0 - high, 1.0))
+
+
+def test_labels_agree_where_both_are_on_or_off():
+    probabilities = np.array([[0.5, 0.1, 0.9], [0.2, 0.49, 1.0]])
+    others = np.array([[0.7, 0.4, 0.2], [0.6, 0.5, 0.51]])
+    # Alike are the first two of the first image and the last of the second.
+    assert label_agreement(probabilities, others) == pytest.approx(3 / 6)
+    with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 2\)"):
+        label_agreement(probabilities, others[:, :2])

@@ -11,6 +11,7 @@ from gdfq_tf.losses import (
     bn_statistics_loss,
     classification_loss,
     distillation_loss,
+    label_loss,
     relative_bn_statistics_loss,
     smoothness_loss,
 )
@@ -34,6 +35,13 @@ def test_classification_by_hand():
     logits = tf.math.log([[3.0, 1.0], [3.0, 1.0]])
     loss = classification_loss(logits=logits, labels=tf.constant([0, 1]))
     assert float(loss) == pytest.approx(-(np.log(3 / 4) + np.log(1 / 4)) / 2, rel=1e-6)
+
+
+def test_only_the_label_asked_for_counts():
+    # Logits of 3/4 and 1/5; what is not asked for is free.
+    logits = np.log([[3.0, 1e9], [1e-9, 1 / 4]]).astype(np.float32)
+    loss = label_loss(logits=logits, labels=tf.constant([0, 1]))
+    assert float(loss) == pytest.approx(-(np.log(3 / 4) + np.log(1 / 5)) / 2, rel=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,16 @@ def test_cross_entropy_and_statistics(tiny_classifier, relative):
     )
 
 
+def test_labels_are_asked_for_one_by_one(tiny_classifier):
+    found, logits = image_losses(
+        Teacher(tiny_classifier, "multi_label"), IMAGES, LABELS, bn_weight=3.0
+    )
+    expected = float(losses.label_loss(logits=logits, labels=LABELS))
+    assert float(found["cross_entropy"]) == pytest.approx(expected)
+    total = expected + 3 * float(found["bn"])
+    assert float(found["loss"]) == pytest.approx(total)
+
+
 def test_without_statistics_images_are_to_be_smooth():
     teacher = Teacher(without_statistics())
     ramp = np.linspace(0, 1, 8, dtype=np.float32)[:, np.newaxis, np.newaxis]

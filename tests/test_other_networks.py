@@ -6,15 +6,19 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from gdfq_tf.classifiers import Classifier, load_classifier
 from gdfq_tf.config import RECIPES, RefinementConfig, parse_bit_widths
+from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.pipeline import QuantizationResult, quantize
+from gdfq_tf.pipeline import MixedPrecision, QuantizationResult, quantize
+from tflite_export.flatbuffer import read_model
 from tflite_export.interpreter import TFLiteClassifier
 
 _layers = keras.layers
 WIDTHS = tuple(map(parse_bit_widths, ("w8a8", "w4a8")))
+PAPER = parse_bit_widths("w4a4/paper")
 FAST = RECIPES["fast"]
 # Recipe `fast` with everything in it, only less of it.
 TINY = dataclasses.replace(
@@ -130,3 +134,70 @@ def test_without_batch_normalization_images_reach_their_classes(tmp_path):
     images = quantize(classifier, recipe, WIDTHS[:1]).images
     outputs = float_outputs(model, classifier, images.pixels)
     assert np.mean(outputs.argmax(axis=-1) == images.labels) > 0.8
+
+
+# ---- labels beside each other
+
+
+def labels(x):
+    return _layers.Dense(4, activation="sigmoid")(_layers.GlobalAveragePooling2D()(x))
+
+
+@pytest.mark.parametrize("recipe", [TINY, CALIBRATE], ids=lambda x: x.name)
+def test_multi_label_networks(recipe, tmp_path):
+    model = network(labels)
+    classifier = loaded(model, tmp_path)
+    result = quantize(classifier, recipe, WIDTHS)
+    check_verified(result)
+    pixels = result.images.pixels
+    expected = float_outputs(model, classifier, pixels)
+    for quantized, tolerance in zip(result.models, (0.02, 0.08), strict=True):
+        file = read_model(quantized.tflite)
+        assert file.operators[-1].name == "LOGISTIC"
+        (output,) = file.outputs
+        assert file.tensors[output].scales == (1 / 256,)
+        assert file.tensors[output].zero_points == (-128,)
+        found = tflite_outputs(quantized.tflite, classifier, pixels)
+        assert np.abs(found - expected).mean() < tolerance
+        assert quantized.estimate.num_images == 24
+        assert quantized.estimate.label_agreement > 0.8
+    # The baselines are of the same outputs.
+    baseline = TFLiteClassifier(result.baselines.float32)
+    inputs = classifier.preprocessing.to_input(pixels).numpy()
+    np.testing.assert_allclose(baseline.run(inputs), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_images_of_a_multi_label_network_have_the_label_asked_for(tmp_path):
+    model = network(labels)
+    kernel, bias = model.layers[-1].get_weights()
+    noise = np.random.default_rng(1).uniform(-1, 1, (64, 8, 8, 3)).astype(np.float32)
+    logits = tf.math.log(1 / (1 / model(noise) - 1))
+    bias = bias - tf.reduce_mean(logits, axis=0)
+    model.layers[-1].set_weights([8 * kernel, 8 * bias])
+    classifier = loaded(model, tmp_path)
+    recipe = dataclasses.replace(
+        TINY,
+        synthesis=dataclasses.replace(TINY.synthesis, num_steps=30, bn_weight=1.0),
+        refinement=RefinementConfig(num_steps=20, bn_weight=1.0),
+    )
+    images = quantize(classifier, recipe, WIDTHS[:1]).images
+    probabilities = float_outputs(model, classifier, images.pixels)
+    assert set(images.labels) == set(range(4))
+    asked = probabilities[np.arange(len(images.labels)), images.labels]
+    assert np.mean(asked > 0.5) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("recipe", "mixed_precision", "text"),
+    [
+        (RECIPES["gdfq"], MixedPrecision(), "recipe 'gdfq' trains on classes"),
+        (TINY, MixedPrecision(max_accuracy_loss=1.0), "max_accuracy_loss is of top-1"),
+    ],
+)
+def test_what_needs_classes_is_refused_before_any_work(
+    recipe, mixed_precision, text, tmp_path
+):
+    classifier = loaded(network(labels), tmp_path)
+    with pytest.raises(UserError, match=text) as error:
+        quantize(classifier, recipe, WIDTHS, mixed_precision=mixed_precision)
+    assert "\n" not in str(error.value)

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -314,7 +315,6 @@ def unreachable(*args, **kwargs):
         (["--model={inputs}"], "is a directory"),
         (["--model=keras.applications.NoNet"], "keras.applications.NoNet"),
         (["--model={inputs}/segmenter.keras"], "classif"),
-        (["--model={inputs}/sigmoid.keras"], "sigmoid"),
         (["--model={inputs}/folded.keras"], "no BatchNormalization layer"),
         (["--model={inputs}/unsupported.keras"], "UnitNormalization"),
         (["--bits=w9a8"], "got 9"),
@@ -454,6 +454,37 @@ def test_a_run_without_statistics_says_so(inputs, tmp_path):
     assert "no BatchNormalization statistics were used" in stdout
     summary = json.loads((directory / "summary.json").read_text())
     assert summary["classifier"]["bn_statistics_used"] is False
+
+
+def test_multi_label_networks_are_compared_label_by_label(inputs, tmp_path):
+    arguments = [
+        "quantize",
+        f"--model={inputs / 'sigmoid.keras'}",
+        "--preprocessing=tf",
+        "--bits=w8a8",
+        "--recipe=calibrate",
+        f"--output_dir={tmp_path / 'run'}",
+    ]
+    data = f"--data={inputs / 'data.npz'}"
+    message = refusal(*arguments, data, folder=tmp_path, quantize=unreachable)
+    assert "--data holds one class per image" in message
+    code, stdout, stderr = run_tool(*arguments)
+    assert code == 0, stderr
+    assert re.search(r"w8a8 agrees on \d+\.\d % of labels", stdout)
+    assert "labels as in float" in stdout
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    row = summary["models"][-1]
+    assert 0.5 < row["estimate"]["label_agreement"] <= 1
+    assert 0.5 < row["label_agreement_with_float"] <= 1
+    assert summary["models"][0]["label_agreement_with_float"] == 1
+    message = refusal(
+        "evaluate",
+        f"--model={inputs / 'sigmoid.keras'}",
+        "--preprocessing=tf",
+        data,
+        folder=tmp_path,
+    )
+    assert "--data holds one class per image" in message
 
 
 def test_a_training_that_breaks_leaves_nothing_behind(inputs, tmp_path):

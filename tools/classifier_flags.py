@@ -7,6 +7,7 @@ from absl import flags
 from gdfq_tf import embedded
 from gdfq_tf.classifiers import Classifier, load_classifier
 from gdfq_tf.errors import UserError
+from gdfq_tf.heads import has_classes
 from gdfq_tf.preprocessing import NAMES, Preprocessing, make_preprocessing
 
 EMBEDDED = "embedded"
@@ -59,6 +60,20 @@ def load_classifier_from_flags() -> Classifier:
         std=_numbers("std"),
         without_bn_statistics=FLAGS.without_bn_statistics,
     )
+
+
+def require_classes(classifier: Classifier) -> None:
+    """Refuses labelled images for a network that gives no class.
+
+    Raises:
+      UserError: it gives labels or features.
+    """
+    if not has_classes(classifier.head):
+        raise UserError(
+            f"--data holds one class per image, and the head of {classifier.name} is "
+            f"{classifier.head!r}; drop --data: outputs are compared with the float "
+            "network's on synthetic images"
+        )
 
 
 def preprocessing_from_flags(num_channels: int) -> Preprocessing:

@@ -18,6 +18,7 @@ from tools.classifier_flags import (
     EMBEDDED,
     load_classifier_from_flags,
     preprocessing_from_flags,
+    require_classes,
 )
 from tools.labelled_images import read_labelled_images
 from tools.output_files import write_whole
@@ -89,6 +90,7 @@ def _evaluate(model: str, data: str) -> dict:
         outputs = reporting.student_outputs(network, preprocessing, images.pixels)
     else:
         classifier = load_classifier_from_flags()
+        require_classes(classifier)
         images = read_labelled_images(
             data,
             classifier.input_shape,
