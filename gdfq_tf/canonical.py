@@ -15,6 +15,7 @@ GlobalAveragePooling2D; Flatten, Reshape, ZeroPadding2D, Cropping2D.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -25,13 +26,16 @@ from gdfq_tf.rewrites import rewrite, two_class_logits
 from gdfq_tf.source_graph import Op, read_graph, valid_name
 from gdfq_tf.source_steps import is_symbolic, refuse
 
+TASKS = ("classification", "features")
+
 
 @dataclasses.dataclass(frozen=True)
 class Canonical:
     """A classifier in the vocabulary of this module.
 
     Attributes:
-      model: tf_keras, float32 (N, H, W, C) -> logits (N, classes).
+      model: tf_keras, float32 (N, H, W, C) -> logits (N, classes), or features in a
+        row, whatever their shape in the source.
       head: what the source gives of those logits, see `heads`.
       input_scale, input_offset: float64 (C,); where the source takes x, the model
         takes input_scale * x + input_offset.
@@ -43,24 +47,39 @@ class Canonical:
     input_offset: np.ndarray
 
 
-def canonicalize(source: Any) -> Canonical:
+def canonicalize(source: Any, task: str = "classification") -> Canonical:
     """The canonical copy of a classifier.
 
     Args:
       source: Functional or Sequential model of Keras 3 or tf_keras; input
-        (N, H, W, C), output (N, classes).
+        (N, H, W, C), output (N, classes), or (N, ...) features.
+      task: one of `TASKS`: whether the outputs tell classes or labels, or are
+        features.
 
     Raises:
       UserError: names the layer that has no counterpart and what to do.
     """
-    _check_ends(source)
-    ops, head = _split_head(read_graph(source), source.outputs[0].shape[-1])
+    if task not in TASKS:
+        raise UserError(f"task {task!r} is unknown; expected {' or '.join(TASKS)}")
+    _check_ends(source, task)
+    ops, shape = read_graph(source), tuple(source.outputs[0].shape[1:])
+    if task == "features":
+        ops, head = _in_a_row(ops, shape), "features"
+    else:
+        ops, head = _split_head(ops, shape[-1])
+    for op in ops:
+        if op.kind == "Softmax":
+            refuse(
+                op.name,
+                op.kind,
+                "softmax is supported as the last layer only, of classifiers",
+            )
     ops, scale, offset = rewrite(ops)
     return Canonical(_build(ops, valid_name(source.name)), head, scale, offset)
 
 
-def _check_ends(source: Any) -> None:
-    """Refuses what is no classifier of images of one size."""
+def _check_ends(source: Any, task: str) -> None:
+    """Refuses what is no network for images of one size, or for no such task."""
     inputs = getattr(source, "inputs", None) or []
     outputs = getattr(source, "outputs", None) or []
     if not outputs or not all(is_symbolic(t) for t in outputs):
@@ -86,10 +105,16 @@ def _check_ends(source: Any) -> None:
             "save that: fixed = keras.models.clone_model(model, "
             "keras.Input((224, 224, 3))); fixed.set_weights(model.get_weights())"
         )
-    if len(out) != 2 or out[1] is None:
+    if task == "features":
+        if None in out[1:] or len(out) < 2:
+            raise UserError(
+                f"model {source.name!r} gives {out}; expected features of one fixed "
+                "shape"
+            )
+    elif len(out) != 2 or out[1] is None:
         raise UserError(
             f"model {source.name!r} gives {out}, so it is not a classifier; expected "
-            "(None, classes)"
+            "(None, classes), or --task=features"
         )
 
 
@@ -102,7 +127,8 @@ def _split_head(ops: list[Op], num_outputs: int) -> tuple[list[Op], str]:
             end.name,
             end.kind,
             "as the last layer it gives one value, so it is not a classifier; expected "
-            "2 or more classes or labels, or one sigmoid for two classes",
+            "2 or more classes or labels, one sigmoid for two classes, or "
+            "--task=features",
         )
     head = "logits"
     if is_sigmoid and num_outputs > 1:
@@ -111,10 +137,19 @@ def _split_head(ops: list[Op], num_outputs: int) -> tuple[list[Op], str]:
         ops, head = two_class_logits(ops[:-1]), "sigmoid"
     elif end.kind == "Softmax":
         ops, head = ops[:-1], "softmax"
-    for op in ops:
-        if op.kind == "Softmax":
-            refuse(op.name, op.kind, "softmax is supported as the last layer only")
     return ops, head
+
+
+def _in_a_row(ops: list[Op], shape: tuple[int, ...]) -> list[Op]:
+    """The ops, whose output is (N, *shape), up to features (N, count)."""
+    if len(shape) == 1:
+        return ops
+    taken = {op.name for op in ops}
+    name = "features"
+    while name in taken:
+        name += "_"
+    config = {"target_shape": (math.prod(shape),)}
+    return [*ops, Op("Reshape", name, (ops[-1].name,), config)]
 
 
 def _build(ops: list[Op], name: str) -> keras.Model:

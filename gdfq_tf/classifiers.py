@@ -33,12 +33,12 @@ _RANGE_IMAGES = 16
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """A float classifier in the form the rest of the program works on.
+    """A float network in the form the rest of the program works on.
 
     Attributes:
       name: file stem or lower-case application name, safe for file names.
       model: canonical (see `canonical.py`): preprocessed float32 (N, H, W, C) ->
-        logits (N, num_classes).
+        logits (N, num_classes), or features.
       preprocessing: pixels -> model input, together with the scaling layers that the
         original model began with.
       head: how the original model ended, see `heads`.
@@ -56,6 +56,7 @@ class Classifier:
 
     @property
     def num_classes(self) -> int:
+        """Length of the output: classes, labels or features."""
         return self.model.output_shape[-1]
 
     @property
@@ -72,6 +73,7 @@ def load_classifier(
     preprocessing: Preprocessing | str | None = None,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
+    task: str = "classification",
     without_bn_statistics: bool = False,
 ) -> Classifier:
     """The classifier of a model file or a `keras.applications` name.
@@ -83,6 +85,8 @@ def load_classifier(
         `preprocessing.NAMES`; None for applications: the one they come with.
       mean, std: for preprocessing "custom" only, in units of 1, one value or one
         per channel.
+      task: "classification", or "features" for a network whose outputs stand for no
+        class: an embedding, a regression, an image.
       without_bn_statistics: takes a classifier that has no BatchNormalization, and no
         other.
 
@@ -97,6 +101,7 @@ def load_classifier(
         preprocessing=preprocessing,
         mean=mean,
         std=std,
+        task=task,
         without_bn_statistics=without_bn_statistics,
     )
     if classifier.has_bn_statistics:
@@ -110,6 +115,7 @@ def translate_classifier(
     preprocessing: Preprocessing | str | None = None,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
+    task: str = "classification",
     without_bn_statistics: bool = False,
 ) -> tuple[Classifier, float]:
     """The classifier of a model in memory, and how far their outputs are apart.
@@ -117,7 +123,7 @@ def translate_classifier(
     The difference is the largest on random images, relative to the largest output
     if that exceeds 1. Arguments and errors as for `load_classifier`.
     """
-    canonical = canonicalize(source.model)
+    canonical = canonicalize(source.model, task)
     preprocessing = _resolve(
         preprocessing or source.preprocessing,
         canonical.model.input_shape[-1],
@@ -189,6 +195,7 @@ def _check_equal(
     pixels = np.random.default_rng(0).integers(0, 256, shape)
     images = preprocessing.to_input(pixels).numpy()
     expected = np.asarray(source(images, training=False), np.float32)
+    expected = expected.reshape(num_images, -1)
     logits = classifier.model(classifier.preprocessing.to_input(pixels))
     outputs = outputs_of(logits, classifier.head)
     if classifier.head == "sigmoid":

@@ -11,7 +11,7 @@ import dataclasses
 
 import numpy as np
 
-from gdfq_tf.evaluation import agreement, label_agreement
+from gdfq_tf.evaluation import agreement, label_agreement, signal_to_noise
 from gdfq_tf.heads import has_classes
 
 
@@ -43,7 +43,21 @@ class LabelEstimate:
     label_agreement: float
 
 
-Estimate = AccuracyEstimate | LabelEstimate
+@dataclasses.dataclass(frozen=True)
+class FeaturesEstimate:
+    """The same of a network that gives features.
+
+    Attributes:
+      num_images: held-out synthetic images.
+      signal_to_noise_db: power of the teacher's outputs over that of the student's
+        error, see `signal_to_noise`.
+    """
+
+    num_images: int
+    signal_to_noise_db: float
+
+
+Estimate = AccuracyEstimate | LabelEstimate | FeaturesEstimate
 
 
 def estimate(
@@ -53,9 +67,10 @@ def estimate(
     images."""
     if has_classes(head):
         return estimate_accuracy(student_outputs, teacher_outputs)
-    return LabelEstimate(
-        len(teacher_outputs), label_agreement(student_outputs, teacher_outputs)
-    )
+    count = len(teacher_outputs)
+    if head == "multi_label":
+        return LabelEstimate(count, label_agreement(student_outputs, teacher_outputs))
+    return FeaturesEstimate(count, signal_to_noise(student_outputs, teacher_outputs))
 
 
 def estimate_accuracy(

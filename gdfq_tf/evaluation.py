@@ -89,6 +89,27 @@ def label_agreement(probabilities: np.ndarray, others: np.ndarray) -> float:
     return float(np.mean((probabilities >= 0.5) == (others >= 0.5)))
 
 
+def signal_to_noise(outputs: np.ndarray, reference: np.ndarray) -> float:
+    """Power of the reference, (N, C), over that of the error, dB, 120 at most.
+
+    Counted is what differs between images: of each output the mean over images is
+    taken off the reference, so that a constant is no signal.
+
+    Raises:
+      ValueError: different shapes.
+    """
+    if np.shape(outputs) != np.shape(reference):
+        raise ValueError(
+            f"outputs have shapes {np.shape(outputs)} and {np.shape(reference)}; "
+            "expected the same"
+        )
+    reference = np.asarray(reference, np.float64)
+    signal = np.mean((reference - reference.mean(axis=0)) ** 2)
+    error = np.mean((outputs - reference) ** 2)
+    tiny = np.finfo(np.float64).tiny
+    return float(10 * np.log10((signal + tiny) / (error + 1e-12 * signal + tiny)))
+
+
 def standard_error(accuracy: float, num_images: int) -> float:
     """Binomial standard error of an accuracy in 0..1 over `num_images`."""
     return math.sqrt(accuracy * (1.0 - accuracy) / num_images)

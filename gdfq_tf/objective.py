@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from gdfq_tf.heads import has_classes
 from gdfq_tf.losses import (
     bn_statistics_loss,
     classification_loss,
@@ -29,7 +30,7 @@ def image_losses(
 
     Cross-entropy + bn_weight * BN-statistics loss (Xu et al. 2020, Eq. 5). A teacher
     without BatchNormalization knows nothing of its training images; that they were
-    smooth is assumed in the statistics' place.
+    smooth is assumed in the statistics' place. Features have no cross-entropy.
 
     Args:
       images: model inputs, (N, H, W, C) float32.
@@ -37,9 +38,13 @@ def image_losses(
       relative_bn_loss: see `SynthesisConfig`.
     """
     outputs = teacher(images)
-    class_loss = label_loss if teacher.head == "multi_label" else classification_loss
-    losses = {"cross_entropy": class_loss(logits=outputs.logits, labels=labels)}
-    loss = losses["cross_entropy"]
+    losses = {}
+    if teacher.head == "multi_label":
+        losses["cross_entropy"] = label_loss(logits=outputs.logits, labels=labels)
+    elif has_classes(teacher.head):
+        losses["cross_entropy"] = classification_loss(
+            logits=outputs.logits, labels=labels
+        )
     if teacher.stored_statistics:
         statistics_loss = (
             relative_bn_statistics_loss if relative_bn_loss else bn_statistics_loss
@@ -47,8 +52,8 @@ def image_losses(
         losses["bn"] = statistics_loss(
             stored=teacher.stored_statistics, batch=outputs.statistics
         )
-        loss += bn_weight * losses["bn"]
     else:
         losses["smoothness"] = smoothness_loss(images=images)
-        loss += _SMOOTHNESS_WEIGHT * losses["smoothness"]
+    weights = {"bn": bn_weight, "smoothness": _SMOOTHNESS_WEIGHT}
+    loss = tf.add_n([weights.get(name, 1.0) * x for name, x in losses.items()])
     return {"loss": loss, **losses}, outputs.logits

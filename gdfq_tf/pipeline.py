@@ -53,7 +53,10 @@ from tflite_export.verify import (
 )
 
 # Heads without classes, in words.
-_KINDS = {"multi_label": "a multi-label network"}
+_KINDS = {
+    "multi_label": "a multi-label network",
+    "features": "a network of features",
+}
 _NUM_SENSITIVITY_IMAGES = 256
 _NUM_NOISE_IMAGES = 100
 _NUM_VERIFICATION_IMAGES = 64  # of each kind: random, synthetic
@@ -229,6 +232,13 @@ def _check_fit(
             f"max_accuracy_loss cannot be held by recipe {recipe.name!r}, which would "
             "train anew for every layer it tries; name layers with keep_layers instead"
         )
+    nothing_known = classifier.head == "features" and not classifier.has_bn_statistics
+    if nothing_known and recipe.synthesis.num_steps:
+        raise UserError(
+            f"{classifier.name} has neither classes nor BatchNormalization statistics, "
+            f"which recipe {recipe.name!r} makes its images from; take recipe "
+            "'calibrate'"
+        )
     if has_classes(classifier.head):
         return
     if alternating:
@@ -316,6 +326,7 @@ def _reconstruct(
             config,
             classifier.preprocessing,
             progress,
+            classifier.head,
         )
 
     student = student_with(keep_layers)

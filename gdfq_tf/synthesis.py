@@ -17,6 +17,7 @@ from gdfq_tf.generator import (
     classifier_multiply_adds,
     sample_inputs,
 )
+from gdfq_tf.heads import num_labels
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.objective import image_losses
 from gdfq_tf.preprocessing import Preprocessing
@@ -37,7 +38,7 @@ class SyntheticImages:
     Attributes:
       pixels: (N, H, W, C) uint8, what a camera would deliver.
       labels: (N,) int32, the classes asked of the generator; of a multi-label
-        network the one label asked to be on.
+        network the one label asked to be on; 0 where there are only features.
     """
 
     pixels: np.ndarray
@@ -49,11 +50,13 @@ def make_generator(
     preprocessing: Preprocessing,
     config: SynthesisConfig,
     seed: int,
+    head: str = "logits",
 ) -> keras.Model:
     """A generator sized for the classifier: image shape, classes and compute."""
     budget = config.compute_ratio * classifier_multiply_adds(classifier)
     image = tuple(classifier.input_shape[1:])
-    shape = choose_shape(image, classifier.output_shape[-1], budget)
+    labels = num_labels(classifier.output_shape[-1], head)
+    shape = choose_shape(image, labels, budget)
     return build_generator(shape, preprocessing, seed)
 
 
@@ -70,7 +73,7 @@ def make_generator_step(
     teacher's logits are returned with the losses, for recipes that train the student
     on them.
     """
-    num_classes = teacher.model.output_shape[-1]
+    num_classes = num_labels(teacher.model.output_shape[-1], teacher.head)
     batch_size = config.images_per_step(*teacher.model.input_shape[1:3])
     optimizer.build(generator.trainable_variables)
 
@@ -121,7 +124,7 @@ def synthesize(
     if not config.num_steps:
         return noise_images(tuple(classifier.input_shape[1:]), pool_size, seed)
     teacher = Teacher(classifier, head)
-    generator = make_generator(classifier, preprocessing, config, seed)
+    generator = make_generator(classifier, preprocessing, config, seed, head)
     schedule = keras.optimizers.schedules.CosineDecay(
         config.learning_rate, config.num_steps, alpha=0.05
     )
@@ -146,7 +149,7 @@ def synthesize(
                         preprocessing,
                         images_per_snapshot,
                         batch_size=batch_size,
-                        num_classes=classifier.output_shape[-1],
+                        num_classes=num_labels(classifier.output_shape[-1], head),
                         seed=seed,
                         first_step=POOL_STEP + step * 1000,
                     )

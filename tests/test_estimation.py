@@ -5,6 +5,7 @@ import pytest
 
 from gdfq_tf.estimation import (
     LOSS_PER_DISAGREEMENT,
+    FeaturesEstimate,
     LabelEstimate,
     estimate,
     estimate_accuracy,
@@ -42,3 +43,9 @@ def test_labels_are_estimated_one_by_one():
     student = np.array([[0.9, 0.8], [0.1, 0.2]])
     teacher = np.array([[0.6, 0.3], [0.1, 0.2]])
     assert estimate(student, teacher, "multi_label") == LabelEstimate(2, 0.75)
+
+
+def test_features_are_estimated_by_their_error():
+    teacher = np.array([[2.0], [-2.0]])
+    found = estimate(teacher * 1.1, teacher, "features")
+    assert found == FeaturesEstimate(2, pytest.approx(20.0))

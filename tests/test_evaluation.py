@@ -8,6 +8,7 @@ from gdfq_tf.evaluation import (
     agreement,
     label_agreement,
     predict_in_batches,
+    signal_to_noise,
     standard_error,
     wilson_interval,
 )
@@ -118,3 +119,18 @@ def test_labels_agree_where_both_are_on_or_off():
     assert label_agreement(probabilities, others) == pytest.approx(3 / 6)
     with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 2\)"):
         label_agreement(probabilities, others[:, :2])
+
+
+def test_signal_to_noise_by_hand():
+    # Deviations of 2 and 0 from the means over images; an error of 0.2 in one output.
+    reference = np.array([[7.0, 5.0], [3.0, 5.0]])
+    outputs = reference + np.array([[0.2, 0.0], [-0.2, 0.0]])
+    # Power 4 over 0.04, in both outputs alike.
+    assert signal_to_noise(outputs, reference) == pytest.approx(20.0)
+    # A constant added to both is neither signal nor error.
+    shifted = signal_to_noise(outputs + 100, reference + 100)
+    assert shifted == pytest.approx(20.0)
+    assert signal_to_noise(reference, reference) == pytest.approx(120.0)
+    assert signal_to_noise(reference * 0, reference * 0) == pytest.approx(0.0)
+    with pytest.raises(ValueError, match=r"\(2, 2\) and \(2, 1\)"):
+        signal_to_noise(outputs, reference[:, :1])

@@ -56,6 +56,17 @@ def test_labels_are_asked_for_one_by_one(tiny_classifier):
     assert float(found["loss"]) == pytest.approx(total)
 
 
+def test_features_have_statistics_alone(tiny_classifier):
+    teacher = Teacher(tiny_classifier, "features")
+    found, _ = image_losses(teacher, IMAGES, LABELS, bn_weight=3.0)
+    assert set(found) == {"loss", "bn"}
+    expected = losses.relative_bn_statistics_loss(
+        stored=teacher.stored_statistics, batch=teacher(IMAGES).statistics
+    )
+    assert float(found["bn"]) == pytest.approx(float(expected), rel=1e-5)
+    assert float(found["loss"]) == pytest.approx(3 * float(expected), rel=1e-5)
+
+
 def test_without_statistics_images_are_to_be_smooth():
     teacher = Teacher(without_statistics())
     ramp = np.linspace(0, 1, 8, dtype=np.float32)[:, np.newaxis, np.newaxis]

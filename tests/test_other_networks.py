@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from gdfq_tf.bn_statistics import with_statistics_of
 from gdfq_tf.classifiers import Classifier, load_classifier
 from gdfq_tf.config import RECIPES, RefinementConfig, parse_bit_widths
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.pipeline import MixedPrecision, QuantizationResult, quantize
+from gdfq_tf.synthesis import noise_images
 from tflite_export.flatbuffer import read_model
 from tflite_export.interpreter import TFLiteClassifier
 
@@ -34,7 +36,8 @@ CALIBRATE = dataclasses.replace(
 
 
 def network(head, shape=(8, 8, 3), normalized: bool = True, kernel=3) -> keras.Model:
-    """conv - pooling - depthwise - conv - `head(features)`, weights of a fixed seed."""
+    """conv - depthwise - conv - `head(features)`, weights of a fixed seed and
+    statistics of noise in [-1, 1]."""
     image = keras.Input(shape)
     x = image
     for layer in (
@@ -49,8 +52,7 @@ def network(head, shape=(8, 8, 3), normalized: bool = True, kernel=3) -> keras.M
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, _layers.BatchNormalization):
-            ones = np.ones(layer.gamma.shape)
-            layer.set_weights([ones, 0.2 * ones, 0.1 * ones, 0.5 * ones])
+            layer.beta.assign(np.full(layer.beta.shape, 0.2))
         elif layer.get_weights():
             kernel, bias = layer.get_weights()
             fan_in = kernel.size / kernel.shape[-1]
@@ -60,7 +62,8 @@ def network(head, shape=(8, 8, 3), normalized: bool = True, kernel=3) -> keras.M
             layer.set_weights(
                 [rng.normal(0, deviation, kernel.shape), rng.normal(0, 0.1, bias.shape)]
             )
-    return model
+    noise = noise_images(shape, 64, seed=1).pixels / 127.5 - 1
+    return with_statistics_of(model, noise.astype(np.float32))
 
 
 def loaded(model: keras.Model, tmp_path, preprocessing="tf", **options) -> Classifier:
@@ -201,3 +204,88 @@ def test_what_needs_classes_is_refused_before_any_work(
     with pytest.raises(UserError, match=text) as error:
         quantize(classifier, recipe, WIDTHS, mixed_precision=mixed_precision)
     assert "\n" not in str(error.value)
+
+
+# ---- no classes at all
+
+
+def pooled(x):
+    return _layers.GlobalAveragePooling2D()(x)
+
+
+FEATURES = {
+    "embedding": lambda x: _layers.Dense(6)(pooled(x)),
+    "regression": lambda x: _layers.Dense(1)(pooled(x)),
+    "bounded": lambda x: _layers.Dense(5, activation="tanh")(pooled(x)),
+    "backbone": lambda x: x,
+    "image": lambda x: _layers.Conv2D(3, 3, padding="same")(x),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "recipe"),
+    [("embedding", CALIBRATE), *((case, TINY) for case in FEATURES)],
+)
+def test_networks_of_features(case, recipe, tmp_path):
+    model = network(FEATURES[case])
+    classifier = loaded(model, tmp_path, task="features")
+    assert classifier.head == "features"
+    result = quantize(classifier, recipe, WIDTHS)
+    check_verified(result)
+    errors = relative_errors(result, model, classifier)
+    assert errors[0] < 0.15
+    assert errors[1] < 0.4
+    eight, four = (quantized.estimate for quantized in result.models)
+    assert eight.num_images == four.num_images == 24
+    assert eight.signal_to_noise_db > four.signal_to_noise_db > 5
+
+
+def test_outputs_have_8_bits_whatever_the_rest_has(tmp_path):
+    model = network(FEATURES["backbone"])  # ends in a ReLU
+    classifier = loaded(model, tmp_path, task="features")
+    (quantized,) = quantize(classifier, CALIBRATE, [PAPER]).models
+    grids = {op.name: op.grid for op in quantized.network.ops}
+    outputs = tflite_outputs(
+        quantized.tflite,
+        classifier,
+        np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3)),
+    )
+    levels = np.unique(np.round(outputs / list(grids.values())[-1].scale))
+    assert len(levels) > 16
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "recipe", "mixed_precision", "text"),
+    [
+        (
+            network(pooled),
+            {},
+            TINY,
+            MixedPrecision(max_accuracy_loss=1.0),
+            "a network of features",
+        ),
+        (network(pooled), {}, RECIPES["gdfq"], MixedPrecision(), "trains on classes"),
+        (
+            network(pooled, normalized=False),
+            {"without_bn_statistics": True},
+            TINY,
+            MixedPrecision(),
+            "neither classes nor BatchNormalization statistics",
+        ),
+    ],
+)
+def test_what_features_do_not_tell_is_refused_before_any_work(
+    model, options, recipe, mixed_precision, text, tmp_path
+):
+    classifier = loaded(model, tmp_path, task="features", **options)
+    with pytest.raises(UserError, match=text) as error:
+        quantize(classifier, recipe, WIDTHS, mixed_precision=mixed_precision)
+    assert "\n" not in str(error.value)
+
+
+def test_features_without_statistics_are_calibrated_on_noise(tmp_path):
+    model = network(FEATURES["embedding"], normalized=False)
+    classifier = loaded(model, tmp_path, task="features", without_bn_statistics=True)
+    result = quantize(classifier, CALIBRATE, WIDTHS)
+    check_verified(result)
+    assert relative_errors(result, model, classifier)[0] < 0.15

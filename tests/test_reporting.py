@@ -83,6 +83,13 @@ def test_labels_are_compared_one_by_one():
     assert "66.67 %" in text
 
 
+def test_features_are_compared_by_their_error():
+    reference = np.array([[2.0], [-2.0]])
+    facts = reporting.accuracy_facts(1.1 * reference, None, reference, "features")
+    assert facts == {"num_images": 2, "signal_to_noise_db": pytest.approx(20.0)}
+    assert "20.0 dB" in render([{"title": "w8a8", **facts}])
+
+
 def render(rows) -> str:
     console = rich.console.Console(file=io.StringIO(), width=100)
     console.print(reporting.results_table("a title", rows))

@@ -487,6 +487,28 @@ def test_multi_label_networks_are_compared_label_by_label(inputs, tmp_path):
     assert "--data holds one class per image" in message
 
 
+def test_features_are_compared_by_their_error(inputs, tmp_path):
+    directory = tmp_path / "run"
+    code, stdout, stderr = run_tool(
+        "quantize",
+        f"--model={inputs / 'segmenter.keras'}",
+        "--task=features",
+        "--preprocessing=tf",
+        "--bits=w8a8",
+        "--recipe=calibrate",
+        f"--output_dir={directory}",
+    )
+    assert code == 0, stderr
+    assert re.search(r"w8a8 signal \d+\.\d dB above error", stdout)
+    assert "signal to error" in stdout
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["classifier"]["head"] == "features"
+    row = summary["models"][-1]
+    assert row["estimate"]["signal_to_noise_db"] > 20
+    assert row["signal_to_noise_db"] > 20
+    assert summary["models"][0]["signal_to_noise_db"] > 90
+
+
 def test_a_training_that_breaks_leaves_nothing_behind(inputs, tmp_path):
     classifier = build_tiny_classifier()
     layer = classifier.get_layer("logits")
@@ -642,13 +664,13 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
     [
         (
             "quantize",
-            "model weights preprocessing mean std without_bn_statistics bits recipe "
-            "num_steps keep_layers max_accuracy_loss seed output_dir overwrite data "
-            "num_images",
+            "model weights preprocessing mean std task without_bn_statistics bits "
+            "recipe num_steps keep_layers max_accuracy_loss seed output_dir overwrite "
+            "data num_images",
         ),
         (
             "evaluate",
-            "model weights preprocessing mean std without_bn_statistics data "
+            "model weights preprocessing mean std task without_bn_statistics data "
             "num_images result_json",
         ),
         ("convert", "student output overwrite num_images"),

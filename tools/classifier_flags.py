@@ -5,6 +5,7 @@ from __future__ import annotations
 from absl import flags
 
 from gdfq_tf import embedded
+from gdfq_tf.canonical import TASKS
 from gdfq_tf.classifiers import Classifier, load_classifier
 from gdfq_tf.errors import UserError
 from gdfq_tf.heads import has_classes
@@ -32,6 +33,13 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_list("mean", [], "For custom: mean of pixel / 255, one or per channel.")
 flags.DEFINE_list("std", [], "For custom: deviation of pixel / 255, likewise.")
+flags.DEFINE_enum(
+    "task",
+    "classification",
+    list(TASKS),
+    "What the outputs are: classification, also labels beside each other; features: "
+    "an embedding, a regression, an image.",
+)
 flags.DEFINE_bool(
     "without_bn_statistics",
     False,
@@ -50,6 +58,7 @@ def load_classifier_from_flags() -> Classifier:
         return load_classifier(
             str(embedded.MODEL_PATH),
             preprocessing=embedded.PREPROCESSING,
+            task=FLAGS.task,
             without_bn_statistics=FLAGS.without_bn_statistics,
         )
     return load_classifier(
@@ -58,6 +67,7 @@ def load_classifier_from_flags() -> Classifier:
         preprocessing=FLAGS.preprocessing,
         mean=_numbers("mean"),
         std=_numbers("std"),
+        task=FLAGS.task,
         without_bn_statistics=FLAGS.without_bn_statistics,
     )
 

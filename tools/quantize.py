@@ -32,7 +32,7 @@ from gdfq_tf import embedded
 from gdfq_tf.classifiers import Classifier
 from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, Recipe, get_recipe, parse_bit_widths
 from gdfq_tf.errors import UserError
-from gdfq_tf.estimation import AccuracyEstimate, Estimate
+from gdfq_tf.estimation import AccuracyEstimate, Estimate, LabelEstimate
 from gdfq_tf.heads import outputs_of
 from gdfq_tf.pipeline import MixedPrecision, QuantizationResult, quantize
 from gdfq_tf.run_directory import (
@@ -153,7 +153,9 @@ def _estimate_text(estimate: Estimate) -> str:
             f"agrees on {100 * estimate.agreement:.1f} % of synthetic images, loses "
             f"about {estimate.accuracy_loss:.1f} points"
         )
-    return f"agrees on {100 * estimate.label_agreement:.1f} % of labels"
+    if isinstance(estimate, LabelEstimate):
+        return f"agrees on {100 * estimate.label_agreement:.1f} % of labels"
+    return f"signal {estimate.signal_to_noise_db:.1f} dB above error"
 
 
 def _mixed_line(result: QuantizationResult) -> str:

@@ -15,6 +15,7 @@ from gdfq_tf.evaluation import (
     agreement,
     label_agreement,
     predict_in_batches,
+    signal_to_noise,
     wilson_interval,
 )
 from gdfq_tf.heads import has_classes
@@ -78,8 +79,10 @@ def accuracy_facts(
         return facts
     if has_classes(head):
         facts["agreement_with_float"] = agreement(outputs, reference)
-    else:
+    elif head == "multi_label":
         facts["label_agreement_with_float"] = label_agreement(outputs, reference)
+    else:
+        facts["signal_to_noise_db"] = signal_to_noise(outputs, reference)
     return facts
 
 
@@ -87,7 +90,7 @@ def results_table(title: str, rows: Sequence[dict]) -> rich.table.Table:
     """A table of rows as summary.json holds them; columns nobody filled are left out.
 
     Keys: title, top1, agreement_with_float, label_agreement_with_float (0..1),
-    size_bytes, latency_ms.
+    signal_to_noise_db, size_bytes, latency_ms.
     """
     columns = {
         "top1": ("top-1", lambda x: f"{100 * x:.2f} %"),
@@ -96,6 +99,7 @@ def results_table(title: str, rows: Sequence[dict]) -> rich.table.Table:
             "labels as in float",
             lambda x: f"{100 * x:.2f} %",
         ),
+        "signal_to_noise_db": ("signal to error", lambda x: f"{x:.1f} dB"),
         "size_bytes": ("bytes", lambda x: f"{x:,}"),
         "latency_ms": ("latency", lambda x: f"{x:.3f} ms"),
     }
