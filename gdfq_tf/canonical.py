@@ -4,7 +4,8 @@ The source model (Keras 3 or tf_keras) is read as a list of `Op`s, rewritten, an
 built. The rest of the program relies on this vocabulary and on nothing else of the
 source:
 
-InputLayer; Conv2D (also grouped), DepthwiseConv2D, Dense (linear);
+InputLayer; Conv2D (also grouped), DepthwiseConv2D, Dense (linear), with a bias unless
+BatchNormalization follows;
 BatchNormalization (last axis, directly behind one of those three and its only
 consumer); ReLU (with or without max_value); Activation of sigmoid, tanh, gelu and
 hard_swish; Add (two inputs of one shape); Multiply (two inputs of one shape, or one
@@ -22,7 +23,7 @@ import numpy as np
 
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.rewrites import rewrite, two_class_logits
+from gdfq_tf.rewrites import LINEAR, rewrite, two_class_logits
 from gdfq_tf.source_graph import Op, read_graph, valid_name
 from gdfq_tf.source_steps import is_symbolic, refuse
 
@@ -75,6 +76,7 @@ def canonicalize(source: Any, task: str = "classification") -> Canonical:
                 "softmax is supported as the last layer only, of classifiers",
             )
     ops, scale, offset = rewrite(ops)
+    ops = _with_biases(ops)
     return Canonical(_build(ops, valid_name(source.name)), head, scale, offset)
 
 
@@ -150,6 +152,23 @@ def _in_a_row(ops: list[Op], shape: tuple[int, ...]) -> list[Op]:
         name += "_"
     config = {"target_shape": (math.prod(shape),)}
     return [*ops, Op("Reshape", name, (ops[-1].name,), config)]
+
+
+def _with_biases(ops: list[Op]) -> list[Op]:
+    """The ops, those linear ones with a bias of zero that have nowhere to put what
+    quantization has to add."""
+    normalized = {op.inputs[0] for op in ops if op.kind == "BatchNormalization"}
+    result = []
+    for op in ops:
+        if op.kind in LINEAR and len(op.weights) == 1 and op.name not in normalized:
+            (kernel,) = op.weights
+            # A depthwise kernel has its output channels on its last two dimensions.
+            first = 2 if op.kind == "DepthwiseConv2D" else -1
+            bias = np.zeros(math.prod(kernel.shape[first:]))
+            config = op.config | {"use_bias": True}
+            op = dataclasses.replace(op, config=config, weights=(kernel, bias))
+        result.append(op)
+    return result
 
 
 def _build(ops: list[Op], name: str) -> keras.Model:

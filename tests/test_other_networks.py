@@ -14,7 +14,7 @@ from gdfq_tf.config import RECIPES, RefinementConfig, parse_bit_widths
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.pipeline import MixedPrecision, QuantizationResult, quantize
-from gdfq_tf.synthesis import noise_images
+from gdfq_tf.synthesis import SyntheticImages, noise_images
 from tflite_export.flatbuffer import read_model
 from tflite_export.interpreter import TFLiteClassifier
 
@@ -289,3 +289,58 @@ def test_features_without_statistics_are_calibrated_on_noise(tmp_path):
     result = quantize(classifier, CALIBRATE, WIDTHS)
     check_verified(result)
     assert relative_errors(result, model, classifier)[0] < 0.15
+
+
+# ---- inputs of other shapes
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel"),
+    [
+        ((16, 12, 1), 3),
+        ((12, 20, 5), 3),  # many channels
+        ((49, 10, 1), (10, 4)),  # keyword spotting: frames x coefficients
+        ((64, 1, 6), (5, 1)),  # a signal of six sensors
+        ((1, 48, 2), (1, 3)),
+    ],
+    ids=str,
+)
+def test_inputs_of_other_shapes(shape, kernel, tmp_path):
+    model = network(classes, shape, kernel=kernel)
+    mean, std = np.linspace(0.3, 0.6, shape[-1]), np.linspace(0.2, 0.5, shape[-1])
+    classifier = loaded(
+        model, tmp_path, preprocessing="custom", mean=tuple(mean), std=tuple(std)
+    )
+    assert classifier.input_shape == shape
+    result = quantize(classifier, TINY, WIDTHS)
+    check_verified(result)
+    assert result.images.pixels.shape == (72, *shape)
+    errors = relative_errors(result, model, classifier)
+    assert errors[0] < 0.2
+    assert errors[1] < 0.4
+
+
+def test_one_column_without_batch_normalization(tmp_path):
+    model = network(classes, (64, 1, 6), normalized=False, kernel=(5, 1))
+    classifier = loaded(model, tmp_path, "unit", without_bn_statistics=True)
+    result = quantize(classifier, TINY, WIDTHS)
+    check_verified(result)
+    assert classifier.preprocessing.formula() == "q = pixel - 128"
+
+
+def test_layers_without_a_bias_make_good_for_the_half_level_of_the_input(tmp_path):
+    image = keras.Input((8, 8, 1))
+    x = _layers.Conv2D(6, 3, padding="valid", use_bias=False)(image)
+    x = _layers.GlobalAveragePooling2D()(_layers.ReLU()(x))
+    model = keras.Model(image, _layers.Dense(2, use_bias=False)(x))
+    # Large in units of the pixel level that [-1, 1] is half a one off.
+    kernel = np.full((3, 3, 1, 6), 20.0)
+    model.set_weights([kernel, np.eye(6, 2) / 20])
+    classifier = loaded(model, tmp_path, without_bn_statistics=True)
+    pixels = np.random.default_rng(0).integers(128, 144, (96, 8, 8, 1))
+    pool = SyntheticImages(pixels.astype(np.uint8), np.zeros(96, np.int32))
+    (quantized,) = quantize(classifier, CALIBRATE, WIDTHS[:1], pool=pool).models
+    expected = float_outputs(model, classifier, pixels)
+    error = tflite_outputs(quantized.tflite, classifier, pixels) - expected
+    # Half a level of nine pixels would be 9 / 255.
+    assert np.abs(error.mean(axis=0)).max() < 1 / 255
