@@ -477,14 +477,10 @@ def test_multi_label_networks_are_compared_label_by_label(inputs, tmp_path):
     assert 0.5 < row["estimate"]["label_agreement"] <= 1
     assert 0.5 < row["label_agreement_with_float"] <= 1
     assert summary["models"][0]["label_agreement_with_float"] == 1
-    message = refusal(
-        "evaluate",
-        f"--model={inputs / 'sigmoid.keras'}",
-        "--preprocessing=tf",
-        data,
-        folder=tmp_path,
-    )
-    assert "--data holds one class per image" in message
+    for model in (inputs / "sigmoid.keras", tmp_path / "run"):
+        arguments = ["evaluate", f"--model={model}", "--preprocessing=tf", data]
+        message = refusal(*arguments, folder=tmp_path)
+        assert "--data holds one class per image" in message
 
 
 def test_features_are_compared_by_their_error(inputs, tmp_path):

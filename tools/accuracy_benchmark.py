@@ -56,7 +56,7 @@ def main() -> None:
     widths = {width.name: width for width in map(parse_bit_widths, FLAGS.bits)}
     _check_recipes()
     classifier = load_classifier_from_flags()
-    require_classes(classifier)
+    require_classes(classifier.name, classifier.head)
     data = read_labelled_images(
         FLAGS.data, classifier.input_shape, num_classes=classifier.num_classes
     )

@@ -72,17 +72,17 @@ def load_classifier_from_flags() -> Classifier:
     )
 
 
-def require_classes(classifier: Classifier) -> None:
+def require_classes(name: str, head: str) -> None:
     """Refuses labelled images for a network that gives no class.
 
     Raises:
       UserError: it gives labels or features.
     """
-    if not has_classes(classifier.head):
+    if not has_classes(head):
         raise UserError(
-            f"--data holds one class per image, and the head of {classifier.name} is "
-            f"{classifier.head!r}; drop --data: outputs are compared with the float "
-            "network's on synthetic images"
+            f"--data holds one class per image, and the head of {name} is {head!r}; "
+            "run tools/quantize.py without --data: it compares outputs with the float "
+            "network's"
         )
 
 

@@ -173,7 +173,7 @@ def _read_data(classifier: Classifier) -> LabelledImages | None:
         spec = str(embedded.TEST_IMAGES_PATH)
     if spec is None:
         return None
-    require_classes(classifier)
+    require_classes(classifier.name, classifier.head)
     return read_labelled_images(
         spec,
         classifier.input_shape,
