@@ -99,7 +99,6 @@ def train_alternating(
             nesterov=True,
             weight_decay=1e-4,
         ),
-        student.variables_without_scales(),
         fine_tuning,
         preprocessing,
     )
@@ -117,11 +116,10 @@ def train_alternating(
 def make_student_step(
     student: Student,
     optimizer: keras.optimizers.Optimizer,
-    variables: list[tf.Variable],
     config: FineTuningConfig,
     preprocessing: Preprocessing,
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
-    """One update of `variables`: a graph function of pixels (N, H, W, C), labels (N,)
+    """One update of the student: a graph function of pixels (N, H, W, C), labels (N,)
     and the teacher's logits (N, classes).
 
     Minimises distillation / classes + classification_weight * cross-entropy (Xu et
@@ -130,6 +128,7 @@ def make_student_step(
     beta are trained.
     """
     num_classes = student.model.output_shape[-1]
+    variables = student.model.trainable_variables
     optimizer.build(variables)
 
     @tf.function(reduce_retracing=False)

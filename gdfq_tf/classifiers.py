@@ -136,11 +136,11 @@ def translate_classifier(
         preprocessing.then(canonical.input_scale, canonical.input_offset),
         canonical.head,
     )
-    _check_statistics(classifier, without_bn_statistics)
+    _check_normalization(classifier, without_bn_statistics)
     return classifier, _check_equal(source.model, classifier, preprocessing)
 
 
-def _check_statistics(classifier: Classifier, without_bn_statistics: bool) -> None:
+def _check_normalization(classifier: Classifier, without_bn_statistics: bool) -> None:
     """Refuses to go without statistics unasked, and to leave them unused."""
     if not classifier.has_bn_statistics and not without_bn_statistics:
         raise UserError(

@@ -131,14 +131,12 @@ class ReconstructionConfig:
     """How the student's kernels and ranges are fitted to the teacher, without training.
 
     Attributes:
-      num_images: synthetic images that kernels are rounded on.
       images_are_noise: fit to a classifier whose BatchNormalization statistics are
         the images', so that all ranges behind them are the training data's.
       logits_margin: room above the largest logit that the images give; much more for
         noise, which belongs to no class.
     """
 
-    num_images: int = 1152
     images_are_noise: bool = False
     logits_margin: float = 1.5
 
@@ -192,18 +190,11 @@ RECIPES: Mapping[str, Recipe] = {
     for recipe in (
         Recipe("balanced", SynthesisConfig(300), RefinementConfig(40)),
         Recipe("fast", SynthesisConfig(100, pool_size=1024), RefinementConfig(25)),
-        Recipe(
-            "best",
-            SynthesisConfig(1000, pool_size=6144),
-            RefinementConfig(60),
-            ReconstructionConfig(num_images=4608),
-        ),
+        Recipe("best", SynthesisConfig(1000, pool_size=6144), RefinementConfig(60)),
         Recipe(
             "calibrate",
             SynthesisConfig(num_steps=0, pool_size=384),
-            student=ReconstructionConfig(
-                num_images=256, images_are_noise=True, logits_margin=6.0
-            ),
+            student=ReconstructionConfig(images_are_noise=True, logits_margin=6.0),
         ),
         # Xu et al. 2020 §4.1 and the published CIFAR configuration: batch 200,
         # BN weight 0.1, temperature 20; 400 epochs x 200 steps in full, scaled

@@ -27,7 +27,7 @@ from gdfq_tf.freezing import freeze
 from gdfq_tf.heads import has_classes, outputs_of
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.progress import NullProgress, Progress
-from gdfq_tf.quantization_plan import make_plan, match_kernel_layers
+from gdfq_tf.quantization_plan import KERNEL_LAYERS, make_plan, match_kernel_layers
 from gdfq_tf.reconstruction import reconstruct
 from gdfq_tf.refinement import refine
 from gdfq_tf.sensitivity import choose_kept_layers, measure_sensitivity
@@ -60,6 +60,10 @@ _KINDS = {
 _NUM_SENSITIVITY_IMAGES = 256
 _NUM_NOISE_IMAGES = 100
 _NUM_VERIFICATION_IMAGES = 64  # of each kind: random, synthetic
+# Work on one batch of images, in generator steps: as measured on ResNet-20.
+_REFINEMENT_STEP = 0.7
+_STUDENT_STEP = 1.2
+_RECONSTRUCTION = 8.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -165,6 +169,8 @@ def quantize(
     # The graph optimizer reorders sums of gradients differently in every process.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     baselines = make_baselines(classifier, seed)
+    if pool is None:
+        progress.expect(expected_work(classifier, recipe, len(widths)))
     started = time.monotonic()
     if not alternating:
         images, held_out = _split(
@@ -251,6 +257,24 @@ def _check_fit(
             f"max_accuracy_loss is of top-1, which {classifier.name} does not have, "
             f"being {_KINDS[classifier.head]}; name layers with keep_layers instead"
         )
+
+
+def expected_work(classifier: Classifier, recipe: Recipe, num_widths: int) -> float:
+    """All stages of a run, in steps of its first one; a rough guess beyond that."""
+    height, width, _ = classifier.input_shape
+    steps = recipe.synthesis.num_steps
+    if isinstance(recipe.student, FineTuningConfig):
+        return num_widths * (1 + _STUDENT_STEP) * steps
+    if not steps:
+        kernels = [x for x in classifier.model.layers if isinstance(x, KERNEL_LAYERS)]
+        return num_widths * len(kernels)
+    batches = recipe.synthesis.images_in_pool(
+        height, width
+    ) / recipe.synthesis.images_per_step(height, width)
+    per_batch = num_widths * _RECONSTRUCTION
+    if recipe.refinement is not None:
+        per_batch += _REFINEMENT_STEP * recipe.refinement.num_steps
+    return steps + batches * per_batch
 
 
 def _make_pool(

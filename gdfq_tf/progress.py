@@ -16,6 +16,10 @@ class Advance(Protocol):
 class Progress(Protocol):
     """Receives the stages of a run, one after the other (they do not nest)."""
 
+    def expect(self, work: float) -> None:
+        """Called before the first stage of a run: all stages' work together, in steps
+        of the first one, so that a few of its steps tell how long the run takes."""
+
     def stage(
         self, name: str, total: int
     ) -> contextlib.AbstractContextManager[Advance]:
@@ -24,6 +28,9 @@ class Progress(Protocol):
 
 class NullProgress:
     """Shows nothing: the default of the library."""
+
+    def expect(self, work: float) -> None:
+        """See `Progress.expect`."""
 
     @contextlib.contextmanager
     def stage(self, name: str, total: int) -> Iterator[Advance]:

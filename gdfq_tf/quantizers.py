@@ -1,17 +1,13 @@
-"""Fake quantization with learnt scales, as tfmot quantizers.
+"""Fake quantization as tfmot quantizers.
 
-Every quantized tensor is `scale * (q - zero_point)` with q an int8: a scale that
-training may move and an integer zero point that it may not, so zero is always
-exact and what training simulates is what the converter stores.
+Every quantized tensor is `scale * (q - zero_point)` with q an int8 and an integer zero
+point, so zero is always exact and what the student computes is what the converter
+stores. Scales are found by calibration and rounding; training leaves them alone.
 
-The forward pass is TensorFlow's fake_quant op, which the TFLite converter
-recognises. Widths below the container's (5..7 in int8, 2..3 in INT4) clip to the
-narrower grid first, at the same scale. Scales are trained as their logarithm:
-they stay positive and a learning rate means the same relative change for all.
-
-Gradients (LSQ, Esser et al. 2020, Eq. 3 and 5): straight through inside the
-range, zero outside; the scale gets `(y - x) / scale` inside and `y / scale`
-outside. LSQ's damping by the number of elements is left out: Adam divides it away.
+Both passes are TensorFlow's fake_quant op, which the TFLite converter recognises: its
+gradient goes straight through inside the range and is zero outside. Widths below the
+container's (5..7 in int8, 2..3 in INT4) clip to the narrower grid first, at the same
+scale.
 """
 
 from __future__ import annotations
@@ -31,13 +27,13 @@ from tflite_export.affine_quantization import (
 _NOT_SERIALIZED = "a student is stored as plan, grids and weights, and rebuilt"
 
 
-def _log_scale(layer, name: str, scale) -> tf.Variable:
-    log_scale = np.log(np.asarray(scale, np.float64)).astype(np.float32)
+def _scale_variable(layer, name: str, scale) -> tf.Variable:
+    scale = np.asarray(scale, np.float32)
     return layer.add_weight(
-        name=f"{name}_log_scale",
-        shape=log_scale.shape,
-        initializer=keras.initializers.Constant(log_scale),
-        trainable=True,
+        name=f"{name}_scale",
+        shape=scale.shape,
+        initializer=keras.initializers.Constant(scale),
+        trainable=False,
     )
 
 
@@ -53,32 +49,15 @@ def fake_quantize_weights(kernel: tf.Tensor, scale: tf.Tensor, bits: int) -> tf.
     container_bits = 4 if bits <= 4 else 8
     container_limit = weight_limit(container_bits)
 
-    @tf.custom_gradient
-    def quantize(kernel, scale):
-        clipped = kernel
-        if limit < container_limit:
-            clipped = tf.clip_by_value(kernel, -limit * scale, limit * scale)
-        quantized = tf.quantization.fake_quant_with_min_max_vars_per_channel(
-            clipped,
-            -container_limit * scale,
-            container_limit * scale,
-            num_bits=container_bits,
-            narrow_range=True,
-        )
-
-        def gradient(upstream):
-            # Half a step beyond the last level still rounds onto it unclipped.
-            inside = tf.abs(kernel) <= (limit + 0.5) * scale
-            to_kernel = tf.where(inside, upstream, 0.0)
-            axes = list(range(len(kernel.shape) - 1))
-            to_scale = (
-                tf.reduce_sum(upstream * quantized - to_kernel * kernel, axes) / scale
-            )
-            return to_kernel, to_scale
-
-        return quantized, gradient
-
-    return quantize(kernel, scale)
+    if limit < container_limit:
+        kernel = tf.clip_by_value(kernel, -limit * scale, limit * scale)
+    return tf.quantization.fake_quant_with_min_max_vars_per_channel(
+        kernel,
+        -container_limit * scale,
+        container_limit * scale,
+        num_bits=container_bits,
+        narrow_range=True,
+    )
 
 
 def fake_quantize_activations(
@@ -91,27 +70,9 @@ def fake_quantize_activations(
       scale: float32 scalar, > 0.
       zero_point: -128..127.
     """
-    low, high = INT8_MIN - zero_point, INT8_MAX - zero_point
-
-    @tf.custom_gradient
-    def quantize(inputs, scale):
-        minimum, maximum = low * scale, high * scale
-        quantized = tf.quantization.fake_quant_with_min_max_vars(
-            inputs, minimum, maximum
-        )
-
-        def gradient(upstream):
-            to_inputs, _, _ = tf.raw_ops.FakeQuantWithMinMaxVarsGradient(
-                gradients=upstream, inputs=inputs, min=minimum, max=maximum
-            )
-            to_scale = (
-                tf.reduce_sum(upstream * quantized) - tf.reduce_sum(to_inputs * inputs)
-            ) / scale
-            return to_inputs, to_scale
-
-        return quantized, gradient
-
-    return quantize(inputs, scale)
+    return tf.quantization.fake_quant_with_min_max_vars(
+        inputs, (INT8_MIN - zero_point) * scale, (INT8_MAX - zero_point) * scale
+    )
 
 
 class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
@@ -119,6 +80,7 @@ class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
 
     Attributes:
       kernel: the float32 variable it quantizes, once its layer is wrapped.
+      scale: float32 variable (output channels,), likewise.
     """
 
     def __init__(self, bits: int, depthwise: bool, scale: np.ndarray):
@@ -126,12 +88,8 @@ class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
         self.bits = bits
         self.depthwise = depthwise
         self.kernel: tf.Variable = None
+        self.scale: tf.Variable = None
         self._initial_scale = scale
-
-    @property
-    def scale(self) -> tf.Tensor:
-        """Float32 (output channels,)."""
-        return tf.exp(self.log_scale)
 
     def channels_last(self) -> tf.Tensor:
         """The kernel with its output channels on the last axis alone."""
@@ -140,10 +98,10 @@ class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
     def assign(self, kernel: np.ndarray, scale: np.ndarray) -> None:
         """Sets the kernel, output channels last, and its scale (output channels,)."""
         self.kernel.assign(kernel.reshape(self.kernel.shape))
-        self.log_scale.assign(np.log(scale))
+        self.scale.assign(scale)
 
     def build(self, tensor_shape, name, layer):
-        self.log_scale = _log_scale(layer, name, self._initial_scale)
+        self.scale = _scale_variable(layer, name, self._initial_scale)
         return {}
 
     def __call__(self, inputs, training, weights, **kwargs):
@@ -168,29 +126,22 @@ def channels_last_kernel(kernel, depthwise: bool):
 
 
 class ActivationQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
-    """Per-tensor quantizer; one object serves all layers that share its scale."""
+    """Per-tensor quantizer; one object serves all layers that share its scale.
 
-    def __init__(self, name: str, grid: AffineQuantization, trainable: bool = True):
-        """`grid`: the zero point for good, and the scale that training starts at.
+    Attributes:
+      zero_point: -128..127.
+      scale: float32 scalar variable, once the first of its layers is wrapped.
+    """
 
-        `trainable`: False for grids that something outside fixes: the model input.
-        """
+    def __init__(self, name: str, grid: AffineQuantization):
         self.name = name
         self.zero_point = grid.zero_point
+        self.scale: tf.Variable = None
         self._initial_scale = grid.scale
-        self.log_scale: tf.Variable = None
-        self._trainable = trainable
-
-    @property
-    def scale(self) -> tf.Tensor:
-        """Float32 scalar."""
-        if self._trainable:
-            return tf.exp(self.log_scale)
-        return tf.constant(self._initial_scale, tf.float32)
 
     def build(self, tensor_shape, name, layer):
-        if self._trainable and self.log_scale is None:
-            self.log_scale = _log_scale(layer, self.name, self._initial_scale)
+        if self.scale is None:
+            self.scale = _scale_variable(layer, self.name, self._initial_scale)
         return {}
 
     def __call__(self, inputs, training, weights, **kwargs):

@@ -28,8 +28,7 @@ def reconstruct(
 ) -> Student:
     """The student whose layers compute what the classifier's do, as far as bits allow:
     ranges first, then kernels on those ranges."""
-    pixels = images.pixels[: config.num_images]
-    inputs = preprocessing.to_input(pixels[:_NUM_RANGE_IMAGES]).numpy()
+    inputs = preprocessing.to_input(images.pixels[:_NUM_RANGE_IMAGES]).numpy()
     teacher = classifier
     if config.images_are_noise:
         teacher = with_statistics_of(classifier, inputs)
@@ -38,7 +37,7 @@ def reconstruct(
     )
     student = build_student(teacher, plan, calibration, preprocessing)
     with progress.stage("reconstruction", len(student.weight_quantizers)) as advance:
-        round_kernels(student, teacher, pixels, preprocessing, advance)
+        round_kernels(student, teacher, images.pixels, preprocessing, advance)
     if config.images_are_noise:
         student.move_statistics(teacher, classifier)
     return student

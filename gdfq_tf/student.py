@@ -37,8 +37,8 @@ class Student:
     """A fake-quantized model and the quantizers that its plan named.
 
     Attributes:
-      model: student input (N, H, W, C) float32 -> logits (N, classes), all
-        variables trainable but the BatchNormalization statistics.
+      model: student input (N, H, W, C) float32 -> logits (N, classes); kernels,
+        biases, gammas and betas are trainable.
       plan: where each quantizer stands.
       activation_quantizers: group name -> quantizer.
       weight_quantizers: kernel layer name -> quantizer.
@@ -81,13 +81,6 @@ class Student:
             copy, old = self.layer(layer.name), source.get_layer(layer.name)
             copy.moving_mean.assign_add(layer.moving_mean - old.moving_mean)
             copy.moving_variance.assign(layer.moving_variance)
-
-    def variables_without_scales(self) -> list[tf.Variable]:
-        """Trainable kernels, biases, gammas and betas."""
-        quantizers = [*self.weight_quantizers.values()]
-        quantizers += self.activation_quantizers.values()
-        scales = {id(q.log_scale) for q in quantizers if q.log_scale is not None}
-        return [v for v in self.model.trainable_variables if id(v) not in scales]
 
 
 class _LayerQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
@@ -161,7 +154,7 @@ def build_student(
     """
     base = _student_graph(classifier, preprocessing.grid_shift())
     activation_quantizers = {
-        name: ActivationQuantizer(name, grid, trainable=not plan.is_fixed(name))
+        name: ActivationQuantizer(name, grid)
         for name, grid in calibration.activation_grids.items()
     }
     weight_quantizers = {

@@ -7,6 +7,7 @@ import tensorflow as tf
 from gdfq_tf.bn_statistics import (
     batch_normalization_layers,
     batch_statistics,
+    bn_slope,
     stored_statistics,
     with_statistics_of,
 )
@@ -31,6 +32,12 @@ def test_stored_statistics_are_the_moving_ones(tiny_classifier):
     stored = stored_statistics(layer)
     np.testing.assert_array_equal(stored.mean, mean)
     np.testing.assert_array_equal(stored.variance, variance)
+
+
+def test_the_slope_is_the_layers_own(tiny_classifier):
+    layer = tiny_classifier.get_layer("bn2")
+    one, zero = (layer(np.full((1, 1, 1, 8), x, np.float32)) for x in (1.0, 0.0))
+    np.testing.assert_allclose(bn_slope(layer), (one - zero)[0, 0, 0], rtol=1e-5)
 
 
 def test_variance_is_the_biased_one_by_hand():

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import os
 import pathlib
 import subprocess
 import sys
+import types
 
 from tools import cli
 
@@ -159,3 +161,27 @@ def test_a_stage_without_a_bar_says_how_long_it_will_take(monkeypatch):
             advance()
     # 9 steps in 18 s: 90 more take 180 s.
     assert text.getvalue().splitlines()[1] == "generator: about 3.0 min to go"
+
+
+@pytest.mark.parametrize("force_terminal", [False, True])
+def test_the_first_stage_says_once_how_long_the_run_will_take(
+    monkeypatch, force_terminal
+):
+    clock = itertools.count(step=2.0)
+    monkeypatch.setattr(
+        cli, "time", types.SimpleNamespace(monotonic=lambda: next(clock))
+    )
+    text = io.StringIO()
+    console = rich.console.Console(
+        file=text, width=120, force_terminal=force_terminal, color_system=None
+    )
+    progress = cli.RichProgress(console)
+    progress.expect(360)
+    for name in ("generator", "refinement"):
+        with progress.stage(name, 20) as advance:
+            for _ in range(20):
+                advance()
+    # The clock is read after steps 1 and 10: 2 s for 9 steps, 80 s for 360.
+    found = [line for line in text.getvalue().splitlines() if "whole run" in line]
+    assert len(found) == 1
+    assert found[0].strip().endswith("whole run: about 80 s")

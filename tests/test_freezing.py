@@ -252,7 +252,7 @@ def test_integers_of_odd_normalizations_equal_litert(odd):
 
 def test_trained_scales_never_pass_the_relus_bound():
     def grow(student):
-        student.activation_quantizers["relu2"].log_scale.assign(np.log(1.0))
+        student.activation_quantizers["relu2"].scale.assign(1.0)
 
     frozen = make_frozen(build_tiny_classifier(), BitWidths(8, 8), grow)
     assert frozen.op("dw2").grid.high == pytest.approx(6.0, rel=1e-4)
@@ -264,8 +264,8 @@ def test_trained_scales_never_pass_the_relus_bound():
 def test_trained_scales_are_taken_over():
     def change(student):
         quantizer = student.activation_quantizers["logits"]
-        quantizer.log_scale.assign(np.log(0.3))
-        student.weight_quantizers["conv3"].log_scale.assign(np.full(8, np.log(0.2)))
+        quantizer.scale.assign(0.3)
+        student.weight_quantizers["conv3"].scale.assign(np.full(8, 0.2))
 
     frozen = make_frozen(build_tiny_classifier(), BitWidths(4, 8), change)
     assert frozen.op("logits").grid.scale == pytest.approx(0.3, rel=2.0**-15)

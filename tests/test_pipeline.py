@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 
@@ -14,12 +15,18 @@ from gdfq_tf.classifiers import Classifier
 from gdfq_tf.config import (
     RECIPES,
     Recipe,
-    ReconstructionConfig,
+    RefinementConfig,
     SynthesisConfig,
+    get_recipe,
     parse_bit_widths,
 )
 from gdfq_tf.errors import UserError
-from gdfq_tf.pipeline import MixedPrecision, make_baselines, quantize
+from gdfq_tf.pipeline import (
+    MixedPrecision,
+    expected_work,
+    make_baselines,
+    quantize,
+)
 from gdfq_tf.preprocessing import make_preprocessing
 from gdfq_tf.synthesis import SyntheticImages
 from tests.tiny import INPUT_SHAPE, NUM_CLASSES, build_tiny_classifier
@@ -32,7 +39,7 @@ from tflite_export.interpreter import TFLiteClassifier
 TINY_RECIPE = Recipe(
     "tiny",
     SynthesisConfig(num_steps=4, batch_size=16, pool_size=96, num_snapshots=2),
-    ReconstructionConfig(num_images=48),
+    RefinementConfig(num_steps=2),
 )
 WIDTHS = tuple(map(parse_bit_widths, ("w8a8", "w4a8", "w4a4/paper")))
 
@@ -358,13 +365,13 @@ def test_a_pool_given_takes_the_place_of_synthetic_images(monkeypatch):
 
 def test_the_estimate_is_of_the_held_out_images(result, monkeypatch):
     pools = []
-    synthesize = pipeline.synthesize
+    refine = pipeline.refine
 
     def spy(*args, **kwargs):
-        pools.append(synthesize(*args, **kwargs))
+        pools.append(refine(*args, **kwargs))
         return pools[-1]
 
-    monkeypatch.setattr(pipeline, "synthesize", spy)
+    monkeypatch.setattr(pipeline, "refine", spy)
     again = quantize(make_classifier(), TINY_RECIPE, WIDTHS[1:2], seed=1)
     (pool,) = pools
     np.testing.assert_array_equal(again.images.pixels, pool.pixels[:72])
@@ -420,3 +427,38 @@ def test_layers_the_protocol_keeps_are_not_tried(monkeypatch):
     (ranked,) = tried
     assert sorted(ranked) == ["conv3", "dw2"]
     assert model.layers_at_8_bits == {"conv1", "logits", ranked[0]}
+
+
+class Announced:
+    """A progress that notes what is announced before its first stage."""
+
+    def __init__(self):
+        self.calls = []
+
+    def expect(self, work):
+        self.calls.append(work)
+
+    @contextlib.contextmanager
+    def stage(self, name, total):
+        self.calls.append(name)
+        yield lambda n=1, **metrics: None
+
+
+def test_the_work_of_a_run_is_announced_first():
+    progress = Announced()
+    quantize(make_classifier(), TINY_RECIPE, WIDTHS[:2], progress=progress)
+    # 4 steps; 6 batches of 16 images, refined by 2 steps and reconstructed twice.
+    assert progress.calls[0] == pytest.approx(4 + 6 * (2 * 0.7 + 2 * 8))
+    assert progress.calls[1:] == [
+        "generator",
+        "refinement",
+        "reconstruction",
+        "reconstruction",
+    ]
+
+
+def test_without_a_generator_work_is_counted_in_kernels():
+    recipe = RECIPES["calibrate"]
+    assert expected_work(make_classifier(), recipe, 3) == 3 * 4
+    published = get_recipe("gdfq", 10)
+    assert expected_work(make_classifier(), published, 2) == pytest.approx(2 * 22)

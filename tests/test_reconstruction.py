@@ -7,7 +7,6 @@ import contextlib
 import numpy as np
 import pytest
 
-from gdfq_tf import reconstruction
 from gdfq_tf.config import ReconstructionConfig, parse_bit_widths
 from gdfq_tf.preprocessing import make_preprocessing
 from gdfq_tf.progress import NullProgress
@@ -18,43 +17,6 @@ from tests.tiny import INPUT_SHAPE, build_tiny_classifier
 
 PREPROCESSING = make_preprocessing("tf", 3)
 IMAGES = noise_images(INPUT_SHAPE, 96, seed=0)
-
-
-class Recorder:
-    """Notes, in order, the searches, the roundings and the progress."""
-
-    def __init__(self):
-        self.events, self.pixels, self.totals = [], [], []
-
-    @contextlib.contextmanager
-    def stage(self, name, total):
-        self.totals.append((name, total))
-        yield lambda n=1, **metrics: self.events.append("advance")
-
-    def spy(self, function):
-        def call(student, other, pixels, *rest):
-            self.events.append(function.__name__)
-            self.pixels.append(len(pixels))
-            return function(student, other, pixels, *rest)
-
-        return call
-
-
-@pytest.fixture
-def recorder(monkeypatch):
-    recorder = Recorder()
-    monkeypatch.setattr(
-        reconstruction, "round_kernels", recorder.spy(reconstruction.round_kernels)
-    )
-    search_ranges = reconstruction.search_ranges
-
-    def search(student, pixels, *rest):
-        recorder.events.append("search_ranges")
-        recorder.pixels.append(len(pixels))
-        return search_ranges(student, pixels, *rest)
-
-    monkeypatch.setattr(reconstruction, "search_ranges", search)
-    return recorder
 
 
 def run(classifier, bits, config, progress=None, images=IMAGES):
@@ -68,25 +30,28 @@ def run(classifier, bits, config, progress=None, images=IMAGES):
     )
 
 
-@pytest.mark.parametrize(
-    ("bits", "asked", "rounds"),
-    [("w4a8", 2, 0), ("w4a4", 1, 1), ("w4a4/paper", 2, 2), ("w4a4/paper", 0, 0)],
-)
-def test_ranges_and_kernels_take_turns_where_ranges_are_narrow(
-    tiny_classifier, recorder, bits, asked, rounds
-):
-    config = ReconstructionConfig(num_images=80, num_range_rounds=asked)
-    run(tiny_classifier, bits, config, recorder)
-    turn = ["search_ranges", "advance", "round_kernels", "advance"]
-    assert recorder.events == ["round_kernels", "advance", *turn * rounds]
-    assert recorder.totals == [("reconstruction", 1 + 2 * rounds)]
-    assert set(recorder.pixels) == {80}  # of 96
+class Recorder:
+    """A progress that notes its stages and steps."""
+
+    def __init__(self):
+        self.totals, self.steps = [], 0
+
+    @contextlib.contextmanager
+    def stage(self, name, total):
+        def advance(n=1, **metrics):
+            self.steps += n
+
+        self.totals.append((name, total))
+        yield advance
 
 
-def test_ranges_take_fewer_images_than_kernels(tiny_classifier, recorder, monkeypatch):
-    monkeypatch.setattr(reconstruction, "_NUM_RANGE_IMAGES", 32)
-    run(tiny_classifier, "w4a4", ReconstructionConfig(num_images=90), recorder)
-    assert recorder.pixels == [90, 32, 90]
+def test_progress_goes_kernel_by_kernel(tiny_classifier):
+    recorder = Recorder()
+    run(tiny_classifier, "w4a4", ReconstructionConfig(), recorder)
+    kernels = [layer for layer in tiny_classifier.layers if layer.weights]
+    kernels = [layer for layer in kernels if not layer.name.startswith("bn")]
+    assert recorder.totals == [("reconstruction", len(kernels))]
+    assert recorder.steps == len(kernels)
 
 
 def logits_error(student, classifier, pixels) -> float:
@@ -102,16 +67,14 @@ def test_eight_bits_are_nearly_the_classifier_whatever_the_images_are(
 ):
     """Noise stands in for images of quite other statistics."""
     classifier = build_tiny_classifier()
-    config = ReconstructionConfig(num_images=96, images_are_noise=images_are_noise)
+    config = ReconstructionConfig(images_are_noise=images_are_noise)
     student = run(classifier, "w8a8", config)
     unseen = noise_images(INPUT_SHAPE, 64, seed=1).pixels
     assert logits_error(student, classifier, unseen) < 0.15
 
 
 def test_statistics_are_the_classifiers_at_the_end_but_for_shifts(tiny_classifier):
-    config = ReconstructionConfig(
-        num_images=96, num_range_rounds=0, images_are_noise=True
-    )
+    config = ReconstructionConfig(images_are_noise=True)
     before = tiny_classifier.get_weights()
     student = run(tiny_classifier, "w8a8", config)
     for name in ("bn1", "bn2", "bn3"):
@@ -131,10 +94,8 @@ def test_noise_is_calibrated_on_a_classifier_of_its_own_statistics(
 ):
     """Ranges behind a BatchNormalization are those of normalized activations."""
     far = SyntheticImages((IMAGES.pixels // 32 + 120).astype(np.uint8), IMAGES.labels)
-    config = ReconstructionConfig(num_images=96, num_range_rounds=0)
-    noisy = ReconstructionConfig(
-        num_images=96, num_range_rounds=0, images_are_noise=True
-    )
+    config = ReconstructionConfig()
+    noisy = ReconstructionConfig(images_are_noise=True)
     plain = run(tiny_classifier, "w8a8", config, images=far)
     helped = run(tiny_classifier, "w8a8", noisy, images=far)
     # bn3: outputs of mean beta and deviation gamma reach about 3 deviations around.

@@ -15,7 +15,7 @@ from gdfq_tf.calibration import calibrate
 from gdfq_tf.config import parse_bit_widths
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import make_preprocessing
-from gdfq_tf.quantization_plan import make_plan
+from gdfq_tf.quantization_plan import consumers, make_plan
 from gdfq_tf.rounding import (
     Moments,
     _refit_scale,
@@ -43,6 +43,9 @@ def smooth_pixels(num_images: int, seed: int = 0) -> np.ndarray:
 
 
 PIXELS = smooth_pixels(96)
+
+
+def no_progress(n: int = 1, **metrics: float) -> None: ...
 
 
 def im2col(x: np.ndarray, size, strides, dilation, padding: str) -> np.ndarray:
@@ -554,7 +557,7 @@ def classifier() -> keras.Model:
 def pair(request, classifier):
     """(calibrated student, the same with rounded kernels)."""
     plain, rounded = (make_student(classifier, request.param) for _ in range(2))
-    round_kernels(rounded, classifier, PIXELS, PREPROCESSING)
+    round_kernels(rounded, classifier, PIXELS, PREPROCESSING, no_progress)
     return plain, rounded
 
 
@@ -609,9 +612,9 @@ def test_the_classifier_and_what_is_not_a_kernel_stay(classifier, pair):
 
 def test_rounding_again_changes_nothing(classifier):
     student = make_student(classifier, "w4a8/paper")
-    round_kernels(student, classifier, PIXELS, PREPROCESSING)
+    round_kernels(student, classifier, PIXELS, PREPROCESSING, no_progress)
     before = [v.numpy() for v in student.model.variables]
-    round_kernels(student, classifier, PIXELS, PREPROCESSING)
+    round_kernels(student, classifier, PIXELS, PREPROCESSING, no_progress)
     for variable, value in zip(student.model.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
 
@@ -635,7 +638,7 @@ def test_depthwise_multiplier_concatenation_and_kernels_that_cannot_shift():
         make_student(model, "w3a8/paper"),
         make_student(model, "w3a8/paper"),
     )
-    round_kernels(rounded, model, PIXELS, PREPROCESSING)
+    round_kernels(rounded, model, PIXELS, PREPROCESSING, no_progress)
     for name in ("left", "right", "pooled", "end", "logits"):
         expected = teacher_outputs(model, PIXELS, name)
         errors = [
@@ -653,7 +656,7 @@ def test_a_channel_that_never_varies_keeps_its_weights():
     model = keras.Model(image, layers.Dense(3)(end))
     conv = model.layers[1]
     student = make_student(model, "w8a8")
-    round_kernels(student, model, pixels, PREPROCESSING)
+    round_kernels(student, model, pixels, PREPROCESSING, no_progress)
     quantizer = student.weight_quantizers[conv.name]
     difference = quantizer.kernel.numpy() - conv.get_weights()[0]
     steps = np.abs(difference / quantizer.scale.numpy())
@@ -692,3 +695,76 @@ def test_groups_of_a_convolution_see_their_own_channels():
     np.testing.assert_allclose(moments.xy, moments.xx @ kernel, atol=1e-5)
     # The other group's kernel explains nothing.
     assert np.abs(moments.xy - moments.xx @ kernel[::-1]).max() > 0.01
+
+
+def two_branches(slopes, *, normalized=True) -> keras.Model:
+    """image -> conv "branch" (-> bn) + conv "shortcut" -> add, two channels."""
+    image = keras.Input((2, 2, 2), name="image")
+    shortcut = layers.Conv2D(2, 1, name="shortcut")(image)
+    branch = layers.Conv2D(2, 1, name="branch")(image)
+    if normalized:
+        branch = layers.BatchNormalization(epsilon=0.0, name="bn")(branch)
+    total = layers.Add(name="add")([shortcut, branch])
+    model = keras.Model(image, layers.ReLU(name="relu")(total))
+    if normalized:
+        # gamma / sqrt(variance): with a variance of 4, twice the slope.
+        zeros = np.zeros(2)
+        gamma = 2 * np.array(slopes)
+        model.get_layer("bn").set_weights([gamma, zeros, zeros, np.full(2, 4.0)])
+    return model
+
+
+@pytest.mark.parametrize(
+    ("slopes", "normalized", "expected"),
+    [
+        ((1.0, 1.0), False, (3.0, -1.0)),
+        ((2.0, -0.5), True, (1.5, 2.0)),
+        # Beside 2, a slope of 0.001 counts as none.
+        ((2.0, 0.001), True, (1.5, 0.0)),
+        ((2.0, 0.0), True, (1.5, 0.0)),
+    ],
+)
+def test_what_a_sum_misses_by_hand(slopes, normalized, expected):
+    model = two_branches(slopes, normalized=normalized)
+    teacher = {"shortcut": tf.constant([[[[5.0, 1.0]]]])}
+    student = {"shortcut": tf.constant([[[[2.0, 2.0]]]])}
+    missing = rounding.missing_in_sum(
+        model.get_layer("branch"), consumers(model), teacher, student
+    )
+    np.testing.assert_allclose(missing[0, 0, 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["shortcut", "branch", "dense"])
+def test_nothing_is_missing_without_a_sum_or_before_its_other_side_is_known(name):
+    model = two_branches((1.0, 1.0))
+    end = layers.Dense(2, name="dense")(layers.Flatten()(model.output))
+    model = keras.Model(model.input, end)
+    layer = model.get_layer(name)
+    assert rounding.missing_in_sum(layer, consumers(model), {}, {}) == 0.0
+
+
+def test_outputs_used_twice_miss_nothing():
+    image = keras.Input((2, 2, 2))
+    branch = layers.Conv2D(2, 1, name="branch")(image)
+    model = keras.Model(image, layers.Add()([branch, branch]))
+    layer = model.get_layer("branch")
+    assert rounding.missing_in_sum(layer, consumers(model), {}, {}) == 0.0
+
+
+def test_sums_come_closer_to_the_teachers_when_branches_make_good(
+    classifier, monkeypatch
+):
+    expected = teacher_outputs(classifier, PIXELS, "add3")
+    errors = []
+    for function in (rounding.missing_in_sum, lambda *args: 0.0):
+        monkeypatch.setattr(rounding, "missing_in_sum", function)
+        student = make_student(classifier, "w4a3/paper")
+        # Half of its range is cut off: the shortcut loses what the branch still sees.
+        scale = student.activation_quantizers["relu1"].scale
+        scale.assign(scale / 2)
+        round_kernels(student, classifier, PIXELS, PREPROCESSING, no_progress)
+        # Of the sum before ReLU: what the student's own two inputs add up to.
+        sums = student_outputs(student, PIXELS, "bn3")
+        sums = sums + student_outputs(student, PIXELS, "relu1")
+        errors.append(np.mean((sums - expected) ** 2))
+    assert errors[0] < 0.9 * errors[1]

@@ -118,12 +118,8 @@ def test_every_trainable_variable_has_a_gradient(student):
     assert len(gradients) == len(student.model.trainable_variables)
     without = [name for name, g in gradients.items() if g is None or not np.any(g)]
     assert without == []
-    # 4 kernels and 6 tensors (all but the image) have scales.
-    scales = [name for name in gradients if name.endswith("log_scale:0")]
-    assert len(scales) == 4 + 6
     # 4 kernels, 1 bias, 3 gammas and betas.
-    assert len(student.variables_without_scales()) == 4 + 1 + 6
-    assert len(gradients) == 10 + 11
+    assert len(gradients) == 4 + 1 + 6
 
 
 def test_bn_statistics_are_not_trained(classifier):
@@ -155,10 +151,10 @@ def test_a_shared_scale_is_one_variable():
         student.plan.input_group, "first", "pooled", "logits"
     }  # fmt: skip
     quantizer = student.activation_quantizers["first"]
-    (found,) = (v for v in student.model.variables if "first_log_scale" in v.name)
-    assert found is quantizer.log_scale
+    (found,) = (v for v in student.model.variables if "first_scale" in v.name)
+    assert found is quantizer.scale
     # Both tensors follow it.
-    quantizer.log_scale.assign(np.log(0.75))
+    quantizer.scale.assign(0.75)
     for values in outputs_of(student, "first", "second"):
         levels = values / 0.75
         np.testing.assert_allclose(levels, np.rint(levels), atol=1e-3)

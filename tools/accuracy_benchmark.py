@@ -52,7 +52,7 @@ flags.DEFINE_string("output", None, "JSON file, extended row by row.", required=
 def main() -> None:
     """Measures what --output does not hold yet and prints all of it."""
     output = Path(FLAGS.output)
-    rows = _read_rows(output)
+    rows = read_rows(output)
     widths = {width.name: width for width in map(parse_bit_widths, FLAGS.bits)}
     _check_recipes()
     classifier = load_classifier_from_flags()
@@ -82,7 +82,12 @@ def _check_recipes() -> None:
         )
 
 
-def _read_rows(path: Path) -> list[dict]:
+def read_rows(path: Path) -> list[dict]:
+    """The rows that a benchmark wrote to `path`, none if there is no file.
+
+    Raises:
+      UserError: it is something else.
+    """
     if not path.exists():
         return []
     try:

@@ -19,9 +19,9 @@ from tflite_export.errors import ExportError
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
-# Steps timed before a stage without a bar says how long it will take.
-_TIMED_STEPS = 10
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, the shells' convention
+# Steps after which a stage says how long it and the run will take.
+_TIMED_STEPS = 10
 
 
 def run(main: Callable[[], None]) -> NoReturn:
@@ -67,20 +67,47 @@ class RichProgress:
     """A `gdfq_tf.progress.Progress` on the terminal.
 
     Each stage is a bar with elapsed and remaining time and the latest metrics.
-    Where standard error is no terminal, a stage is one line at its start and
-    one at its end.
+    Where standard error is no terminal, a stage is one line at its start, one
+    at its end, and one with the time to go. A few steps into the first stage, a
+    line says how long the whole run takes.
     """
 
     def __init__(self, console: rich.console.Console | None = None) -> None:
         self._console = console or rich.console.Console(stderr=True)
+        self._expected = 0.0
 
-    def stage(
-        self, name: str, total: int
-    ) -> contextlib.AbstractContextManager[Advance]:
+    def expect(self, work: float) -> None:
+        """See `gdfq_tf.progress.Progress.expect`."""
+        self._expected = work
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: int) -> Iterator[Advance]:
         """See `gdfq_tf.progress.Progress.stage`."""
-        if self._console.is_terminal:
-            return self._bar(name, total)
-        return self._lines(name, total)
+        show_stage = self._bar if self._console.is_terminal else self._lines
+        with show_stage(name, total) as show:
+            yield self._timed(name, total, show)
+
+    def _timed(self, name: str, total: int, show: Advance) -> Advance:
+        """`show`, saying once how long the stage and the run will take."""
+        done, first_done = 0, 0.0
+
+        def advance(n: int = 1, **metrics: float) -> None:
+            nonlocal done, first_done
+            show(n, **metrics)
+            done += n
+            if done == n:  # the first step builds its graph
+                first_done = time.monotonic()
+            elif done - n < _TIMED_STEPS <= done < total:
+                seconds = (time.monotonic() - first_done) / (done - 1)
+                if not self._console.is_terminal:
+                    to_go = _format_duration(seconds * (total - done))
+                    self._print(f"{name}: about {to_go} to go")
+                if self._expected:
+                    whole = _format_duration(seconds * self._expected)
+                    self._print(f"whole run: about {whole}")
+                    self._expected = 0.0
+
+        return advance
 
     @contextlib.contextmanager
     def _bar(self, name: str, total: int) -> Iterator[Advance]:
@@ -96,32 +123,19 @@ class RichProgress:
         with rich.progress.Progress(*columns, console=self._console) as bars:
             task = bars.add_task(name, total=total, metrics="")
 
-            def advance(n: int = 1, **metrics: float) -> None:
+            def show(n: int = 1, **metrics: float) -> None:
                 bars.update(task, advance=n)
                 if metrics:
                     bars.update(task, metrics=_format_metrics(metrics))
 
-            yield advance
+            yield show
 
     @contextlib.contextmanager
     def _lines(self, name: str, total: int) -> Iterator[Advance]:
         started = time.monotonic()
         latest: dict[str, float] = {}
-        done = 0
-        first_done = started
-
-        def advance(n: int = 1, **metrics: float) -> None:
-            nonlocal done, first_done
-            latest.update(metrics)
-            done += n
-            if done == n:  # the first step builds its graph
-                first_done = time.monotonic()
-            elif done - n < _TIMED_STEPS <= done < total:
-                seconds = (time.monotonic() - first_done) / (done - 1) * (total - done)
-                self._print(f"{name}: about {_format_duration(seconds)} to go")
-
         self._print(f"{name}: {total} steps")
-        yield advance
+        yield lambda n=1, **metrics: latest.update(metrics)
         seconds = time.monotonic() - started
         self._print(f"{name}: {seconds:.1f} s {_format_metrics(latest)}".rstrip())
 

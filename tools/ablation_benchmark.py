@@ -1,0 +1,216 @@
+"""What each ingredient of a recipe is worth: one taken away at a time.
+
+    python tools/ablation_benchmark.py --model=classifier.keras --preprocessing=torch \
+        --data=test.npz --bits=w4a8,w4a4/paper --seeds=0 --output=ablation.json
+
+Every row is the `.tflite` file's top-1 through LiteRT. All variants of one seed start
+from the same generator. Rows that --output already holds are not measured again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+from pathlib import Path
+from types import ModuleType
+from unittest import mock
+
+from tools import classifier_flags, cli, reporting  # quiets TensorFlow: first
+from tools.accuracy_benchmark import read_rows
+from tools.classifier_flags import load_classifier_from_flags
+from tools.labelled_images import read_labelled_images
+from tools.output_files import write_whole
+
+import numpy as np
+import rich.box
+import rich.console
+import rich.table
+from absl import flags
+
+from gdfq_tf import refinement, rounding
+from gdfq_tf.classifiers import Classifier
+from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, Recipe, parse_bit_widths
+from gdfq_tf.evaluation import accuracy_of_logits, agreement
+from gdfq_tf.pipeline import quantize
+from gdfq_tf.refinement import refine
+from gdfq_tf.synthesis import SyntheticImages, noise_images, synthesize
+
+FLAGS = flags.FLAGS
+# So that --help shows them; --recipes alone means nothing here.
+flags.adopt_module_key_flags(classifier_flags)
+for _name in ("data", "bits", "seeds", "output"):
+    flags.declare_key_flag(_name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """A recipe without one of its ingredients.
+
+    Attributes:
+      pool: which images: "refined", "generated" (not refined), "noise" (refined from
+        noise instead of a generator's images).
+      patches: (module, attribute, stand-in) while images are refined and students
+        are reconstructed.
+    """
+
+    name: str
+    pool: str = "refined"
+    patches: tuple[tuple[ModuleType, str, object], ...] = ()
+
+
+_best_kernel = rounding.best_kernel
+
+
+def _teachers_kernel(kernel, moments):
+    _, damped = _best_kernel(kernel, moments)
+    return kernel, damped
+
+
+def _nearest_levels(target, damped, scale, limit):
+    return np.clip(np.round(target / scale[:, np.newaxis]), -limit, limit), scale
+
+
+VARIANTS = (
+    Variant("whole recipe"),
+    Variant("no generator: noise refined", pool="noise"),
+    Variant("no refinement", pool="generated"),
+    Variant(
+        "all images exposed alike",
+        patches=((refinement, "vary_exposure", lambda pixels, _: pixels),),
+    ),
+    Variant(
+        "refined without BN statistics",
+        patches=((refinement, "relative_bn_statistics_loss", lambda **_: 0.0),),
+    ),
+    Variant(
+        "refined without classes",
+        patches=((refinement, "classification_loss", lambda **_: 0.0),),
+    ),
+    Variant(
+        "teacher's kernels as targets",
+        patches=((rounding, "best_kernel", _teachers_kernel),),
+    ),
+    Variant("nearest levels", patches=((rounding, "round_kernel", _nearest_levels),)),
+    Variant("no sweeps", patches=((rounding, "_NUM_SWEEPS", 0),)),
+    Variant("one scale tried", patches=((rounding, "_SCALE_RATIOS", (1.0,)),)),
+    Variant(
+        "shortcuts' errors left",
+        patches=((rounding, "missing_in_sum", lambda *_: 0.0),),
+    ),
+)
+
+
+def main() -> None:
+    """Measures what --output does not hold yet and prints all of it."""
+    output = Path(FLAGS.output)
+    rows = read_rows(output)
+    recipe = RECIPES[DEFAULT_RECIPE]
+    widths = tuple(map(parse_bit_widths, FLAGS.bits))
+    classifier = load_classifier_from_flags()
+    data = read_labelled_images(
+        FLAGS.data, classifier.input_shape, num_classes=classifier.num_classes
+    )
+    reference = reporting.float_logits(classifier, data.pixels)
+    for seed in map(int, FLAGS.seeds):
+        generated: SyntheticImages | None = None
+        for variant in VARIANTS:
+            key = (classifier.name, variant.name, seed)
+            if any((r["model"], r["recipe"], r["seed"]) == key for r in rows):
+                continue
+            if generated is None:
+                generated = synthesize(
+                    classifier.model,
+                    classifier.preprocessing,
+                    recipe.synthesis,
+                    seed=seed,
+                    progress=cli.RichProgress(),
+                )
+            with _patched(variant):
+                result = quantize(
+                    classifier,
+                    recipe,
+                    widths,
+                    pool=_pool(variant, classifier, recipe, generated, seed),
+                    seed=seed,
+                    progress=cli.RichProgress(),
+                )
+            for model in result.models:
+                outputs = reporting.tflite_outputs(
+                    model.tflite, classifier.preprocessing, data.pixels
+                )
+                rows.append(
+                    {
+                        "model": classifier.name,
+                        "recipe": variant.name,
+                        "seed": seed,
+                        "bits": model.widths.name,
+                        "float_top1": accuracy_of_logits(reference, data.labels),
+                        "top1": accuracy_of_logits(outputs, data.labels),
+                        "agreement": agreement(outputs, reference),
+                    }
+                )
+            write_whole(output, (json.dumps(rows, indent=1) + "\n").encode())
+    rich.console.Console(width=120).print(_table(rows))
+
+
+@contextlib.contextmanager
+def _patched(variant: Variant):
+    with contextlib.ExitStack() as stack:
+        for module, attribute, stand_in in variant.patches:
+            stack.enter_context(mock.patch.object(module, attribute, stand_in))
+        yield
+
+
+def _pool(
+    variant: Variant,
+    classifier: Classifier,
+    recipe: Recipe,
+    generated: SyntheticImages,
+    seed: int,
+) -> SyntheticImages:
+    if variant.pool == "generated":
+        return generated
+    start = generated
+    if variant.pool == "noise":
+        noise = noise_images(classifier.input_shape, len(generated.labels), seed)
+        start = SyntheticImages(noise.pixels, generated.labels)
+    assert recipe.refinement is not None
+    return refine(
+        start,
+        classifier.model,
+        classifier.preprocessing,
+        recipe.refinement,
+        batch_size=recipe.synthesis.images_per_step(*classifier.input_shape[:2]),
+        seed=seed,
+        progress=cli.RichProgress(),
+    )
+
+
+def _table(rows: list[dict]) -> rich.table.Table:
+    """Mean drop and agreement over seeds, one line per variant."""
+    models = sorted({(row["model"], row["bits"]) for row in rows})
+    table = rich.table.Table(box=rich.box.MARKDOWN)
+    table.add_column("variant")
+    for model, bits in models:
+        table.add_column(f"{model} {bits}", justify="right")
+    for variant in VARIANTS:
+        cells = []
+        for model, bits in models:
+            group = [
+                row
+                for row in rows
+                if (row["model"], row["bits"], row["recipe"])
+                == (model, bits, variant.name)
+            ]
+            drops = [100 * (row["float_top1"] - row["top1"]) for row in group]
+            agreements = [100 * row["agreement"] for row in group]
+            cells.append(
+                f"{np.mean(drops):.2f} ({np.mean(agreements):.2f})" if group else "-"
+            )
+        table.add_row(variant.name, *cells)
+    return table
+
+
+if __name__ == "__main__":
+    cli.run(main)
