@@ -34,6 +34,15 @@ def stored_statistics(layer: keras.layers.BatchNormalization) -> BNStatistics:
     )
 
 
+def is_untouched(layer: keras.layers.BatchNormalization) -> bool:
+    """Whether the layer's statistics are the initial ones, so that they tell nothing.
+
+    So are those of a layer that was folded into the one before it, up to epsilon.
+    """
+    mean, variance = layer.moving_mean.numpy(), layer.moving_variance.numpy()
+    return not mean.any() and bool(np.all(np.abs(variance - 1) <= 1.01 * layer.epsilon))
+
+
 def bn_slope(layer: keras.layers.BatchNormalization) -> np.ndarray:
     """What a layer with gamma multiplies its input by, float32 (channels,)."""
     deviation = np.sqrt(layer.moving_variance.numpy() + layer.epsilon)

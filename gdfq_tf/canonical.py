@@ -11,6 +11,9 @@ consumer); ReLU (with or without max_value); Activation of sigmoid, tanh, gelu a
 hard_swish; Add (two inputs of one shape); Multiply (two inputs of one shape, or one
 of them (1, 1, C)); Concatenate (last axis); MaxPooling2D, AveragePooling2D,
 GlobalAveragePooling2D; Flatten, Reshape, ZeroPadding2D, Cropping2D.
+
+Signals (time, features) are images (time, 1, features), and layers over time the
+same over height.
 """
 
 from __future__ import annotations
@@ -23,9 +26,9 @@ import numpy as np
 
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.rewrites import LINEAR, rewrite, two_class_logits
-from gdfq_tf.source_graph import Op, read_graph, valid_name
-from gdfq_tf.source_steps import is_symbolic, refuse
+from gdfq_tf.rewrites import LINEAR, absorb_resizing, rewrite, two_class_logits
+from gdfq_tf.source_graph import Op, all_layers, read_graph, valid_name
+from gdfq_tf.source_steps import class_name, is_symbolic, refuse
 
 TASKS = ("classification", "features")
 
@@ -40,12 +43,15 @@ class Canonical:
       head: what the source gives of those logits, see `heads`.
       input_scale, input_offset: float64 (C,); where the source takes x, the model
         takes input_scale * x + input_offset.
+      resizing: the Keras layer by which the source resizes its images first, or None;
+        the model takes them resized.
     """
 
     model: keras.Model
     head: str
     input_scale: np.ndarray
     input_offset: np.ndarray
+    resizing: Any = None
 
 
 def canonicalize(source: Any, task: str = "classification") -> Canonical:
@@ -53,7 +59,7 @@ def canonicalize(source: Any, task: str = "classification") -> Canonical:
 
     Args:
       source: Functional or Sequential model of Keras 3 or tf_keras; input
-        (N, H, W, C), output (N, classes), or (N, ...) features.
+        (N, H, W, C) or (N, time, features), output (N, classes), or (N, ...) features.
       task: one of `TASKS`: whether the outputs tell classes or labels, or are
         features.
 
@@ -75,9 +81,10 @@ def canonicalize(source: Any, task: str = "classification") -> Canonical:
                 op.kind,
                 "softmax is supported as the last layer only, of classifiers",
             )
+    ops, resizing = absorb_resizing(ops)
     ops, scale, offset = rewrite(ops)
-    ops = _with_biases(ops)
-    return Canonical(_build(ops, valid_name(source.name)), head, scale, offset)
+    model = _build(_with_biases(ops), valid_name(source.name))
+    return Canonical(model, head, scale, offset, resizing)
 
 
 def _check_ends(source: Any, task: str) -> None:
@@ -89,19 +96,25 @@ def _check_ends(source: Any, task: str) -> None:
             f"model {source.name!r} has no fixed graph; expected a Functional model "
             "or a Sequential model with an Input layer: rebuild it that way"
         )
-    if len(inputs) != 1 or len(outputs) != 1:
+    if len(inputs) != 1:
         raise UserError(
-            f"model {source.name!r} has {len(inputs)} inputs and {len(outputs)} "
-            "outputs; expected one image input and one class output: cut it with "
-            "keras.Model(image, logits)"
+            f"model {source.name!r} has {len(inputs)} inputs; expected one, for "
+            "images: cut it with keras.Model(image, logits)"
+        )
+    if len(outputs) != 1:
+        names = list(source.output_names)
+        raise UserError(
+            f"model {source.name!r} has the outputs {', '.join(names)}; expected one, "
+            f"for classes: choose it with --output_name={names[0]}"
         )
     shape, out = tuple(inputs[0].shape), tuple(outputs[0].shape)
-    if len(shape) != 4:
+    if len(shape) not in (3, 4):
         raise UserError(
             f"model {source.name!r} takes {shape}; expected images (None, height, "
-            "width, channels)"
+            "width, channels) or signals (None, time, features)"
         )
-    if None in shape[1:]:
+    is_resized = any(class_name(layer) == "Resizing" for layer in all_layers(source))
+    if None in shape[1:] and not is_resized:
         raise UserError(
             f"model {source.name!r} takes {shape}, images of no fixed size; fix it and "
             "save that: fixed = keras.models.clone_model(model, "

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from gdfq_tf.bn_statistics import batch_normalization_layers, batch_statistics
+from gdfq_tf.bn_statistics import (
+    batch_normalization_layers,
+    batch_statistics,
+    is_untouched,
+)
 from gdfq_tf.canonical import canonicalize
 from gdfq_tf.errors import UserError
 from gdfq_tf.heads import outputs_of
@@ -17,6 +22,7 @@ from gdfq_tf.keras_compat import keras
 from gdfq_tf.keras_files import SourceModel, read_model
 from gdfq_tf.preprocessing import NAMES, Preprocessing, make_preprocessing
 from gdfq_tf.source_layers import check_layer
+from gdfq_tf.source_steps import image_shape
 
 # Largest difference between the outputs of the source and of its canonical copy,
 # relative to the largest output if that exceeds 1. The two sum in other orders,
@@ -51,7 +57,7 @@ class Classifier:
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
-        """(height, width, channels)."""
+        """(height, width, channels); of signals (time, 1, features)."""
         return tuple(self.model.input_shape[1:])
 
     @property
@@ -70,6 +76,8 @@ def load_classifier(
     model: str,
     *,
     weights: str | None = None,
+    input_size: int | None = None,
+    output_name: str | None = None,
     preprocessing: Preprocessing | str | None = None,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
@@ -79,8 +87,7 @@ def load_classifier(
     """The classifier of a model file or a `keras.applications` name.
 
     Args:
-      model: path of a .keras, .h5 or .hdf5 file, or `keras.applications.NAME`.
-      weights: for applications only: "imagenet" or the path of a weights file.
+      model, weights, input_size, output_name: see `read_model`.
       preprocessing: what the model was trained with, a `Preprocessing` or one of
         `preprocessing.NAMES`; None for applications: the one they come with.
       mean, std: for preprocessing "custom" only, in units of 1, one value or one
@@ -92,10 +99,18 @@ def load_classifier(
 
     Raises:
       UserError: the model cannot be read, has a layer without counterpart, has no
-        BatchNormalization and is to have some or the reverse, or its copy computes
-        something else; preprocessing is neither given nor known.
+        BatchNormalization with statistics and is to have some, or the reverse, or its
+        copy computes something else; preprocessing is neither given nor known.
+
+    Warns (UserWarning) if some BatchNormalization layers are without statistics.
     """
-    source = read_model(model, weights=weights, check_layer=check_layer)
+    source = read_model(
+        model,
+        weights=weights,
+        input_size=input_size,
+        output_name=output_name,
+        check_layer=check_layer,
+    )
     classifier, _ = translate_classifier(
         source,
         preprocessing=preprocessing,
@@ -105,6 +120,7 @@ def load_classifier(
         without_bn_statistics=without_bn_statistics,
     )
     if classifier.has_bn_statistics:
+        _check_statistics(classifier)
         _check_input_range(classifier)
     return classifier
 
@@ -137,7 +153,10 @@ def translate_classifier(
         canonical.head,
     )
     _check_normalization(classifier, without_bn_statistics)
-    return classifier, _check_equal(source.model, classifier, preprocessing)
+    difference = _check_equal(
+        source.model, classifier, preprocessing, canonical.resizing
+    )
+    return classifier, difference
 
 
 def _check_normalization(classifier: Classifier, without_bn_statistics: bool) -> None:
@@ -179,21 +198,30 @@ def _resolve(
 
 
 def _check_equal(
-    source: Any, classifier: Classifier, preprocessing: Preprocessing
+    source: Any, classifier: Classifier, preprocessing: Preprocessing, resizing: Any
 ) -> float:
     """Refuses a translation that computes something else than its source.
 
     Args:
       preprocessing: pixels -> input of the source.
+      resizing: see `Canonical`.
 
     Returns:
       The largest difference of the outputs, in the unit that `TOLERANCE` has.
     """
     # A source of fixed batch size may refuse any other number of images.
     num_images = source.inputs[0].shape[0] or _PROOF_IMAGES
-    shape = (num_images, *classifier.input_shape)
+    source_shape = tuple(source.inputs[0].shape)[1:]
+    height, width, _ = image_shape((None, *source_shape))[1:]
+    own_height, own_width, channels = classifier.input_shape
+    # A source that resizes takes other sizes, or any.
+    shape = (num_images, height or own_height, width or own_width, channels)
     pixels = np.random.default_rng(0).integers(0, 256, shape)
     images = preprocessing.to_input(pixels).numpy()
+    if len(source_shape) == 2:
+        images = np.squeeze(images, axis=2)  # signals
+    if resizing is not None:
+        pixels = np.asarray(resizing(pixels.astype(np.float32)))
     expected = np.asarray(source(images, training=False), np.float32)
     expected = expected.reshape(num_images, -1)
     logits = classifier.model(classifier.preprocessing.to_input(pixels))
@@ -210,6 +238,23 @@ def _check_equal(
             "called with training=True"
         )
     return float(difference)
+
+
+def _check_statistics(classifier: Classifier) -> None:
+    """Refuses BatchNormalization that tells nothing of the training data."""
+    layers = batch_normalization_layers(classifier.model)
+    untouched = [layer.name for layer in layers if is_untouched(layer)]
+    if not untouched:
+        return
+    message = (
+        f"{len(untouched)} of {len(layers)} BatchNormalization layers of "
+        f"{classifier.name} ({untouched[0]!r} first) hold mean 0 and variance 1, as "
+        "before training or after folding; GDFQ makes its images from the statistics "
+        "they store: pass the network as trained, before anything was folded"
+    )
+    if len(untouched) == len(layers):
+        raise UserError(message)
+    warnings.warn(message, stacklevel=3)
 
 
 def _check_input_range(classifier: Classifier) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import numpy as np
 
 from gdfq_tf.errors import UserError
 from gdfq_tf.hdf5_probe import is_readable
@@ -54,45 +55,103 @@ class SourceModel:
 
 
 def read_model(
-    model: str, *, weights: str | None = None, check_layer: CheckLayer
+    model: str,
+    *,
+    weights: str | None = None,
+    input_size: int | None = None,
+    output_name: str | None = None,
+    check_layer: CheckLayer,
 ) -> SourceModel:
     """The model of a file or of a `keras.applications` name.
 
     Args:
-      model: path of a .keras, .h5 or .hdf5 file or of a SavedModel that Keras 2
-        wrote, or `keras.applications.NAME`.
-      weights: for applications only: "imagenet" or the path of a weights file.
+      model: path of a .keras, .h5, .hdf5 or .json file or of a SavedModel that
+        Keras 2 wrote, or `keras.applications.NAME`.
+      weights: for a .json file: the path of a weights file; for applications that or
+        "imagenet".
+      input_size: for applications only: height and width of the images, None: the
+        application's own. The number of classes is told by the weights file.
+      output_name: of a model file with several outputs: the one to keep, by its name
+        or that of the layer it comes from.
       check_layer: called with the name and class name of every layer a file
         holds, before any is built; raises UserError for unwanted ones.
 
     Raises:
       UserError: missing, damaged, unsupported or unsafe file; unknown
-        application; weights missing, surplus or impossible to load.
+        application or output; weights missing, surplus or impossible to load.
     """
+    source = _read_source(model, weights, input_size, check_layer)
+    if output_name is None:
+        return source
+    chosen = _with_one_output(source.model, output_name)
+    return dataclasses.replace(source, model=chosen)
+
+
+def _read_source(
+    model: str, weights: str | None, input_size: int | None, check_layer: CheckLayer
+) -> SourceModel:
     if model.startswith(APPLICATION_PREFIX):
         name = model.removeprefix(APPLICATION_PREFIX)
         return SourceModel(
-            name.lower(), _read_application(name, weights), _preprocessing_of(name)
+            name.lower(),
+            _read_application(name, weights, input_size),
+            _preprocessing_of(name),
         )
-    if weights is not None:
+    if input_size is not None:
         raise UserError(
-            f"--weights={weights} was given with the model file {model}; it belongs "
-            f"to --model={APPLICATION_PREFIX}NAME only: drop it"
+            f"--input_size={input_size} was given with the model file {model}, which "
+            f"tells its own; it belongs to --model={APPLICATION_PREFIX}NAME: drop it"
         )
     path = Path(model)
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem).strip("._-")
-    return SourceModel(name or "classifier", read_file(path, check_layer=check_layer))
+    source = read_file(path, weights=weights, check_layer=check_layer)
+    return SourceModel(name or "classifier", source)
 
 
-def read_file(path: Path, *, check_layer: CheckLayer) -> Any:
+def _with_one_output(model: Any, output_name: str) -> Any:
+    layer_names = [tensor._keras_history[0].name for tensor in model.outputs]
+    # A Sequential model of Keras 3 has no names for its one output.
+    names = list(getattr(model, "output_names", layer_names))
+    pairs = zip(names, layer_names, strict=True)
+    found = [index for index, pair in enumerate(pairs) if output_name in pair]
+    if len(found) != 1:
+        raise UserError(
+            f"--output_name={output_name} names {len(found)} outputs of the model; "
+            f"expected one of {', '.join(names)}"
+        )
+    if len(names) == 1:
+        return model
+    inputs = model.inputs if len(model.inputs) > 1 else model.inputs[0]
+    return type(model)(inputs, model.outputs[found[0]])
+
+
+def read_file(
+    path: Path, *, weights: str | None = None, check_layer: CheckLayer
+) -> Any:
     """The uncompiled model of a file or SavedModel; see `read_model`."""
     if not path.exists():
         raise UserError(
             f"model file {path} does not exist; expected a .keras, .h5 or .hdf5 file "
             f"or {APPLICATION_PREFIX}NAME"
         )
-    readers = {".keras": _read_zip_config, ".h5": _read_h5_config}
-    readers[".hdf5"] = _read_h5_config
+    readers = {
+        ".keras": _read_zip_config,
+        ".h5": _read_h5_config,
+        ".hdf5": _read_h5_config,
+        ".json": _read_json_config,
+    }
+    is_json = path.suffix.lower() == ".json" and not path.is_dir()
+    if weights is not None and not is_json:
+        raise UserError(
+            f"--weights={weights} was given with the model file {path}, which holds "
+            f"its own; it belongs to --model={APPLICATION_PREFIX}NAME or a .json file: "
+            "drop it"
+        )
+    if weights is None and is_json:
+        raise UserError(
+            f"{path} without --weights has no weights; pass --weights=FILE.weights.h5"
+        )
+    num_floats = _inspect_weights(weights)[1] if weights is not None else 0
     if path.is_dir():
         version, config = _read_saved_model_config(path)
     elif path.suffix.lower() in readers:
@@ -112,7 +171,9 @@ def read_file(path: Path, *, check_layer: CheckLayer) -> Any:
         is_sequential = config["class_name"] == "Sequential"
         model_class = library.Sequential if is_sequential else library.Model
         model = model_class.from_config(config["config"])
-        if path.is_dir():
+        if weights is not None:
+            _load_weights(model, weights, num_floats, str(path))
+        elif path.is_dir():
             status = model.load_weights(path / "variables" / "variables")
             status.assert_existing_objects_matched()
         else:
@@ -141,6 +202,13 @@ def _read_h5_config(path: Path) -> tuple[str, dict]:
             "call model.load_weights and save it with model.save('classifier.keras')"
         )
     return version, config
+
+
+def _read_json_config(path: Path) -> tuple[str, dict]:
+    """What `model.to_json()` gives; Keras 3 leaves its version out."""
+    with _one_line(f"{path} is damaged or no model's JSON, save the model again"):
+        config = json.loads(path.read_text())
+        return config.get("keras_version", "3"), config
 
 
 def _read_saved_model_config(path: Path) -> tuple[str, dict]:
@@ -184,9 +252,8 @@ def _library(version: str, path: Path) -> Any:
         return keras
 
 
-def _read_application(name: str, weights: str | None) -> Any:
-    build = getattr(tf_keras.applications, name, None)
-    if not name[:1].isupper() or build is None:
+def _read_application(name: str, weights: str | None, input_size: int | None) -> Any:
+    if not name[:1].isupper() or not hasattr(tf_keras.applications, name):
         raise UserError(
             f"{APPLICATION_PREFIX}{name} is unknown; expected a model of tf_keras."
             "applications, for example MobileNetV2, ResNet50, InceptionV3 or Xception"
@@ -196,20 +263,79 @@ def _read_application(name: str, weights: str | None) -> Any:
             f"{APPLICATION_PREFIX}{name} without --weights has random weights and "
             "nothing to preserve; pass --weights=imagenet or --weights=FILE.h5"
         )
+    options = {"input_shape": (input_size, input_size, 3)} if input_size else {}
     if weights == "imagenet":
-        message = f"the ImageNet weights of {name} cannot be downloaded, pass "
+        message = f"the ImageNet weights of {name} cannot be had, pass "
         message += "--weights=FILE.h5 with a copy of them"
         with _one_line(message), _download_timeout():
-            return build(weights="imagenet")
-    if not Path(weights).is_file():
-        raise UserError(
-            f"--weights={weights} is no file; expected 'imagenet' or the path of a "
-            f"weights file (.h5) of {name}"
-        )
-    model = build(weights=None)
-    with _one_line(f"--weights={weights} does not fit {APPLICATION_PREFIX}{name}"):
-        model.load_weights(weights)
+            return getattr(tf_keras.applications, name)(weights="imagenet", **options)
+    library, num_floats = _inspect_weights(weights)
+    # Keras 3 lacks some families; files of those are tf_keras' own.
+    build = getattr(library.applications, name, getattr(tf_keras.applications, name))
+    with _one_line(f"{APPLICATION_PREFIX}{name} cannot be built"):
+        model = build(weights=None, **options)
+        num_classes = _num_classes(model, num_floats)
+        if num_classes != model.output_shape[-1]:
+            model = build(weights=None, classes=num_classes, **options)
+    _load_weights(model, weights, num_floats, f"{APPLICATION_PREFIX}{name}")
     return model
+
+
+def _num_classes(application: Any, num_floats: int) -> int:
+    """Of a variant of an application that has so many numbers for weights.
+
+    The application's own if no other number of classes accounts for them.
+    """
+    num_classes = application.output_shape[-1]
+    head = [layer for layer in application.layers if layer.get_weights()][-1]
+    more, rest = divmod(
+        num_floats - _num_floats(application), _num_floats(head) // num_classes
+    )
+    return num_classes + more if rest == 0 and num_classes + more > 1 else num_classes
+
+
+def _num_floats(layer: Any) -> int:
+    """How many numbers a layer or model has for weights, without counters."""
+    return sum(np.size(w) for w in layer.get_weights() if w.dtype.kind == "f")
+
+
+def _inspect_weights(weights: str) -> tuple[Any, int]:
+    """The Keras that wrote a weights file, and how many numbers it holds for layers."""
+    path = Path(weights)
+    if not path.is_file():
+        raise UserError(
+            f"--weights={weights} is no file; expected the path of a weights file "
+            "(.weights.h5 or .h5), or 'imagenet' for keras.applications"
+        )
+    message = f"--weights={weights} is damaged or not an HDF5 file, save it again"
+    if not is_readable(path):
+        raise UserError(message)
+    sizes = []
+
+    def visit(name: str, item: Any) -> None:
+        is_float = isinstance(item, h5py.Dataset) and item.dtype.kind == "f"
+        if is_float and not name.startswith("optimizer"):
+            sizes.append(item.size)
+
+    with _one_line(message), h5py.File(path, "r") as file:
+        file.get("layers", file).visititems(visit)
+        # Without a version both write one layout, and only Keras 3 notes names in it.
+        has_names = "vars" in file and "name" in file["vars"].attrs
+        version = _text(file.attrs.get("keras_version", "3" if has_names else "2"))
+    return _library(version, path), sum(sizes)
+
+
+def _load_weights(model: Any, weights: str, num_floats: int, name: str) -> None:
+    """Loads a file of so many weights into the model of another file or a name."""
+    message = f"--weights={weights} does not fit {name}"
+    if num_floats != _num_floats(model):
+        raise UserError(
+            f"{message}: it holds {num_floats:,} numbers, expected "
+            f"{_num_floats(model):,}; pass weights that were saved from this very "
+            "network"
+        )
+    with _one_line(message):
+        model.load_weights(weights)
 
 
 def _preprocessing_of(application: str) -> str:

@@ -10,11 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 from gdfq_tf.activations import hard_swish
 from gdfq_tf.source_graph import Op, reachable
+from gdfq_tf.source_steps import refuse
 
 LINEAR = ("Conv2D", "DepthwiseConv2D", "Dense")
 # One input, whose integer scale the output has.
@@ -45,9 +47,33 @@ def rewrite(ops: Ops) -> tuple[Ops, np.ndarray, np.ndarray]:
         carry,
         pool_to_the_shape_wanted,
         free_joined_sigmoids,
+        merge_duplicates,
     ):
         ops = step(ops)
     return ops, scale, offset
+
+
+def absorb_resizing(ops: Ops) -> tuple[Ops, Any]:
+    """The ops on images that are resized already, and the layer that did it or None.
+
+    Raises:
+      UserError: images or features are resized anywhere but at the input.
+    """
+    resizings = [op for op in ops if op.kind == "Resizing"]
+    if not resizings:
+        return ops, None
+    first = resizings[0]
+    readers, producer = _num_readers(ops), first
+    while producer.kind in ("Resizing", "Affine") and readers[producer.inputs[0]] == 1:
+        producer = _find(ops, producer.inputs[0])
+    if producer.kind != "InputLayer" or len(resizings) > 1:
+        refuse(first.name, first.kind, "expected it once, at the input")
+    layer = first.config["layer"]
+    shape = (layer.height, layer.width, ops[0].config["shape"][-1])
+    ops = [dataclasses.replace(ops[0], config={"shape": shape}), *ops[1:]]
+    before = _find(ops, first.inputs[0])
+    rest = [op for op in ops if op is not before]
+    return _substitute(rest, first, [before]), layer
 
 
 def two_class_logits(ops: Ops) -> Ops:
@@ -268,6 +294,34 @@ def _moves_sigmoid(name: str, ops: Ops) -> bool:
     if op.kind in _SCALE_KEEPING:
         return _moves_sigmoid(op.inputs[0], ops)
     return op.config.get("activation") == "sigmoid"
+
+
+def merge_duplicates(ops: Ops) -> Ops:
+    """Ops that compute the same of the same -> the first of them.
+
+    The converter merges them in any case, and then cannot give one tensor the
+    integer scales of two.
+    """
+    result: Ops = []
+    kept_as: dict[str, str] = {}
+    for op in ops:
+        inputs = tuple(kept_as.get(name, name) for name in op.inputs)
+        op = dataclasses.replace(op, inputs=inputs)
+        twin = next((x for x in result if _compute_the_same(x, op)), None)
+        if twin is None:
+            result.append(op)
+        else:
+            kept_as[op.name] = twin.name
+    return result
+
+
+def _compute_the_same(first: Op, second: Op) -> bool:
+    if (first.kind, first.inputs) != (second.kind, second.inputs):
+        return False
+    same_weights = len(first.weights) == len(second.weights) and all(
+        map(np.array_equal, first.weights, second.weights)
+    )
+    return same_weights and first.config == second.config
 
 
 # ---- lists of ops

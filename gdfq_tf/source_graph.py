@@ -22,7 +22,7 @@ class Op:
     """One primitive layer.
 
     Attributes:
-      kind: class name in `tf_keras.layers`, or "Affine" (see `Step`).
+      kind: class name in `tf_keras.layers`, "Affine" or "Resizing" (see `Step`).
       name: layer name, unique in the graph.
       inputs: names of the producers.
       config: arguments of the class.
@@ -45,7 +45,7 @@ def read_graph(model: Any) -> list[Op]:
     Raises:
       UserError: names the layer that has no counterpart and what to do.
     """
-    reader = _Reader(_layer_names(model))
+    reader = _Reader(layer.name for layer in all_layers(model))
     (output,) = reader.read(model, {})
     return reachable(reader.ops, output)
 
@@ -108,12 +108,13 @@ def _is_model(layer: Any) -> bool:
     return hasattr(layer, "inputs") and hasattr(layer, "layers")
 
 
-def _layer_names(model: Any) -> list[str]:
-    """Names of a model's layers and operations, also inside its models."""
-    names: list[str] = []
+def all_layers(model: Any) -> Iterator[Any]:
+    """A model's layers and operations, also inside its models."""
     for layer in getattr(model, "operations", model.layers):
-        names += _layer_names(layer) if _is_model(layer) else [layer.name]
-    return names
+        if _is_model(layer):
+            yield from all_layers(layer)
+        else:
+            yield layer
 
 
 def _calls(outputs: Iterable[Any], bound: set[_Key]) -> Iterator[Call]:

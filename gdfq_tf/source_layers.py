@@ -15,7 +15,8 @@ from gdfq_tf.source_operations import (
     OPERATIONS,
     activation_steps,
     concatenate,
-    global_pooling,
+    maximum,
+    mean,
     relu_step,
     reshape,
 )
@@ -24,6 +25,7 @@ from gdfq_tf.source_steps import (
     Step,
     affine,
     class_name,
+    image_shape,
     refuse,
     refuse_layer,
 )
@@ -79,31 +81,66 @@ def _activation(call: Call) -> list[Step]:
     return activation_steps(call, function, f"_{name}")
 
 
-_WINDOW = ("kernel_size", "strides", "padding", "dilation_rate")
+_WINDOW = ("kernel_size", "strides", "dilation_rate")
 
 
-def _conv2d(call: Call) -> list[Step]:
+def _conv(call: Call) -> list[Step]:
     layer = call.layer
-    config = _config(layer, "filters", "use_bias", "groups", *_WINDOW)
-    return [Step("Conv2D", config, _weights(layer)), *_activation(call)]
+    padding, window = _window(layer)
+    config = _config(layer, "filters", "use_bias", "groups") | window
+    kernel = Step("Conv2D", config, _image_weights(layer))
+    return [*padding, kernel, *_activation(call)]
 
 
-def _depthwise_conv2d(call: Call) -> list[Step]:
+def _depthwise_conv(call: Call) -> list[Step]:
     layer = call.layer
-    config = _config(layer, "depth_multiplier", "use_bias", *_WINDOW)
-    return [Step("DepthwiseConv2D", config, _weights(layer)), *_activation(call)]
+    padding, window = _window(layer)
+    config = _config(layer, "depth_multiplier", "use_bias") | window
+    kernel = Step("DepthwiseConv2D", config, _image_weights(layer))
+    return [*padding, kernel, *_activation(call)]
 
 
-def _separable_conv2d(call: Call) -> list[Step]:
+def _separable_conv(call: Call) -> list[Step]:
     layer = call.layer
-    depthwise, *pointwise = _weights(layer)
-    first = _config(layer, "depth_multiplier", *_WINDOW) | {"use_bias": False}
+    padding, window = _window(layer)
+    depthwise, *pointwise = _image_weights(layer)
+    first = _config(layer, "depth_multiplier") | window | {"use_bias": False}
     second = _config(layer, "filters", "use_bias") | {"kernel_size": 1}
     return [
+        *padding,
         Step("DepthwiseConv2D", first, (depthwise,), "_depthwise"),
         Step("Conv2D", second, tuple(pointwise)),
         *_activation(call),
     ]
+
+
+def _window(layer: Any) -> tuple[list[Step], dict[str, Any]]:
+    """The padding in front of a convolution, and its window over height and width."""
+    window = {name: _over_image(layer, name) for name in _WINDOW}
+    if layer.padding != "causal":
+        return [], window | {"padding": layer.padding}
+    size, dilation = window["kernel_size"][0], window["dilation_rate"][0]
+    before = {"padding": ((dilation * (size - 1), 0), (0, 0))}
+    return [Step("ZeroPadding2D", before, suffix="_pad")], window | {"padding": "valid"}
+
+
+def _over_image(layer: Any, attribute: str) -> tuple[int, int]:
+    """An attribute per dimension; signals are images of width 1."""
+    value = getattr(layer, attribute)
+    if _is_of_images(layer):
+        return value
+    (length,) = np.ravel(value).tolist()
+    # At width 1 strides and dilations mean nothing, and depthwise ones must be equal.
+    return (length, 1 if attribute.endswith("size") else length)
+
+
+def _is_of_images(layer: Any) -> bool:
+    return not type(layer).__name__.endswith("1D")
+
+
+def _image_weights(layer: Any) -> tuple[np.ndarray, ...]:
+    """A convolution's weights, kernels as (height, width, ...)."""
+    return tuple(w[:, np.newaxis] if w.ndim == 3 else w for w in _weights(layer))
 
 
 def _dense(call: Call) -> list[Step]:
@@ -142,16 +179,23 @@ def _softmax(call: Call) -> list[Step]:
 
 
 def _pooling(call: Call) -> list[Step]:
-    config = _config(call.layer, "pool_size", "strides", "padding")
-    return [Step(type(call.layer).__name__, config)]
+    layer = call.layer
+    config = {name: _over_image(layer, name) for name in ("pool_size", "strides")}
+    kind = type(layer).__name__.replace("1D", "2D")
+    return [Step(kind, config | {"padding": layer.padding})]
 
 
-def _cropping(call: Call) -> list[Step]:
-    return [Step("Cropping2D", _config(call.layer, "cropping"))]
+def _moving(argument: str) -> Callable[[Call], list[Step]]:
+    """The translator of layers that pad or crop by so much on each side."""
 
+    def translate(call: Call) -> list[Step]:
+        layer = call.layer
+        sides = getattr(layer, argument)
+        if not _is_of_images(layer):
+            sides = (tuple(sides), (0, 0))
+        return [Step(type(layer).__name__.replace("1D", "2D"), {argument: sides})]
 
-def _zero_padding(call: Call) -> list[Step]:
-    return [Step("ZeroPadding2D", _config(call.layer, "padding"))]
+    return translate
 
 
 def _rescaling(call: Call) -> list[Step]:
@@ -175,42 +219,51 @@ def _custom_scale(call: Call) -> list[Step]:
 
 
 def _input(call: Call) -> list[Step]:
-    return [Step("InputLayer", {"shape": tuple(call.output.shape)[1:]})]
+    return [Step("InputLayer", {"shape": image_shape(call.output.shape)[1:]})]
 
 
 # fmt: off
 _IDENTITIES = {
     "ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout",
     "GaussianNoise", "Identity", "RandomBrightness", "RandomContrast", "RandomFlip",
-    "RandomRotation", "RandomTranslation", "RandomZoom", "SpatialDropout2D",
+    "RandomRotation", "RandomTranslation", "RandomZoom", "SpatialDropout1D",
+    "SpatialDropout2D",
 }
 # fmt: on
 
 _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     **dict.fromkeys(_IDENTITIES, lambda call: []),
     "Activation": lambda call: activation_steps(call, call.layer.activation),
+    "AveragePooling1D": _pooling,
     "AveragePooling2D": _pooling,
     "BatchNormalization": _batch_normalization,
     "Concatenate": concatenate,
-    "Conv2D": _conv2d,
-    "Cropping2D": _cropping,
+    "Conv1D": _conv,
+    "Conv2D": _conv,
+    "Cropping1D": _moving("cropping"),
+    "Cropping2D": _moving("cropping"),
     "CustomScaleLayer": _custom_scale,
     "Dense": _dense,
-    "DepthwiseConv2D": _depthwise_conv2d,
+    "DepthwiseConv1D": _depthwise_conv,
+    "DepthwiseConv2D": _depthwise_conv,
     "Flatten": lambda call: [Step("Flatten")],
-    "GlobalAveragePooling2D": lambda call: global_pooling(
-        call, "GlobalAveragePooling2D"
-    ),
-    "GlobalMaxPooling2D": lambda call: global_pooling(call, "GlobalMaxPooling2D"),
+    "GlobalAveragePooling1D": mean,
+    "GlobalAveragePooling2D": mean,
+    "GlobalMaxPooling1D": maximum,
+    "GlobalMaxPooling2D": maximum,
     "InputLayer": _input,
+    "MaxPooling1D": _pooling,
     "MaxPooling2D": _pooling,
     "Normalization": _normalization,
     "ReLU": lambda call: [relu_step(call.layer, call.layer)],
     "Rescaling": _rescaling,
     "Reshape": reshape,
-    "SeparableConv2D": _separable_conv2d,
+    "Resizing": lambda call: [Step("Resizing", {"layer": call.layer})],
+    "SeparableConv1D": _separable_conv,
+    "SeparableConv2D": _separable_conv,
     "Softmax": _softmax,
-    "ZeroPadding2D": _zero_padding,
+    "ZeroPadding1D": _moving("padding"),
+    "ZeroPadding2D": _moving("padding"),
 }
 _TRANSLATORS = OPERATIONS | _LAYERS
 

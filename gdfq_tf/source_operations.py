@@ -19,6 +19,7 @@ from gdfq_tf.source_steps import (
     Step,
     affine,
     class_name,
+    image_shape,
     is_symbolic,
     operands,
     refuse_layer,
@@ -180,7 +181,7 @@ def check_same_shapes(call: Call) -> None:
 
 def reshape_step(shape: tuple[int | None, ...], suffix: str = "") -> Step:
     """The step to a shape that is given with its batch dimension."""
-    return Step("Reshape", {"target_shape": tuple(shape)[1:]}, suffix=suffix)
+    return Step("Reshape", {"target_shape": image_shape(shape)[1:]}, suffix=suffix)
 
 
 def reshape(call: Call) -> list[Step]:
@@ -197,17 +198,19 @@ def concatenate(call: Call) -> list[Step]:
     return [Step("Concatenate", {"axis": -1})]
 
 
-def _mean(call: Call) -> list[Step]:
-    return global_pooling(call, "GlobalAveragePooling2D")
+def mean(call: Call) -> list[Step]:
+    """A mean over height and width, or over time."""
+    return _global_pooling(call, "GlobalAveragePooling2D")
 
 
-def _max(call: Call) -> list[Step]:
-    return global_pooling(call, "GlobalMaxPooling2D")
+def maximum(call: Call) -> list[Step]:
+    """A maximum over height and width, or over time."""
+    return _global_pooling(call, "GlobalMaxPooling2D")
 
 
-def global_pooling(call: Call, kind: str) -> list[Step]:
-    """A mean or maximum over height and width."""
-    shape, out = tuple(call.inputs[0].shape), tuple(call.output.shape)
+def _global_pooling(call: Call, kind: str) -> list[Step]:
+    """A mean or maximum over height and width, or over time."""
+    shape, out = image_shape(call.inputs[0].shape), image_shape(call.output.shape)
     if len(shape) != 4 or out[1:] not in ((shape[3],), (1, 1, shape[3])):
         refuse_layer(
             call.layer,
@@ -307,8 +310,8 @@ OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
     "Concatenate": concatenate,
     "Divide": _divide,
     "GetItem": _get_item,
-    "Max": _max,
-    "Mean": _mean,
+    "Max": maximum,
+    "Mean": mean,
     "Multiply": multiply,
     "Negative": _negative,
     "Pad": _pad,
@@ -338,8 +341,8 @@ OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
     "tf.math.divide": _divide,
     "tf.math.multiply": multiply,
     "tf.math.negative": _negative,
-    "tf.math.reduce_max": _max,
-    "tf.math.reduce_mean": _mean,
+    "tf.math.reduce_max": maximum,
+    "tf.math.reduce_mean": mean,
     "tf.math.subtract": _subtract,
     "tf.math.truediv": _divide,
     "tf.pad": _pad,

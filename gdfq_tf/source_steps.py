@@ -17,7 +17,8 @@ class Step:
 
     Attributes:
       kind: class name in `tf_keras.layers`, or "Affine": y = scale * x + offset,
-        weights scale and offset float64 (channels,); `rewrites.py` replaces those.
+        weights scale and offset float64 (channels,), or "Resizing" with the source's
+        own layer in its config; `rewrites.py` replaces those.
       config: arguments of the class.
       weights: in the order of `layer.get_weights()`, float32.
       suffix: added to the source layer's name; the step that keeps it has none.
@@ -91,6 +92,15 @@ def affine(call: Call, *, scale: Any = 1.0, offset: Any = 0.0, **fields: Any) ->
     """The step y = scale * x + offset; `fields` are of `Step`."""
     weights = per_channel(call, scale, "factor"), per_channel(call, offset, "offset")
     return Step("Affine", weights=weights, **fields)
+
+
+def image_shape(shape: Any) -> tuple[int | None, ...]:
+    """The shape, batch dimension included, that a source tensor has after translation.
+
+    Signals (N, time, features) become images of width 1, (N, time, 1, features).
+    """
+    shape = tuple(shape)
+    return shape if len(shape) != 3 else (*shape[:2], 1, shape[2])
 
 
 def refuse(name: str, class_name: str, reason: str) -> NoReturn:

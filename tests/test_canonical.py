@@ -199,6 +199,11 @@ def shared_conv(lay, x):
     return conv(conv(x))
 
 
+def twins(lay, x):
+    x, conv = lay.Conv2D(4, 1)(x), lay.Conv2D(4, 1)
+    return lay.Add()([conv(lay.MaxPooling2D(2)(lay.ReLU()(x))) for _ in range(2)])
+
+
 CARRIED = ["DepthwiseConv2D", "BatchNormalization"]
 REWRITES |= {
     "batch_norm_first": (lambda lay, x: lay.BatchNormalization()(x), CARRIED),
@@ -288,7 +293,115 @@ REWRITES |= {
         ["Activation", "MaxPooling2D", "ReLU", "Concatenate"],
     ),
     "shared_layer": (shared_conv, ["Conv2D", "Conv2D"]),
+    "twins": (twins, ["Conv2D", "ReLU", "MaxPooling2D", "Conv2D", "Add"]),
 }  # fmt: skip
+
+
+def squeeze_and_excitation_over_time(lay, x):
+    x = lay.Conv1D(4, 3)(x)
+    gate = lay.Conv1D(4, 1, activation="sigmoid")(
+        lay.Reshape((1, 4))(lay.GlobalAveragePooling1D()(x))
+    )
+    return lay.Multiply()([x, gate])
+
+
+SIGNALS = {
+    "conv": (
+        lambda lay, x: lay.BatchNormalization()(
+            lay.Conv1D(5, 3, strides=2, padding="same", use_bias=False)(x)
+        ),
+        ["Conv2D", "BatchNormalization"],
+    ),
+    "causal": (
+        lambda lay, x: lay.Conv1D(
+            5, 3, dilation_rate=2, padding="causal", activation="relu"
+        )(x),
+        ["ZeroPadding2D", "Conv2D", "ReLU"],
+    ),
+    "grouped": (lambda lay, x: lay.Conv1D(6, 2, groups=3)(x), ["Conv2D"]),
+    "depthwise": (
+        lambda lay, x: lay.DepthwiseConv1D(
+            3, strides=2, padding="same", depth_multiplier=2
+        )(x),
+        ["DepthwiseConv2D"],
+    ),
+    "separable": (
+        lambda lay, x: lay.SeparableConv1D(4, 3, dilation_rate=2)(x),
+        ["DepthwiseConv2D", "Conv2D"],
+    ),
+    "pooling": (
+        lambda lay, x: lay.MaxPooling1D(2, strides=1)(
+            lay.AveragePooling1D(3, 2, "same")(x)
+        ),
+        ["AveragePooling2D", "MaxPooling2D"],
+    ),
+    "global_average": (
+        lambda lay, x: lay.GlobalAveragePooling1D()(lay.Conv1D(4, 2)(x)),
+        ["Conv2D", "GlobalAveragePooling2D"],
+    ),
+    "global_max": (
+        lambda lay, x: lay.GlobalMaxPooling1D()(x),
+        ["MaxPooling2D", "Reshape"],
+    ),
+    "padding_and_cropping": (
+        lambda lay, x: lay.Cropping1D((0, 2))(
+            lay.ReLU()(lay.ZeroPadding1D((3, 1))(lay.SpatialDropout1D(0.5)(x)))
+        ),
+        ["ZeroPadding2D", "ReLU", "Cropping2D"],
+    ),
+    "branches": (
+        lambda lay, x: lay.Concatenate()(
+            [lay.Add()([x, lay.Conv1D(3, 1)(x)]), lay.Activation("swish")(x)]
+        ),
+        ["Conv2D", "Activation", "Add", "Multiply", "Concatenate"],
+    ),
+    "squeeze_and_excitation": (
+        squeeze_and_excitation_over_time,
+        ["Conv2D", "GlobalAveragePooling2D", "Conv2D", "Activation", "Multiply"],
+    ),
+    "as_an_image": (
+        lambda lay, x: lay.Conv2D(2, (3, 3))(lay.Reshape((11, 3, 1))(x)),
+        ["Reshape", "Conv2D"],
+    ),
+}
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+@pytest.mark.parametrize("case", SIGNALS)
+def test_layers_over_time_are_layers_over_height(k, case):
+    body, expected = SIGNALS[case]
+    source = make(k, body, shape=(11, 3))
+    assert canonicalize(source).model.input_shape == (None, 11, 1, 3)
+    assert check_same(source) == expected
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_resizing_at_the_input_is_left_to_who_brings_the_images(k):
+    def body(lay, x):
+        x = lay.Resizing(9, 8, name="resizing")(lay.Rescaling(0.5)(x))
+        return lay.Conv2D(4, 3)(lay.Rescaling(3.0, offset=1.0)(x))
+
+    source = make(k, body, shape=(None, 20, 3), head=False)
+    source = k.Model(source.inputs, k.layers.Flatten()(source.outputs[0]))
+    canonical = canonicalize(source)
+    assert canonical.model.input_shape == (None, 9, 8, 3)
+    assert canonical.resizing is source.get_layer("resizing")
+    np.testing.assert_allclose(canonical.input_scale, [1.5] * 3)
+    np.testing.assert_allclose(canonical.input_offset, [1.0] * 3)
+    assert kinds(canonical.model)[1:] == ["Conv2D", "Flatten"]
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_resizing_elsewhere_is_refused(k):
+    def of_features(lay, x):
+        return lay.Resizing(5, 5, name="resizing")(lay.Conv2D(3, 1)(x))
+
+    def beside_others(lay, x):
+        y = lay.Resizing(9, 9, name="resizing")(x)
+        return lay.Add()([x, y])
+
+    for body in (of_features, beside_others):
+        matches(r"'resizing' \(Resizing\).*at the input", refusal(make(k, body)))
 
 
 def function_operations(k):
@@ -674,7 +787,7 @@ REFUSALS = {
     ),
     "unknown_layer": (
         lambda lay, x: lay.UpSampling2D(name="up")(x),
-        r"'up' \(UpSampling2D\).*supported are Activation, AveragePooling2D",
+        r"'up' \(UpSampling2D\).*supported are Activation, AveragePooling1D",
     ),
     "inner_softmax": (
         lambda lay, x: lay.Softmax(name="attention")(x),
@@ -743,8 +856,8 @@ def test_weights_that_are_no_numbers_are_refused(k, value):
 def test_no_classifier_of_images(k):
     lay = k.layers
     image, other = k.Input((8, 8, 3)), k.Input((4,))
-    flat = lay.Flatten()(image)
-    logits = lay.Dense(2)(flat)
+    flat = lay.Flatten(name="flat")(image)
+    logits = lay.Dense(2, name="classes")(flat)
     for inputs, out, pattern in (
         (
             image,
@@ -752,8 +865,16 @@ def test_no_classifier_of_images(k):
             r"\(None, 8, 8, 3\), so it is not a classifier",
         ),
         (image, lay.Dense(1)(flat), r"one value, so it is not a classifier"),
-        (image, [logits, flat], r"1 inputs and 2 outputs"),
-        ([image, other], lay.Concatenate()([flat, other]), r"2 inputs and 1 outputs"),
+        (
+            image,
+            [logits, flat],
+            r"outputs classes, flat; expected.*--output_name=classes",
+        ),
+        (
+            [image, other],
+            lay.Concatenate()([flat, other]),
+            r"has 2 inputs; expected one",
+        ),
         (other, lay.Dense(2)(other), r"takes \(None, 4\); expected images"),
     ):
         matches(pattern, refusal(k.Model(inputs, out)))

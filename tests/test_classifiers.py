@@ -31,6 +31,15 @@ def refusal(*args, **kwargs):
     return str(error.value)
 
 
+def trained(model):
+    """The model with BatchNormalization statistics that are not the initial ones."""
+    for layer in model.layers:
+        if type(layer).__name__ == "BatchNormalization":
+            *weights, mean, variance = layer.get_weights()
+            layer.set_weights([*weights, mean + 0.01, variance])
+    return model
+
+
 def test_classifier_says_what_it_takes_and_gives(tiny_path):
     classifier = load_classifier(str(tiny_path), preprocessing="unit")
     assert classifier.name == "tiny"
@@ -66,12 +75,13 @@ def test_ready_made_preprocessing_must_fit(tiny_path):
 def test_application_brings_its_preprocessing(tmp_path, monkeypatch):
     build = tf_keras.applications.MobileNetV2
 
-    def small(weights):
-        return build(weights=weights, input_shape=(32, 32, 3), alpha=0.35, classes=10)
+    def small(weights, classes=10):
+        shape = {"input_shape": (32, 32, 3), "alpha": 0.35}
+        return build(weights=weights, classes=classes, **shape)
 
     monkeypatch.setattr(tf_keras.applications, "MobileNetV2", small)
     weights = str(tmp_path / "net.weights.h5")
-    small(None).save_weights(weights)
+    trained(small(None)).save_weights(weights)
     name = "keras.applications.MobileNetV2"
     classifier = load_classifier(name, weights=weights)
     assert classifier.name == "mobilenetv2"
@@ -79,6 +89,18 @@ def test_application_brings_its_preprocessing(tmp_path, monkeypatch):
     assert classifier.head == "softmax"
     other = load_classifier(name, weights=weights, preprocessing="torch")
     assert other.preprocessing.name == "torch"
+
+
+@pytest.mark.parametrize("k", [keras, tf_keras], ids=["keras3", "tf_keras"])
+@pytest.mark.parametrize("size", [(20, 12), (None, None)])
+def test_resizing_is_proven_on_images_of_the_models_own_size(tmp_path, k, size):
+    image = k.Input((*size, 3))
+    x = k.layers.Resizing(8, 6)(k.layers.Rescaling(1 / 255)(image))
+    x = k.layers.BatchNormalization()(k.layers.Conv2D(4, 3)(x))
+    model = k.Model(image, k.layers.Dense(2)(k.layers.Flatten()(x)))
+    trained(model).save(tmp_path / "m.keras")
+    classifier = load_classifier(str(tmp_path / "m.keras"), preprocessing="uint8")
+    assert classifier.input_shape == (8, 6, 3)
 
 
 @pytest.mark.parametrize("k", [keras, tf_keras], ids=["keras3", "tf_keras"])
@@ -106,7 +128,8 @@ def test_scaling_layers_become_part_of_the_preprocessing(tmp_path, k):
     image = k.Input((8, 8, 3))
     x = k.layers.Rescaling(1 / 127.5, offset=-1.0)(image)
     x = k.layers.BatchNormalization()(k.layers.Conv2D(4, 3, padding="same")(x))
-    k.Model(image, k.layers.Dense(2)(k.layers.Flatten()(x))).save(tmp_path / "m.keras")
+    model = k.Model(image, k.layers.Dense(2)(k.layers.Flatten()(x)))
+    trained(model).save(tmp_path / "m.keras")
     classifier = load_classifier(str(tmp_path / "m.keras"), preprocessing="uint8")
     expected = make_preprocessing("tf", 3)
     np.testing.assert_allclose(classifier.preprocessing.scale, expected.scale, 1e-6)
@@ -119,7 +142,7 @@ def test_one_sigmoid_unit_is_proven_equal(tmp_path):
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
     x = keras.layers.GlobalAveragePooling2D()(x)
     outputs = keras.layers.Dense(1, activation="sigmoid")(x)
-    keras.Model(image, outputs).save(tmp_path / "two.keras")
+    trained(keras.Model(image, outputs)).save(tmp_path / "two.keras")
     classifier = load_classifier(str(tmp_path / "two.keras"), preprocessing="unit")
     assert (classifier.head, classifier.num_classes) == ("sigmoid", 2)
 
@@ -129,7 +152,7 @@ def test_several_sigmoid_units_are_proven_equal(tmp_path):
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
     x = keras.layers.GlobalAveragePooling2D()(x)
     outputs = keras.layers.Dense(5, activation="sigmoid")(x)
-    keras.Model(image, outputs).save(tmp_path / "five.keras")
+    trained(keras.Model(image, outputs)).save(tmp_path / "five.keras")
     classifier = load_classifier(str(tmp_path / "five.keras"), preprocessing="unit")
     assert (classifier.head, classifier.num_classes) == ("multi_label", 5)
 
@@ -138,7 +161,8 @@ def test_fixed_batch_size(tmp_path):
     image = keras.Input(batch_shape=(1, 8, 8, 3))
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
     x = keras.ops.reshape(x, (1, 144))  # cannot take more than one image
-    keras.Model(image, keras.layers.Dense(2)(x)).save(tmp_path / "one.keras")
+    model = keras.Model(image, keras.layers.Dense(2)(x))
+    trained(model).save(tmp_path / "one.keras")
     classifier = load_classifier(str(tmp_path / "one.keras"), preprocessing="unit")
     assert classifier.model.input_shape == (None, 8, 8, 3)
     assert classifier.model(np.zeros((2, 8, 8, 3))).shape == (2, 2)
@@ -150,8 +174,8 @@ def test_fixed_batch_size(tmp_path):
 def test_wrong_translation_is_refused(tiny_path, monkeypatch):
     translate = classifiers.canonicalize
 
-    def broken(source):
-        canonical = translate(source)
+    def broken(*args):
+        canonical = translate(*args)
         kernel = canonical.model.get_layer("conv1").kernel
         kernel.assign(kernel * 1.001)
         return canonical
@@ -167,7 +191,7 @@ def test_wrong_head_is_refused(tiny_path, monkeypatch):
     monkeypatch.setattr(
         classifiers,
         "canonicalize",
-        lambda source: dataclasses.replace(translate(source), head="softmax"),
+        lambda *args: dataclasses.replace(translate(*args), head="softmax"),
     )
     assert "cannot be reproduced" in refusal(tiny_path, preprocessing="unit")
 
@@ -188,6 +212,43 @@ def test_outputs_that_are_no_numbers_are_refused(tmp_path):
     model.get_layer("bn1").set_weights([gamma, beta, mean, variance - 10])
     model.save(tmp_path / "tiny.keras")
     assert "differs by nan" in refusal(tmp_path / "tiny.keras", preprocessing="unit")
+
+
+# ---- statistics
+
+
+def fold(layer):
+    """What folding leaves of a BatchNormalization: gamma * x / sqrt(1) + beta."""
+    gamma, _, mean, variance = layer.get_weights()
+    variance = np.ones_like(variance) - layer.epsilon
+    layer.set_weights([np.ones_like(gamma), 0 * mean, 0 * mean, variance])
+
+
+def test_statistics_as_initialized_are_refused(tmp_path):
+    model = build_tiny_classifier()
+    for name in ("bn1", "bn2", "bn3"):
+        fold(model.get_layer(name))
+    model.save(tmp_path / "folded.keras")
+    text = refusal(tmp_path / "folded.keras", preprocessing="unit")
+    assert "3 of 3 BatchNormalization layers of folded ('bn1' first)" in text
+
+
+def test_some_statistics_as_initialized_are_a_warning(tmp_path):
+    model = build_tiny_classifier()
+    fold(model.get_layer("bn2"))
+    model.save(tmp_path / "partly.keras")
+    with pytest.warns(UserWarning, match=r"1 of 3 Batch.* of partly \('bn2' first\)"):
+        load_classifier(str(tmp_path / "partly.keras"), preprocessing="unit")
+
+
+@pytest.mark.parametrize("touched", ["mean", "variance"])
+def test_one_channel_with_statistics_is_enough(tmp_path, touched):
+    model = build_tiny_classifier()
+    for name in ("bn1", "bn2", "bn3"):
+        fold(model.get_layer(name))
+        getattr(model.get_layer(name), f"moving_{touched}")[0].assign(0.5)
+    model.save(tmp_path / "net.keras")
+    load_classifier(str(tmp_path / "net.keras"), preprocessing="unit")
 
 
 # ---- input range

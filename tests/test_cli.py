@@ -7,6 +7,7 @@ import pathlib
 import subprocess
 import sys
 import types
+import warnings
 
 from tools import cli
 
@@ -60,6 +61,16 @@ def test_main_sees_the_flags(run):
 def test_users_mistakes_are_one_line(run, kind):
     result = run(fails_with(kind("got 3, expected 4")), "--test_model=m")
     assert result == (1, "", "error: got 3, expected 4\n")
+
+
+def test_warnings_are_one_line(run):
+    def main():
+        warnings.simplefilter("always")
+        warnings.warn("less than hoped", stacklevel=1)
+
+    with warnings.catch_warnings():
+        result = run(main, "--test_model=m")
+    assert result == (0, "", "warning: less than hoped\n")
 
 
 def test_bugs_keep_their_traceback(run):

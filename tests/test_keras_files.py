@@ -34,13 +34,14 @@ def small(k, *extra, name="small"):
     return k.Sequential([*layers, lay.Dense(3, name="classes")], name=name)
 
 
-def read(path, weights=None):
-    return read_model(str(path), weights=weights, check_layer=check_layer)
+def read(path, weights=None, **options):
+    weights = None if weights is None else str(weights)
+    return read_model(str(path), weights=weights, check_layer=check_layer, **options)
 
 
-def refusal(path, weights=None):
+def refusal(path, weights=None, **options):
     with pytest.raises(UserError) as error:
-        read(path, weights)
+        read(path, weights, **options)
     assert "\n" not in str(error.value)
     return str(error.value)
 
@@ -190,7 +191,12 @@ def test_unknown_keras_version(tmp_path):
 
 def test_weights_with_a_file(tmp_path):
     text = refusal(tmp_path / "net.keras", weights="imagenet")
+    matches(r"does not exist", text)
+    small(keras).save(tmp_path / "net.keras")
+    text = refusal(tmp_path / "net.keras", weights="imagenet")
     matches(r"--weights=imagenet was given.*keras\.applications", text)
+    text = refusal(tmp_path / "net.keras", input_size=32)
+    matches(r"--input_size=32 was given.*keras\.applications", text)
 
 
 def test_saved_model_of_keras_2(tmp_path):
@@ -219,6 +225,42 @@ def test_saved_model_runs_no_code(tmp_path, monkeypatch):
     model.save(path, save_format="tf")
     forbid_building(monkeypatch)
     matches(r"'code' \(Lambda\).*never run", refusal(path))
+
+
+# ---- outputs
+
+
+def two_heads(k):
+    """Outputs: "head", of a layer, and those of an inner model "inner"."""
+    image = k.Input((8, 8, 3))
+    x = k.layers.Flatten()(image)
+    inner_input = k.Input((192,))
+    inner = k.Model(inner_input, k.layers.Dense(2)(inner_input), name="inner")
+    return k.Model(image, [k.layers.Dense(3, name="head")(x), inner(x)])
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize(("name", "index"), [("head", 0), ("inner", 1)])
+def test_one_of_several_outputs(tmp_path, library, name, index):
+    model = two_heads(LIBRARIES[library])
+    model.save(tmp_path / "net.keras")
+    chosen = read(tmp_path / "net.keras", output_name=name).model
+    np.testing.assert_array_equal(
+        np.asarray(chosen(IMAGE)), np.asarray(model(IMAGE)[index])
+    )
+
+
+def test_output_that_is_not_there(tmp_path):
+    two_heads(keras).save(tmp_path / "net.keras")
+    text = refusal(tmp_path / "net.keras", output_name="tail")
+    matches(r"--output_name=tail names 0 outputs.*expected one of head, inner$", text)
+
+
+def test_the_only_output_may_be_named(tmp_path):
+    small(keras).save(tmp_path / "net.keras")
+    assert read(tmp_path / "net.keras", output_name="classes").model.name == "small"
+    text = refusal(tmp_path / "net.keras", output_name="conv")
+    matches(r"--output_name=conv names 0 outputs.*expected one of classes$", text)
 
 
 # ---- code inside files
@@ -411,37 +453,131 @@ def test_unknown_application(name):
     matches(rf"keras\.applications\.{name} is unknown; .*MobileNetV2", text)
 
 
-@pytest.mark.parametrize("library", LIBRARIES)
-@pytest.mark.parametrize("file", ["net.weights.h5", "net.h5"])
-def test_application_with_a_weights_file(tmp_path, monkeypatch, library, file):
-    if (library, file) == ("keras3", "net.h5"):
-        pytest.skip("Keras 3 writes weights as .weights.h5 only")
-    size = {"input_shape": (32, 32, 3), "alpha": 0.25, "weights": None}
-    author = LIBRARIES[library].applications.MobileNet(**size)
+def quarter_of_mobilenet(monkeypatch):
+    """The builder of each library, which then builds it too if asked for MobileNet."""
+    return {
+        library: make_small(monkeypatch, k.applications, "MobileNet", alpha=0.25)
+        for library, k in LIBRARIES.items()
+    }
+
+
+def make_small(monkeypatch, applications, name, **options):
+    build = getattr(applications, name)
+
+    def build_small(weights=None, **kwargs):
+        return build(
+            **{"input_shape": (32, 32, 3), **options, **kwargs, "weights": None}
+        )
+
+    monkeypatch.setattr(applications, name, build_small)
+    return build_small
+
+
+def assert_same_weights(ours, theirs):
+    pairs = zip(ours.get_weights(), theirs.get_weights(), strict=True)
+    assert all(np.array_equal(x, y) for x, y in pairs)
+
+
+@pytest.mark.parametrize(
+    ("library", "file", "num_classes"),
+    [
+        ("keras3", "net.weights.h5", 7),
+        ("tf_keras", "net.weights.h5", 1000),
+        ("tf_keras", "net.h5", 7),
+    ],
+)
+def test_application_with_a_weights_file(
+    tmp_path, monkeypatch, library, file, num_classes
+):
+    build = quarter_of_mobilenet(monkeypatch)[library]
+    author = build(classes=num_classes)
+    author.compile("sgd")
     author.save_weights(tmp_path / file)
-    build = tf_keras.applications.MobileNet
-    monkeypatch.setattr(
-        tf_keras.applications, "MobileNet", lambda **kwargs: build(**size | kwargs)
-    )
-    source = read("keras.applications.MobileNet", weights=str(tmp_path / file))
+    source = read("keras.applications.MobileNet", tmp_path / file)
     assert (source.name, source.preprocessing) == ("mobilenet", "tf")
-    for ours, theirs in zip(
-        source.model.get_weights(), author.get_weights(), strict=True
-    ):
-        np.testing.assert_array_equal(ours, theirs)
+    assert isinstance(source.model, LIBRARIES[library].Model)
+    assert source.model.output_shape == (None, num_classes)
+    assert_same_weights(source.model, author)
+    sized = read("keras.applications.MobileNet", tmp_path / file, input_size=64)
+    assert sized.model.input_shape == (None, 64, 64, 3)
+    assert_same_weights(sized.model, author)
+
+
+def test_family_that_keras_3_lacks(tmp_path, monkeypatch):
+    assert not hasattr(keras.applications, "RegNetX002")
+    build = make_small(monkeypatch, tf_keras.applications, "RegNetX002")
+    author = build(classes=5)
+    author.save_weights(tmp_path / "net.h5")
+    source = read("keras.applications.RegNetX002", tmp_path / "net.h5")
+    assert (source.name, source.preprocessing) == ("regnetx002", "uint8")
+    assert_same_weights(source.model, author)
 
 
 def test_application_with_other_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(tf_keras.applications, "MobileNet", lambda **_: small(tf_keras))
+    quarter_of_mobilenet(monkeypatch)
     name = "keras.applications.MobileNet"
-    matches(r"nothing\.h5 is no file", refusal(name, weights="nothing.h5"))
-    wrong = tf_keras.Sequential([tf_keras.layers.Dense(3, input_shape=(4,))])
-    for file in ("wrong.weights.h5", "wrong.h5"):
-        wrong.save_weights(tmp_path / file)
-        text = refusal(name, weights=str(tmp_path / file))
-        matches(r"wrong.*does not fit keras\.applications\.MobileNet", text)
+    matches(r"nothing\.h5 is no file", refusal(name, "nothing.h5"))
+    for library, k in LIBRARIES.items():
+        file = tmp_path / f"{library}.weights.h5"
+        small(k).save_weights(file)
+        pattern = rf"{library}.*does not fit {name}: it holds 563 numbers, expected 475"
+        matches(pattern, refusal(name, file))
     (tmp_path / "text.h5").write_text("no weights")
-    matches(r"text\.h5 does not fit", refusal(name, weights=str(tmp_path / "text.h5")))
+    matches(r"text\.h5 is damaged", refusal(name, tmp_path / "text.h5"))
+
+
+def test_weights_of_the_right_size_for_another_application(tmp_path, monkeypatch):
+    quarter_of_mobilenet(monkeypatch)
+    k = LIBRARIES["keras3"]
+    num_floats = k.applications.MobileNet().count_params()
+    other = k.Sequential([k.layers.Input((1,)), k.layers.Dense(num_floats // 2)])
+    other.save_weights(tmp_path / "net.weights.h5")
+    text = refusal("keras.applications.MobileNet", tmp_path / "net.weights.h5")
+    matches(r"net\.weights\.h5 does not fit .*MobileNet: ", text)
+
+
+def test_input_size_that_the_application_refuses(tmp_path):
+    small(keras).save_weights(tmp_path / "net.weights.h5")
+    text = refusal(
+        "keras.applications.MobileNet", tmp_path / "net.weights.h5", input_size=8
+    )
+    matches(r"MobileNet cannot be built: .*[Ii]nput size", text)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_architecture_and_weights_in_two_files(tmp_path, library):
+    model = small(LIBRARIES[library])
+    (tmp_path / "net.json").write_text(model.to_json())
+    model.save_weights(tmp_path / "net.weights.h5")
+    source = read(tmp_path / "net.json", tmp_path / "net.weights.h5")
+    assert source.name == "net"
+    assert isinstance(source.model, LIBRARIES[library].Model)
+    np.testing.assert_array_equal(
+        np.asarray(source.model(IMAGE)), np.asarray(model(IMAGE))
+    )
+
+
+def test_architecture_with_other_weights(tmp_path):
+    path = tmp_path / "net.json"
+    path.write_text(small(keras).to_json())
+    matches(r"net\.json without --weights", refusal(path))
+    matches(r"none\.h5 is no file", refusal(path, "none.h5"))
+    deeper = small(keras, keras.layers.Conv2D(4, 1))
+    deeper.save_weights(tmp_path / "net.weights.h5")
+    text = refusal(path, tmp_path / "net.weights.h5")
+    matches(r"does not fit .*net\.json: it holds 583 numbers, expected 563", text)
+    for content in ("[]", "{}", "no JSON"):
+        path.write_text(content)
+        matches(r"net\.json is damaged", refusal(path, tmp_path / "net.weights.h5"))
+
+
+def test_architecture_runs_no_code(tmp_path, monkeypatch):
+    model = small(keras, keras.layers.Lambda(lambda x: x, name="code"))
+    (tmp_path / "net.json").write_text(model.to_json())
+    model.save_weights(tmp_path / "net.weights.h5")
+    forbid_building(monkeypatch)
+    text = refusal(tmp_path / "net.json", tmp_path / "net.weights.h5")
+    matches(r"'code' \(Lambda\).*never run", text)
 
 
 def test_failed_download_is_one_line_and_has_a_timeout(monkeypatch):
@@ -453,7 +589,7 @@ def test_failed_download_is_one_line_and_has_a_timeout(monkeypatch):
     monkeypatch.setattr(tf_keras.applications, "MobileNetV2", build)
     before = socket.getdefaulttimeout()
     text = refusal("keras.applications.MobileNetV2", weights="imagenet")
-    matches(r"MobileNetV2 cannot be downloaded.*--weights=FILE.*URL fetch", text)
+    matches(r"weights of MobileNetV2 cannot be had.*--weights=FILE.*URL fetch", text)
     assert socket.getdefaulttimeout() == before
 
 

@@ -109,9 +109,17 @@ def arithmetic(lay, rng, x):
     return 1.5 - (x + 0.5) * float(rng.uniform(0.2, 2.0)) / 3.0
 
 
+def twins(lay, rng, x):
+    """NASNet's cells: ReLUs, and pools, of one tensor; one of the ReLUs is joined."""
+    left = lay.Conv2D(4, 1)(lay.Concatenate()([x, lay.ReLU()(x)]))
+    right = lay.Conv2D(4, 3, padding="same")(lay.ReLU()(x))
+    pools = [lay.AveragePooling2D(3, 1, "same")(x) for _ in range(2)]
+    return lay.Concatenate()([lay.Add()([left, right]), lay.Add()(pools)])
+
+
 BLOCKS = (
     conv, depthwise, separable, residual, dense_block, squeeze_and_excitation, pool,
-    pad_and_crop, arithmetic,
+    pad_and_crop, arithmetic, twins,
 )  # fmt: skip
 
 
@@ -159,6 +167,37 @@ def test_random_network(
     k, blocks, channels, nested, head, weight_bits, activation_bits, seed
 ):
     source = build(k, blocks, channels=channels, nested=nested, head=head, seed=seed)
+    check_all_the_way(source, head, BitWidths(weight_bits, activation_bits), seed)
+
+
+def test_twins():
+    source = build(keras, [twins], channels=3, nested=False, head=None, seed=0)
+    check_all_the_way(source, None, BitWidths(8, 8), seed=0)
+
+
+@pytest.mark.parametrize("k", [keras, tf_keras], ids=["keras3", "tf_keras"])
+@pytest.mark.parametrize("shape", [(15, 4), (15, 4, 1)])
+def test_signals(k, shape):
+    """(time, features), and the same as images of one channel."""
+    k.utils.set_random_seed(0)
+    lay = k.layers
+    conv, pool = lay.Conv1D, lay.GlobalAveragePooling1D
+    if len(shape) == 3:
+        conv, pool = lay.Conv2D, lay.GlobalAveragePooling2D
+    signal = k.Input(shape)
+    norm = lay.BatchNormalization(momentum=0.0)
+    x = lay.ReLU()(norm(conv(4, 3, strides=2, padding="same")(signal)))
+    if len(shape) == 2:
+        x = lay.MaxPooling1D(2)(conv(6, 3, dilation_rate=2, padding="causal")(x))
+        x = lay.DepthwiseConv1D(3, padding="same", strides=2)(x)
+        x = lay.SeparableConv1D(6, 2, activation="relu")(x)
+    model = k.Model(signal, lay.Dense(3)(pool()(x)))
+    signals = np.random.default_rng(0).uniform(-1, 1, (16, *shape))
+    model(signals.astype(np.float32), training=True)
+    check_all_the_way(model, None, BitWidths(8, 8), seed=0)
+
+
+def check_all_the_way(source, head, widths, seed):
     classifier, difference = translate_classifier(
         SourceModel("random", source), preprocessing="tf"
     )
@@ -166,7 +205,7 @@ def test_random_network(
     assert classifier.head == (head or "logits")
     shape = (24, *classifier.input_shape)
     pixels = np.random.default_rng(seed).integers(0, 256, shape)
-    plan = make_plan(classifier.model, BitWidths(weight_bits, activation_bits))
+    plan = make_plan(classifier.model, widths)
     preprocessing = classifier.preprocessing
     inputs = preprocessing.to_input(pixels).numpy()
     calibration = calibrate(classifier.model, plan, inputs, preprocessing)
@@ -177,7 +216,9 @@ def test_random_network(
     agreement = compare_outputs(
         infer(network, levels), TFLiteClassifier(tflite).run(levels)
     )
-    expectation = Expectation(weight_bits, layers_at_8_bits=plan.layers_at_8_bits)
+    expectation = Expectation(
+        widths.weight_bits, layers_at_8_bits=plan.layers_at_8_bits
+    )
     require(verify_structure(tflite, expectation), agreement)
     tf_keras.backend.clear_session()
     tf.compat.v1.reset_default_graph()

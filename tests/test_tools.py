@@ -89,7 +89,9 @@ def inputs(tmp_path_factory):
     (folder / "corrupt.keras").write_bytes(b"PK\x03\x04 not a zip file")
     (folder / "text.h5").write_text("not HDF5")
     image = keras.Input(INPUT_SHAPE)
-    maps = _layers.BatchNormalization()(_layers.Conv2D(4, 3)(image))
+    normalization = _layers.BatchNormalization()
+    maps = normalization(_layers.Conv2D(4, 3)(image))
+    normalization.moving_variance.assign([0.1, 0.2, 0.3, 0.4])
     pooled = _layers.GlobalAveragePooling2D()(maps)
     keras.Model(image, maps).save(folder / "segmenter.keras")
     keras.Model(image, _layers.Dense(3, "sigmoid")(pooled)).save(
@@ -144,8 +146,8 @@ def test_quantize_writes_a_complete_run(run):
     assert f"written to {directory}" in stdout
     for stage in (
         "generator: 2 steps",
-        "reconstruction: 1 steps",  # w8a8
-        "reconstruction: 3 steps",  # w4a4/paper: a round of range search besides
+        "refinement: 480 steps",  # 40 of each of 12 batches
+        "reconstruction: 4 steps",  # one per kernel
         "evaluation: 4 steps",
     ):
         assert stage in stderr
@@ -159,7 +161,7 @@ def test_the_summary_tells_the_whole_run(run):
     assert summary["seed"] == 0
     assert summary["recipe"]["name"] == "balanced"
     assert summary["recipe"]["synthesis"]["num_steps"] == 2
-    assert summary["recipe"]["student"]["num_images"] == 1024
+    assert summary["recipe"]["refinement"]["num_steps"] == 40
     assert summary["classifier"]["input_shape"] == list(INPUT_SHAPE)
     assert summary["classifier"]["num_classes"] == NUM_CLASSES
     assert summary["classifier"]["bn_statistics_used"] is True
@@ -660,13 +662,14 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
     [
         (
             "quantize",
-            "model weights preprocessing mean std task without_bn_statistics bits "
-            "recipe num_steps keep_layers max_accuracy_loss seed output_dir overwrite "
-            "data num_images",
+            "model weights input_size output_name preprocessing mean std task "
+            "without_bn_statistics bits recipe num_steps keep_layers max_accuracy_loss "
+            "seed output_dir overwrite data num_images",
         ),
         (
             "evaluate",
-            "model weights preprocessing mean std task without_bn_statistics data "
+            "model weights input_size output_name preprocessing mean std task "
+            "without_bn_statistics data "
             "num_images result_json",
         ),
         ("convert", "student output overwrite num_images"),

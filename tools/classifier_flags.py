@@ -17,12 +17,24 @@ FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "model",
     None,
-    "A .keras, .h5 or .hdf5 file, keras.applications.NAME, or `embedded`: the "
+    "A .keras, .h5, .hdf5 or .json file, keras.applications.NAME, or `embedded`: the "
     "Fashion-MNIST classifier that comes with the package.",
     required=True,
 )
 flags.DEFINE_string(
-    "weights", None, "For keras.applications names: imagenet, or a weights file."
+    "weights",
+    None,
+    "For keras.applications names and .json files: a .weights.h5 or .h5 file; for the "
+    "names also imagenet.",
+)
+flags.DEFINE_integer(
+    "input_size",
+    None,
+    "For keras.applications names: height and width of the images, if not their own.",
+    lower_bound=1,
+)
+flags.DEFINE_string(
+    "output_name", None, "The output to keep of a model file that has several."
 )
 flags.DEFINE_enum(
     "preprocessing",
@@ -64,6 +76,8 @@ def load_classifier_from_flags() -> Classifier:
     return load_classifier(
         FLAGS.model,
         weights=FLAGS.weights,
+        input_size=FLAGS.input_size,
+        output_name=FLAGS.output_name,
         preprocessing=FLAGS.preprocessing,
         mean=_numbers("mean"),
         std=_numbers("std"),

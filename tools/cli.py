@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import NoReturn
 
@@ -29,8 +30,9 @@ def run(main: Callable[[], None]) -> NoReturn:
 
     Mistakes a user can fix (`UserError`, `ExportError`, wrong flags) and
     Ctrl-C end in one line on standard error; any other exception is a bug and
-    keeps its traceback.
+    keeps its traceback. Warnings are one line as well.
     """
+    warnings.showwarning = _print_warning  # type: ignore[assignment]
     logging.set_verbosity(logging.ERROR)
     tf.get_logger().setLevel("ERROR")
     try:
@@ -56,6 +58,10 @@ def _parse_flags(argv: list[str]) -> list[str]:
             EXIT_USAGE,
         )
     return arguments
+
+
+def _print_warning(message: Warning | str, *_: object) -> None:
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _fail(message: str, exit_code: int) -> NoReturn:
