@@ -26,6 +26,7 @@ _CLIP_RATIOS = np.linspace(1.0, 0.2, 81)
 # Values kept per tensor: enough that the chosen ratio no longer depends on the
 # sample, few enough that calibration takes seconds.
 _MAX_SAMPLES = 2**16
+_FEATURES_MARGIN = 1.5
 # Below this a tensor counts as constant zero; any grid represents it.
 _SMALLEST_RANGE = 1e-6
 
@@ -49,6 +50,7 @@ def calibrate(
     inputs: np.ndarray,
     preprocessing: Preprocessing,
     logits_margin: float = 1.5,
+    head: str = "logits",
 ) -> Calibration:
     """Grids that minimise the squared error of weights and activations.
 
@@ -58,14 +60,18 @@ def calibrate(
       inputs: synthetic model inputs (N, H, W, C) float32; a few hundred do.
       preprocessing: fixes the input's grid.
       logits_margin: see `logits_grid`.
+      head: what the outputs are, see `heads`.
     """
     samples = _sample_activations(classifier, plan, inputs)
     grids = {
         name: activation_grid(samples[name], plan.groups[name]) for name in samples
     }
     if not plan.is_fixed(plan.output_group):
-        grids[plan.output_group] = logits_grid(
-            samples[plan.output_group], logits_margin
+        outputs = samples[plan.output_group]
+        grids[plan.output_group] = (
+            features_grid(outputs)
+            if head == "features"
+            else logits_grid(outputs, logits_margin)
         )
     grids[plan.input_group] = preprocessing.input_quantization()
     scales = {}
@@ -104,6 +110,13 @@ def logits_grid(samples: np.ndarray, margin: float) -> AffineQuantization:
         float(samples.min()),
         max(margin * float(samples.max()), _SMALLEST_RANGE),
     )
+
+
+def features_grid(samples: np.ndarray) -> AffineQuantization:
+    """The grid of features: nothing is clipped, with room at both ends for images
+    that are further from the mean than synthetic ones."""
+    low, high = _FEATURES_MARGIN * samples.min(), _FEATURES_MARGIN * samples.max()
+    return grid_over(min(0.0, float(low)), max(float(high), _SMALLEST_RANGE))
 
 
 def weight_scales(kernel: np.ndarray, bits: int) -> np.ndarray:

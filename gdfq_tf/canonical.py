@@ -4,7 +4,8 @@ The source model (Keras 3 or tf_keras) is read as a list of `Op`s, rewritten, an
 built. The rest of the program relies on this vocabulary and on nothing else of the
 source:
 
-InputLayer; Conv2D (also grouped), DepthwiseConv2D, Dense (linear);
+InputLayer; Conv2D (also grouped), DepthwiseConv2D, Dense (linear), with a bias unless
+BatchNormalization follows;
 BatchNormalization (last axis, directly behind one of those three and its only
 consumer); ReLU (with or without max_value); Activation of sigmoid, tanh, gelu and
 hard_swish; Add (two inputs of one shape); Multiply (two inputs of one shape, or one
@@ -18,15 +19,18 @@ same over height.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
 
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.rewrites import absorb_resizing, rewrite, two_class_logits
+from gdfq_tf.rewrites import LINEAR, absorb_resizing, rewrite, two_class_logits
 from gdfq_tf.source_graph import Op, all_layers, read_graph, valid_name
 from gdfq_tf.source_steps import class_name, is_symbolic, refuse
+
+TASKS = ("classification", "features")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +38,9 @@ class Canonical:
     """A classifier in the vocabulary of this module.
 
     Attributes:
-      model: tf_keras, float32 (N, H, W, C) -> logits (N, classes).
-      head: what the source gives: "logits"; "softmax", of those logits; "sigmoid",
-        p (N, 1), where the model's two logits have the softmax (1 - p, p).
+      model: tf_keras, float32 (N, H, W, C) -> logits (N, classes), or features in a
+        row, whatever their shape in the source.
+      head: what the source gives of those logits, see `heads`.
       input_scale, input_offset: float64 (C,); where the source takes x, the model
         takes input_scale * x + input_offset.
       resizing: the Keras layer by which the source resizes its images first, or None;
@@ -50,26 +54,41 @@ class Canonical:
     resizing: Any = None
 
 
-def canonicalize(source: Any) -> Canonical:
+def canonicalize(source: Any, task: str = "classification") -> Canonical:
     """The canonical copy of a classifier.
 
     Args:
       source: Functional or Sequential model of Keras 3 or tf_keras; input
-        (N, H, W, C) or (N, time, features), output (N, classes).
+        (N, H, W, C) or (N, time, features), output (N, classes), or (N, ...) features.
+      task: one of `TASKS`: whether the outputs tell classes or labels, or are
+        features.
 
     Raises:
       UserError: names the layer that has no counterpart and what to do.
     """
-    _check_ends(source)
-    ops, head = _split_head(read_graph(source), source.outputs[0].shape[-1])
+    if task not in TASKS:
+        raise UserError(f"task {task!r} is unknown; expected {' or '.join(TASKS)}")
+    _check_ends(source, task)
+    ops, shape = read_graph(source), tuple(source.outputs[0].shape[1:])
+    if task == "features":
+        ops, head = _in_a_row(ops, shape), "features"
+    else:
+        ops, head = _split_head(ops, shape[-1])
+    for op in ops:
+        if op.kind == "Softmax":
+            refuse(
+                op.name,
+                op.kind,
+                "softmax is supported as the last layer only, of classifiers",
+            )
     ops, resizing = absorb_resizing(ops)
     ops, scale, offset = rewrite(ops)
-    model = _build(ops, valid_name(source.name))
+    model = _build(_with_biases(ops), valid_name(source.name))
     return Canonical(model, head, scale, offset, resizing)
 
 
-def _check_ends(source: Any) -> None:
-    """Refuses what is no classifier of images of one size."""
+def _check_ends(source: Any, task: str) -> None:
+    """Refuses what is no network for images of one size, or for no such task."""
     inputs = getattr(source, "inputs", None) or []
     outputs = getattr(source, "outputs", None) or []
     if not outputs or not all(is_symbolic(t) for t in outputs):
@@ -101,10 +120,16 @@ def _check_ends(source: Any) -> None:
             "save that: fixed = keras.models.clone_model(model, "
             "keras.Input((224, 224, 3))); fixed.set_weights(model.get_weights())"
         )
-    if len(out) != 2 or out[1] is None:
+    if task == "features":
+        if None in out[1:] or len(out) < 2:
+            raise UserError(
+                f"model {source.name!r} gives {out}; expected features of one fixed "
+                "shape"
+            )
+    elif len(out) != 2 or out[1] is None:
         raise UserError(
             f"model {source.name!r} gives {out}, so it is not a classifier; expected "
-            "(None, classes)"
+            "(None, classes), or --task=features"
         )
 
 
@@ -112,29 +137,51 @@ def _split_head(ops: list[Op], num_outputs: int) -> tuple[list[Op], str]:
     """The ops up to two or more logits, and `Canonical.head`."""
     end = ops[-1]
     is_sigmoid = end.config.get("activation") == "sigmoid"
-    if is_sigmoid and num_outputs > 1:
-        refuse(
-            end.name,
-            "sigmoid",
-            f"{num_outputs} sigmoids are labels beside each other; expected a softmax "
-            "over classes, or one sigmoid for two",
-        )
     if num_outputs == 1 and not is_sigmoid:
         refuse(
             end.name,
             end.kind,
             "as the last layer it gives one value, so it is not a classifier; expected "
-            "2 or more classes, or one sigmoid for two",
+            "2 or more classes or labels, one sigmoid for two classes, or "
+            "--task=features",
         )
     head = "logits"
-    if is_sigmoid:
+    if is_sigmoid and num_outputs > 1:
+        ops, head = ops[:-1], "multi_label"
+    elif is_sigmoid:
         ops, head = two_class_logits(ops[:-1]), "sigmoid"
     elif end.kind == "Softmax":
         ops, head = ops[:-1], "softmax"
-    for op in ops:
-        if op.kind == "Softmax":
-            refuse(op.name, op.kind, "softmax is supported as the last layer only")
     return ops, head
+
+
+def _in_a_row(ops: list[Op], shape: tuple[int, ...]) -> list[Op]:
+    """The ops, whose output is (N, *shape), up to features (N, count)."""
+    if len(shape) == 1:
+        return ops
+    taken = {op.name for op in ops}
+    name = "features"
+    while name in taken:
+        name += "_"
+    config = {"target_shape": (math.prod(shape),)}
+    return [*ops, Op("Reshape", name, (ops[-1].name,), config)]
+
+
+def _with_biases(ops: list[Op]) -> list[Op]:
+    """The ops, those linear ones with a bias of zero that have nowhere to put what
+    quantization has to add."""
+    normalized = {op.inputs[0] for op in ops if op.kind == "BatchNormalization"}
+    result = []
+    for op in ops:
+        if op.kind in LINEAR and len(op.weights) == 1 and op.name not in normalized:
+            (kernel,) = op.weights
+            # A depthwise kernel has its output channels on its last two dimensions.
+            first = 2 if op.kind == "DepthwiseConv2D" else -1
+            bias = np.zeros(math.prod(kernel.shape[first:]))
+            config = op.config | {"use_bias": True}
+            op = dataclasses.replace(op, config=config, weights=(kernel, bias))
+        result.append(op)
+    return result
 
 
 def _build(ops: list[Op], name: str) -> keras.Model:

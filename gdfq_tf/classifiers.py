@@ -17,6 +17,7 @@ from gdfq_tf.bn_statistics import (
 )
 from gdfq_tf.canonical import canonicalize
 from gdfq_tf.errors import UserError
+from gdfq_tf.heads import outputs_of
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.keras_files import SourceModel, read_model
 from gdfq_tf.preprocessing import NAMES, Preprocessing, make_preprocessing
@@ -38,16 +39,15 @@ _RANGE_IMAGES = 16
 
 @dataclasses.dataclass(frozen=True)
 class Classifier:
-    """A float classifier in the form the rest of the program works on.
+    """A float network in the form the rest of the program works on.
 
     Attributes:
       name: file stem or lower-case application name, safe for file names.
       model: canonical (see `canonical.py`): preprocessed float32 (N, H, W, C) ->
-        logits (N, num_classes).
+        logits (N, num_classes), or features.
       preprocessing: pixels -> model input, together with the scaling layers that the
         original model began with.
-      head: "logits", "softmax" or "sigmoid": how the original model ended (see
-        `Canonical`).
+      head: how the original model ended, see `heads`.
     """
 
     name: str
@@ -62,7 +62,14 @@ class Classifier:
 
     @property
     def num_classes(self) -> int:
+        """Length of the output: classes, labels or features."""
         return self.model.output_shape[-1]
+
+    @property
+    def has_bn_statistics(self) -> bool:
+        """Whether it tells about its training images; what else makes synthetic ones
+        is assumed."""
+        return bool(batch_normalization_layers(self.model))
 
 
 def load_classifier(
@@ -74,6 +81,8 @@ def load_classifier(
     preprocessing: Preprocessing | str | None = None,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
+    task: str = "classification",
+    without_bn_statistics: bool = False,
 ) -> Classifier:
     """The classifier of a model file or a `keras.applications` name.
 
@@ -83,11 +92,15 @@ def load_classifier(
         `preprocessing.NAMES`; None for applications: the one they come with.
       mean, std: for preprocessing "custom" only, in units of 1, one value or one
         per channel.
+      task: "classification", or "features" for a network whose outputs stand for no
+        class: an embedding, a regression, an image.
+      without_bn_statistics: takes a classifier that has no BatchNormalization, and no
+        other.
 
     Raises:
       UserError: the model cannot be read, has a layer without counterpart, has no
-        BatchNormalization or none with statistics, or its copy computes something
-        else; preprocessing is neither given nor known.
+        BatchNormalization with statistics and is to have some, or the reverse, or its
+        copy computes something else; preprocessing is neither given nor known.
 
     Warns (UserWarning) if some BatchNormalization layers are without statistics.
     """
@@ -99,10 +112,16 @@ def load_classifier(
         check_layer=check_layer,
     )
     classifier, _ = translate_classifier(
-        source, preprocessing=preprocessing, mean=mean, std=std
+        source,
+        preprocessing=preprocessing,
+        mean=mean,
+        std=std,
+        task=task,
+        without_bn_statistics=without_bn_statistics,
     )
-    _check_statistics(classifier)
-    _check_input_range(classifier)
+    if classifier.has_bn_statistics:
+        _check_statistics(classifier)
+        _check_input_range(classifier)
     return classifier
 
 
@@ -112,19 +131,15 @@ def translate_classifier(
     preprocessing: Preprocessing | str | None = None,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
+    task: str = "classification",
+    without_bn_statistics: bool = False,
 ) -> tuple[Classifier, float]:
     """The classifier of a model in memory, and how far their outputs are apart.
 
     The difference is the largest on random images, relative to the largest output
     if that exceeds 1. Arguments and errors as for `load_classifier`.
     """
-    canonical = canonicalize(source.model)
-    if not batch_normalization_layers(canonical.model):
-        raise UserError(
-            f"{source.name} has no BatchNormalization layer; GDFQ makes its images "
-            "from the statistics they store: pass the network as trained, before its "
-            "batch normalization was folded away"
-        )
+    canonical = canonicalize(source.model, task)
     preprocessing = _resolve(
         preprocessing or source.preprocessing,
         canonical.model.input_shape[-1],
@@ -137,10 +152,27 @@ def translate_classifier(
         preprocessing.then(canonical.input_scale, canonical.input_offset),
         canonical.head,
     )
+    _check_normalization(classifier, without_bn_statistics)
     difference = _check_equal(
         source.model, classifier, preprocessing, canonical.resizing
     )
     return classifier, difference
+
+
+def _check_normalization(classifier: Classifier, without_bn_statistics: bool) -> None:
+    """Refuses to go without statistics unasked, and to leave them unused."""
+    if not classifier.has_bn_statistics and not without_bn_statistics:
+        raise UserError(
+            f"{classifier.name} has no BatchNormalization layer; GDFQ makes its images "
+            "from the statistics they store: pass the network as trained, before its "
+            "batch normalization was folded away, or, if it never had any, "
+            "--without_bn_statistics for images made from class boundaries alone"
+        )
+    if classifier.has_bn_statistics and without_bn_statistics:
+        raise UserError(
+            f"{classifier.name} has BatchNormalization layers, whose statistics make "
+            "better images; drop --without_bn_statistics"
+        )
 
 
 def _resolve(
@@ -191,9 +223,9 @@ def _check_equal(
     if resizing is not None:
         pixels = np.asarray(resizing(pixels.astype(np.float32)))
     expected = np.asarray(source(images, training=False), np.float32)
-    outputs = classifier.model(classifier.preprocessing.to_input(pixels))
-    if classifier.head != "logits":
-        outputs = tf.nn.softmax(outputs)
+    expected = expected.reshape(num_images, -1)
+    logits = classifier.model(classifier.preprocessing.to_input(pixels))
+    outputs = outputs_of(logits, classifier.head)
     if classifier.head == "sigmoid":
         outputs = outputs[:, 1:]
     largest = max(1.0, np.abs(expected).max())

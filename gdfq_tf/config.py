@@ -20,7 +20,7 @@ class BitWidths:
       protocol: which kernels and ReLU outputs are meant. "edge": all but the first
         and the last kernel layer, and outputs that enter a residual add or a pooling
         layer. "paper": all (Xu et al. 2020, §4). Image input, residual branches,
-        pooled features and logits are 8 bits in both: the paper leaves them in
+        pooled features and outputs are 8 bits in both: the paper leaves them in
         float, which integer kernels cannot.
     """
 

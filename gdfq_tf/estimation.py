@@ -1,6 +1,6 @@
-"""How accurate a student is, told from its agreement with the teacher, without labels.
+"""How accurate a student is, told from its likeness to the teacher, without labels.
 
-On images that no step has used, the student's classes are compared with the teacher's.
+On images that no step has used, the student's outputs are compared with the teacher's.
 Synthetic images lie nearer to the class boundaries than real ones or further away,
 so that their disagreement is only proportional to what real images show.
 """
@@ -11,7 +11,8 @@ import dataclasses
 
 import numpy as np
 
-from gdfq_tf.evaluation import agreement
+from gdfq_tf.evaluation import agreement, label_agreement, signal_to_noise
+from gdfq_tf.heads import has_classes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +28,49 @@ class AccuracyEstimate:
     num_images: int
     agreement: float
     accuracy_loss: float
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelEstimate:
+    """The same of a multi-label network.
+
+    Attributes:
+      num_images: held-out synthetic images.
+      label_agreement: share, 0..1, of labels on which student and teacher agree.
+    """
+
+    num_images: int
+    label_agreement: float
+
+
+@dataclasses.dataclass(frozen=True)
+class FeaturesEstimate:
+    """The same of a network that gives features.
+
+    Attributes:
+      num_images: held-out synthetic images.
+      signal_to_noise_db: power of the teacher's outputs over that of the student's
+        error, see `signal_to_noise`.
+    """
+
+    num_images: int
+    signal_to_noise_db: float
+
+
+Estimate = AccuracyEstimate | LabelEstimate | FeaturesEstimate
+
+
+def estimate(
+    student_outputs: np.ndarray, teacher_outputs: np.ndarray, head: str
+) -> Estimate:
+    """The estimate from outputs (N, C) of networks of that head on the same held-out
+    images."""
+    if has_classes(head):
+        return estimate_accuracy(student_outputs, teacher_outputs)
+    count = len(teacher_outputs)
+    if head == "multi_label":
+        return LabelEstimate(count, label_agreement(student_outputs, teacher_outputs))
+    return FeaturesEstimate(count, signal_to_noise(student_outputs, teacher_outputs))
 
 
 def estimate_accuracy(

@@ -1,4 +1,4 @@
-"""Top-1 accuracy and agreement of any `images -> logits` callable.
+"""Top-1 accuracy and likeness of any `images -> logits` callable.
 
 Knows arrays only; where the images come from is the caller's business.
 """
@@ -71,6 +71,43 @@ def agreement(logits: np.ndarray, other_logits: np.ndarray) -> float:
             "expected the same"
         )
     return accuracy_of_logits(logits, np.argmax(other_logits, axis=-1))
+
+
+def label_agreement(probabilities: np.ndarray, others: np.ndarray) -> float:
+    """Share, 0..1, of labels that are on, or off, in both arrays (N, labels).
+
+    On is a probability of a half and more.
+
+    Raises:
+      ValueError: different shapes.
+    """
+    if np.shape(probabilities) != np.shape(others):
+        raise ValueError(
+            f"probabilities have shapes {np.shape(probabilities)} and "
+            f"{np.shape(others)}; expected the same"
+        )
+    return float(np.mean((probabilities >= 0.5) == (others >= 0.5)))
+
+
+def signal_to_noise(outputs: np.ndarray, reference: np.ndarray) -> float:
+    """Power of the reference, (N, C), over that of the error, dB, 120 at most.
+
+    Counted is what differs between images: of each output the mean over images is
+    taken off the reference, so that a constant is no signal.
+
+    Raises:
+      ValueError: different shapes.
+    """
+    if np.shape(outputs) != np.shape(reference):
+        raise ValueError(
+            f"outputs have shapes {np.shape(outputs)} and {np.shape(reference)}; "
+            "expected the same"
+        )
+    reference = np.asarray(reference, np.float64)
+    signal = np.mean((reference - reference.mean(axis=0)) ** 2)
+    error = np.mean((outputs - reference) ** 2)
+    tiny = np.finfo(np.float64).tiny
+    return float(10 * np.log10((signal + tiny) / (error + 1e-12 * signal + tiny)))
 
 
 def standard_error(accuracy: float, num_images: int) -> float:

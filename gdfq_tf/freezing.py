@@ -17,6 +17,7 @@ from gdfq_tf.quantization_plan import (
 )
 from gdfq_tf.quantizers import fake_quantize_weights
 from gdfq_tf.student import Student
+from tflite_export.activations import FIXED_GRIDS
 from tflite_export.affine_quantization import AffineQuantization
 from tflite_export.integer_inference import first_rounding_bias, uses_double_rounding
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
@@ -33,15 +34,13 @@ _LARGEST_BIAS = 2**23
 _SMALLEST_MULTIPLIER = 2.0**-24
 
 
-def freeze(
-    student: Student, classifier: keras.Model, *, softmax: bool
-) -> IntegerNetwork:
+def freeze(student: Student, classifier: keras.Model, *, head: str) -> IntegerNetwork:
     """The `IntegerNetwork` that computes what the student simulates.
 
     Args:
       student: trained; its BatchNormalization statistics are used as they are.
       classifier: the canonical classifier that it was built from.
-      softmax: whether the exported model is to end in a softmax.
+      head: what the exported model is to give of the logits, see `heads`.
     """
     consumed_by = consumers(classifier)
     grids = {name: _final_grid(student, name) for name in student.plan.groups}
@@ -68,12 +67,17 @@ def freeze(
             op = _with_kernel(op, student, chain, input_grid)
         ops.append(op)
         tensor_of |= {x.name: op.name for x in chain}
+    if head == "multi_label":
+        # No layer has a slash in its name.
+        name = f"{ops[-1].name}/sigmoid"
+        grid = FIXED_GRIDS["sigmoid"]
+        ops.append(IntegerOp(name, "sigmoid", (ops[-1].name,), grid))
     return IntegerNetwork(
         input_name=input_layer.name,
         input_shape=tuple(classifier.input_shape[1:]),
         input_grid=grids[student.plan.tensor_groups[input_layer.name]],
         ops=tuple(ops),
-        softmax=softmax,
+        softmax=head in ("softmax", "sigmoid"),
     )
 
 

@@ -23,6 +23,33 @@ def classification_loss(*, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     )
 
 
+def label_loss(*, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Mean binary cross-entropy of the labels asked for, (N,) int, one per image.
+
+    What is asked is that they are on; any of the others may be on beside them, for
+    only the training data knew which labels go together. Logits (N, labels).
+    """
+    asked = tf.gather(logits, labels, batch_dims=1)
+    return tf.reduce_mean(tf.nn.softplus(-asked))
+
+
+def smoothness_loss(*, images: tf.Tensor) -> tf.Tensor:
+    """Mean squared difference of neighbours, in units of each image's own variance.
+
+    About 1 for white noise, a tenth for small photographs; contrast does not matter.
+    Images (N, H, W, C); the mean is over images.
+    """
+    axes = [1, 2, 3]
+    down = tf.square(images[:, 1:] - images[:, :-1])
+    right = tf.square(images[:, :, 1:] - images[:, :, :-1])
+    _, height, width, channels = images.shape
+    count = channels * ((height - 1) * width + height * (width - 1))
+    total = tf.reduce_sum(down, axes) + tf.reduce_sum(right, axes)
+    variance = tf.math.reduce_variance(images, axes)
+    # Independent neighbours differ by twice the variance.
+    return tf.reduce_mean(total / max(count, 1) / (2 * variance + _EPSILON))
+
+
 def bn_statistics_loss(
     *, stored: Sequence[BNStatistics], batch: Sequence[BNStatistics]
 ) -> tf.Tensor:

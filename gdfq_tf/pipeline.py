@@ -22,8 +22,9 @@ from gdfq_tf.config import (
     ReconstructionConfig,
 )
 from gdfq_tf.errors import UserError
-from gdfq_tf.estimation import AccuracyEstimate, estimate_accuracy
+from gdfq_tf.estimation import AccuracyEstimate, Estimate, estimate
 from gdfq_tf.freezing import freeze
+from gdfq_tf.heads import has_classes, outputs_of
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.progress import NullProgress, Progress
 from gdfq_tf.quantization_plan import KERNEL_LAYERS, make_plan, match_kernel_layers
@@ -51,6 +52,11 @@ from tflite_export.verify import (
     verify_structure,
 )
 
+# Heads without classes, in words.
+_KINDS = {
+    "multi_label": "a multi-label network",
+    "features": "a network of features",
+}
 _NUM_SENSITIVITY_IMAGES = 256
 _NUM_NOISE_IMAGES = 100
 _NUM_VERIFICATION_IMAGES = 64  # of each kind: random, synthetic
@@ -81,7 +87,7 @@ class QuantizedModel:
     Attributes:
       widths: what was asked.
       layers_at_8_bits: kernel layers whose kernels have 8 bits.
-      estimate: of the accuracy lost, from held-out synthetic images.
+      estimate: how like the classifier it is, on held-out synthetic images.
       network: the student in integers; `tflite`: the file that computes it.
       findings: one per structural rule, all passed.
       agreement: student against LiteRT on random and synthetic images.
@@ -90,7 +96,7 @@ class QuantizedModel:
 
     widths: BitWidths
     layers_at_8_bits: frozenset[str]
-    estimate: AccuracyEstimate
+    estimate: Estimate
     network: IntegerNetwork
     tflite: bytes
     findings: tuple[Finding, ...]
@@ -150,18 +156,14 @@ def quantize(
         an earlier run, or real ones for a baseline.
 
     Raises:
-      UserError: a loss stopped being finite, or `mixed_precision` does not fit.
+      UserError: a loss stopped being finite, or recipe or `mixed_precision` do not fit.
       ExportError: the converter refused, or an exported model broke a rule or
         differs from its student by more than 1 output LSB.
     """
     progress = progress or NullProgress()
     keep_layers = match_kernel_layers(classifier.model, mixed_precision.keep_layers)
     alternating = isinstance(recipe.student, FineTuningConfig)
-    if alternating and mixed_precision.max_accuracy_loss is not None:
-        raise UserError(
-            f"max_accuracy_loss cannot be held by recipe {recipe.name!r}, which would "
-            "train anew for every layer it tries; name layers with keep_layers instead"
-        )
+    _check_fit(classifier, recipe, mixed_precision)
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
     # The graph optimizer reorders sums of gradients differently in every process.
@@ -199,7 +201,7 @@ def quantize(
                 held_out,
                 progress,
             )
-        network = freeze(student, classifier.model, softmax=classifier.head != "logits")
+        network = freeze(student, classifier.model, head=classifier.head)
         tflite = convert_network(network)
         findings, agreement = verify(
             network,
@@ -225,6 +227,38 @@ def quantize(
     return QuantizationResult(images, tuple(models), baselines, synthesis_seconds)
 
 
+def _check_fit(
+    classifier: Classifier, recipe: Recipe, mixed_precision: MixedPrecision
+) -> None:
+    """Refuses what the recipe or the kind of network cannot do."""
+    alternating = isinstance(recipe.student, FineTuningConfig)
+    max_accuracy_loss = mixed_precision.max_accuracy_loss
+    if alternating and max_accuracy_loss is not None:
+        raise UserError(
+            f"max_accuracy_loss cannot be held by recipe {recipe.name!r}, which would "
+            "train anew for every layer it tries; name layers with keep_layers instead"
+        )
+    nothing_known = classifier.head == "features" and not classifier.has_bn_statistics
+    if nothing_known and recipe.synthesis.num_steps:
+        raise UserError(
+            f"{classifier.name} has neither classes nor BatchNormalization statistics, "
+            f"which recipe {recipe.name!r} makes its images from; take recipe "
+            "'calibrate'"
+        )
+    if has_classes(classifier.head):
+        return
+    if alternating:
+        raise UserError(
+            f"recipe {recipe.name!r} trains on classes, and {classifier.name} is "
+            f"{_KINDS[classifier.head]}; take another recipe"
+        )
+    if max_accuracy_loss is not None:
+        raise UserError(
+            f"max_accuracy_loss is of top-1, which {classifier.name} does not have, "
+            f"being {_KINDS[classifier.head]}; name layers with keep_layers instead"
+        )
+
+
 def expected_work(classifier: Classifier, recipe: Recipe, num_widths: int) -> float:
     """All stages of a run, in steps of its first one; a rough guess beyond that."""
     height, width, _ = classifier.input_shape
@@ -248,7 +282,12 @@ def _make_pool(
 ) -> SyntheticImages:
     model, preprocessing = classifier.model, classifier.preprocessing
     pool = synthesize(
-        model, preprocessing, recipe.synthesis, seed=seed, progress=progress
+        model,
+        preprocessing,
+        recipe.synthesis,
+        head=classifier.head,
+        seed=seed,
+        progress=progress,
     )
     if recipe.refinement is None:
         return pool
@@ -258,6 +297,7 @@ def _make_pool(
         preprocessing,
         recipe.refinement,
         batch_size=recipe.synthesis.images_per_step(*classifier.input_shape[:2]),
+        head=classifier.head,
         seed=seed,
         progress=progress,
     )
@@ -274,11 +314,19 @@ def _split(pool: SyntheticImages) -> tuple[SyntheticImages, SyntheticImages]:
 
 def _estimate(
     student: Student, classifier: Classifier, held_out: SyntheticImages
-) -> AccuracyEstimate:
-    preprocessing = classifier.preprocessing
-    return estimate_accuracy(
-        predict_logits(student.model, held_out.pixels, preprocessing.to_student_input),
-        predict_logits(classifier.model, held_out.pixels, preprocessing.to_input),
+) -> Estimate:
+    preprocessing, head = classifier.preprocessing, classifier.head
+    student_logits, logits = (
+        predict_logits(model, held_out.pixels, to_input)
+        for model, to_input in (
+            (student.model, preprocessing.to_student_input),
+            (classifier.model, preprocessing.to_input),
+        )
+    )
+    return estimate(
+        np.asarray(outputs_of(student_logits, head)),
+        np.asarray(outputs_of(logits, head)),
+        head,
     )
 
 
@@ -302,6 +350,7 @@ def _reconstruct(
             config,
             classifier.preprocessing,
             progress,
+            classifier.head,
         )
 
     student = student_with(keep_layers)
@@ -319,7 +368,9 @@ def _reconstruct(
     def accuracy_loss(extra: frozenset[str]) -> float:
         if extra not in tried:
             tried[extra] = student_with(keep_layers | extra)
-        return _estimate(tried[extra], classifier, held_out).accuracy_loss
+        found = _estimate(tried[extra], classifier, held_out)
+        assert isinstance(found, AccuracyEstimate)  # see `_check_fit`
+        return found.accuracy_loss
 
     extra = choose_kept_layers(
         sorted(open_layers, key=lambda name: (-sensitivity[name], name)),
@@ -334,8 +385,7 @@ def make_baselines(classifier: Classifier, seed: int) -> Baselines:
     """The float model and its noise-calibrated quantization, as TFLite."""
 
     def model(inputs: tf.Tensor) -> tf.Tensor:
-        logits = classifier.model(inputs, training=False)
-        return logits if classifier.head == "logits" else tf.nn.softmax(logits)
+        return outputs_of(classifier.model(inputs, training=False), classifier.head)
 
     noise = np.random.default_rng(seed).integers(
         0, 256, (_NUM_NOISE_IMAGES, *classifier.input_shape)

@@ -134,13 +134,15 @@ class Preprocessing:
         if self.is_uniform:
             return "q = pixel - 128"
         quantization = self.input_quantization()
-        order = "BGR" if self.reverse_channels else "RGB"
+        order = "by channel"
+        if len(self.scale) == 3:
+            order = f"channels in {'BGR' if self.reverse_channels else 'RGB'} order"
         scales = ", ".join(f"{s:.9g}" for s in self.scale)
         offsets = ", ".join(f"{o:.9g}" for o in self.offset)
         return (
             f"q = clamp(round((pixel * [{scales}] + [{offsets}]) / "
             f"{quantization.scale:.9g}) + {quantization.zero_point}, -128, 127), "
-            f"channels in {order} order"
+            f"{order}"
         )
 
 

@@ -284,9 +284,14 @@ def _make_group(
         and all(isinstance(y, _layers.ReLU) for y in input_layers(x))
         for x in producers
     )
-    kept = any(_kernel_layer_of(x) in keep_layers for x in producers) or (
-        widths.protocol == "edge"
-        and any(isinstance(c, (_layers.Add, *POOLING_LAYERS)) for c in consuming)
+    is_output = any(not consumed_by[x.name] for x in layers)
+    kept = (
+        is_output
+        or any(_kernel_layer_of(x) in keep_layers for x in producers)
+        or (
+            widths.protocol == "edge"
+            and any(isinstance(c, (_layers.Add, *POOLING_LAYERS)) for c in consuming)
+        )
     )
     return ActivationGroup(
         name=name,

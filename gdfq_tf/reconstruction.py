@@ -24,6 +24,7 @@ def reconstruct(
     config: ReconstructionConfig,
     preprocessing: Preprocessing,
     progress: Progress,
+    head: str = "logits",
 ) -> Student:
     """The student whose layers compute what the classifier's do, as far as bits allow:
     ranges first, then kernels on those ranges."""
@@ -31,7 +32,9 @@ def reconstruct(
     teacher = classifier
     if config.images_are_noise:
         teacher = with_statistics_of(classifier, inputs)
-    calibration = calibrate(teacher, plan, inputs, preprocessing, config.logits_margin)
+    calibration = calibrate(
+        teacher, plan, inputs, preprocessing, config.logits_margin, head
+    )
     student = build_student(teacher, plan, calibration, preprocessing)
     with progress.stage("reconstruction", len(student.weight_quantizers)) as advance:
         round_kernels(student, teacher, images.pixels, preprocessing, advance)

@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from gdfq_tf.config import RefinementConfig
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.losses import classification_loss, relative_bn_statistics_loss
+from gdfq_tf.objective import image_losses
 from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.progress import Progress
 from gdfq_tf.synthesis import SyntheticImages, report
@@ -41,6 +41,7 @@ def refine(
     config: RefinementConfig,
     *,
     batch_size: int,
+    head: str = "logits",
     seed: int,
     progress: Progress,
 ) -> SyntheticImages:
@@ -50,7 +51,7 @@ def refine(
     Raises:
       UserError: the loss stopped being finite.
     """
-    teacher = Teacher(classifier)
+    teacher = Teacher(classifier, head)
     center = tf.constant((preprocessing.high + preprocessing.low) / 2)
     half_range = tf.constant((preprocessing.high - preprocessing.low) / 2)
     batch = tf.TensorSpec((None, *images.pixels.shape[1:]))
@@ -62,21 +63,17 @@ def refine(
     def step(x, mean, square, labels, learning_rate, number):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            outputs = teacher(center + half_range * x)
-            cross_entropy = classification_loss(logits=outputs.logits, labels=labels)
-            bn_loss = relative_bn_statistics_loss(
-                stored=teacher.stored_statistics, batch=outputs.statistics
+            losses, _ = image_losses(
+                teacher, center + half_range * x, labels, bn_weight=config.bn_weight
             )
-            loss = cross_entropy + config.bn_weight * bn_loss
-        gradient = tape.gradient(loss, x)
+        gradient = tape.gradient(losses["loss"], x)
         mean = _BETA_1 * mean + (1 - _BETA_1) * gradient
         square = _BETA_2 * square + (1 - _BETA_2) * tf.square(gradient)
         direction = (mean / (1 - _BETA_1**number)) / (
             tf.sqrt(square / (1 - _BETA_2**number)) + 1e-12
         )
         x = tf.clip_by_value(x - learning_rate * direction, -1.0, 1.0)
-        metrics = {"loss": loss, "cross_entropy": cross_entropy, "bn": bn_loss}
-        return x, mean, square, metrics
+        return x, mean, square, losses
 
     num_batches = max(1, round(len(images.labels) / batch_size))
     total = num_batches * config.num_steps
@@ -92,7 +89,7 @@ def refine(
             mean = square = tf.zeros_like(x)
             for i in range(config.num_steps):
                 decay = 0.5 * (1 + math.cos(math.pi * i / config.num_steps))
-                x, mean, square, metrics = step(
+                x, mean, square, losses = step(
                     x,
                     mean,
                     square,
@@ -100,7 +97,7 @@ def refine(
                     tf.constant(config.learning_rate * decay),
                     tf.constant(i + 1.0),
                 )
-                report(advance, metrics, len(refined) * config.num_steps + i, total)
+                report(advance, losses, len(refined) * config.num_steps + i, total)
             refined.append(preprocessing.to_pixels(center + half_range * x).numpy())
     return SyntheticImages(np.concatenate(refined), images.labels)
 

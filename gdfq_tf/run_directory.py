@@ -158,7 +158,8 @@ def read_summary(directory: Path) -> dict:
     path = directory / SUMMARY
     try:
         summary = json.loads(path.read_text())
-        _ = summary["models"], summary["classifier"]["preprocessing"]
+        classifier = summary["classifier"]
+        _ = summary["models"], classifier["preprocessing"], classifier["head"]
         return summary
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(

@@ -17,12 +17,9 @@ from gdfq_tf.generator import (
     classifier_multiply_adds,
     sample_inputs,
 )
+from gdfq_tf.heads import num_labels
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.losses import (
-    bn_statistics_loss,
-    classification_loss,
-    relative_bn_statistics_loss,
-)
+from gdfq_tf.objective import image_losses
 from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.progress import Progress
 from gdfq_tf.teacher import Teacher
@@ -40,7 +37,8 @@ class SyntheticImages:
 
     Attributes:
       pixels: (N, H, W, C) uint8, what a camera would deliver.
-      labels: (N,) int32, the classes asked of the generator.
+      labels: (N,) int32, the classes asked of the generator; of a multi-label
+        network the one label asked to be on; 0 where there are only features.
     """
 
     pixels: np.ndarray
@@ -52,11 +50,13 @@ def make_generator(
     preprocessing: Preprocessing,
     config: SynthesisConfig,
     seed: int,
+    head: str = "logits",
 ) -> keras.Model:
     """A generator sized for the classifier: image shape, classes and compute."""
     budget = config.compute_ratio * classifier_multiply_adds(classifier)
     image = tuple(classifier.input_shape[1:])
-    shape = choose_shape(image, classifier.output_shape[-1], budget)
+    labels = num_labels(classifier.output_shape[-1], head)
+    shape = choose_shape(image, labels, budget)
     return build_generator(shape, preprocessing, seed)
 
 
@@ -69,16 +69,12 @@ def make_generator_step(
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """One generator update as a graph function of the step number.
 
-    Minimises cross-entropy + bn_weight * BN-statistics loss of the teacher on
-    fresh images (Xu et al. 2020, Eq. 5). The images it made, their labels and the
+    Minimises `image_losses` on fresh images. The images it made, their labels and the
     teacher's logits are returned with the losses, for recipes that train the student
     on them.
     """
-    num_classes = teacher.model.output_shape[-1]
+    num_classes = num_labels(teacher.model.output_shape[-1], teacher.head)
     batch_size = config.images_per_step(*teacher.model.input_shape[1:3])
-    statistics_loss = (
-        relative_bn_statistics_loss if config.relative_bn_loss else bn_statistics_loss
-    )
     optimizer.build(generator.trainable_variables)
 
     @tf.function(reduce_retracing=False)
@@ -91,24 +87,18 @@ def make_generator_step(
         )
         with tf.GradientTape() as tape:
             images = generator([latents, labels], training=True)
-            outputs = teacher(images)
-            cross_entropy = classification_loss(logits=outputs.logits, labels=labels)
-            bn_loss = statistics_loss(
-                stored=teacher.stored_statistics, batch=outputs.statistics
+            losses, logits = image_losses(
+                teacher,
+                images,
+                labels,
+                bn_weight=config.bn_weight,
+                relative_bn_loss=config.relative_bn_loss,
             )
-            loss = cross_entropy + config.bn_weight * bn_loss
-        gradients = tape.gradient(loss, generator.trainable_variables)
+        gradients = tape.gradient(losses["loss"], generator.trainable_variables)
         optimizer.apply_gradients(
             zip(gradients, generator.trainable_variables, strict=True)
         )
-        return {
-            "loss": loss,
-            "cross_entropy": cross_entropy,
-            "bn": bn_loss,
-            "images": images,
-            "labels": labels,
-            "logits": outputs.logits,
-        }
+        return {**losses, "images": images, "labels": labels, "logits": logits}
 
     return generator_step
 
@@ -118,6 +108,7 @@ def synthesize(
     preprocessing: Preprocessing,
     config: SynthesisConfig,
     *,
+    head: str = "logits",
     seed: int,
     progress: Progress,
 ) -> SyntheticImages:
@@ -132,8 +123,8 @@ def synthesize(
     pool_size = config.images_in_pool(*classifier.input_shape[1:3])
     if not config.num_steps:
         return noise_images(tuple(classifier.input_shape[1:]), pool_size, seed)
-    teacher = Teacher(classifier)
-    generator = make_generator(classifier, preprocessing, config, seed)
+    teacher = Teacher(classifier, head)
+    generator = make_generator(classifier, preprocessing, config, seed, head)
     schedule = keras.optimizers.schedules.CosineDecay(
         config.learning_rate, config.num_steps, alpha=0.05
     )
@@ -158,7 +149,7 @@ def synthesize(
                         preprocessing,
                         images_per_snapshot,
                         batch_size=batch_size,
-                        num_classes=classifier.output_shape[-1],
+                        num_classes=num_labels(classifier.output_shape[-1], head),
                         seed=seed,
                         first_step=POOL_STEP + step * 1000,
                     )

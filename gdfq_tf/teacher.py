@@ -14,7 +14,6 @@ from gdfq_tf.bn_statistics import (
     batch_statistics,
     stored_statistics,
 )
-from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
 
 _BATCH_SIZE = 64
@@ -30,22 +29,17 @@ class TeacherOutputs(NamedTuple):
 class Teacher:
     """Frozen copy of a canonical classifier; the given model is left untouched."""
 
-    def __init__(self, classifier: keras.Model):
+    def __init__(self, classifier: keras.Model, head: str = "logits"):
         """Copies `classifier`, a flat functional model ending in logits.
 
-        Raises:
-          UserError: it has no BatchNormalization layer at its top level.
+        Args:
+          head: what the logits are of, see `heads`.
         """
+        self.head = head
         self.model = keras.models.clone_model(classifier)
         self.model.set_weights(classifier.get_weights())
         self.model.trainable = False
         layers = batch_normalization_layers(self.model)
-        if not layers:
-            raise UserError(
-                "the classifier has no BatchNormalization layer, so nothing is left "
-                "of its training data's statistics; pass the model as trained, with "
-                "its BatchNormalization layers not folded away"
-            )
         self.stored_statistics = [stored_statistics(layer) for layer in layers]
         self._probe = keras.Model(
             self.model.input, [self.model.output] + [layer.input for layer in layers]
@@ -53,7 +47,7 @@ class Teacher:
 
     def __call__(self, inputs: tf.Tensor) -> TeacherOutputs:
         """Logits and batch statistics of `inputs`, (N, H, W, C) float32."""
-        logits, *bn_inputs = self._probe(inputs, training=False)
+        logits, *bn_inputs = tf.nest.flatten(self._probe(inputs, training=False))
         return TeacherOutputs(logits, [batch_statistics(x) for x in bn_inputs])
 
 

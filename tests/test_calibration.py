@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gdfq_tf.calibration import (
     activation_grid,
     calibrate,
+    features_grid,
     logits_grid,
     weight_scales,
 )
@@ -185,3 +186,32 @@ def test_calibration_is_reproducible(calibrated):
     model, plan, inputs, calibration = calibrated
     again = calibrate(model, plan, inputs, make_preprocessing("tf", 3))
     assert again.activation_grids == calibration.activation_grids
+
+
+@pytest.mark.parametrize(
+    ("samples", "low", "high"),
+    [([-2.0, 1.0], -3.0, 1.5), ([1.0, 4.0], 0.0, 6.0), ([-2.0, -1.0], -3.0, 0.0)],
+)
+def test_features_have_room_at_both_ends(samples, low, high):
+    grid = features_grid(np.array(samples))
+    assert grid.low == pytest.approx(low, abs=2 * grid.scale)
+    assert grid.high == pytest.approx(high, abs=2 * grid.scale)
+    assert 255 * grid.scale == pytest.approx(high - low, rel=1e-2)
+
+
+def test_the_head_decides_about_the_outputs_grid():
+    classifier = build_tiny_classifier()
+    preprocessing = make_preprocessing("tf", 3)
+    plan = make_plan(classifier, BitWidths(8, 8))
+    rng = np.random.default_rng(0)
+    inputs = rng.uniform(-1, 1, (8, *INPUT_SHAPE)).astype(np.float32)
+    outputs = classifier(inputs).numpy()
+    for head, expected in (
+        ("logits", logits_grid(outputs, 3.0)),
+        ("multi_label", logits_grid(outputs, 3.0)),
+        ("features", features_grid(outputs)),
+    ):
+        found = calibrate(classifier, plan, inputs, preprocessing, 3.0, head)
+        grid = found.activation_grids[plan.output_group]
+        assert grid.scale == pytest.approx(expected.scale, rel=1e-4)
+        assert grid.zero_point == expected.zero_point

@@ -109,6 +109,18 @@ def test_classifier_without_batch_norm(tmp_path, k):
     k.Sequential([*layers, k.layers.Dense(2)]).save(tmp_path / "folded.keras")
     text = refusal(tmp_path / "folded.keras", preprocessing="unit")
     assert "has no BatchNormalization layer" in text
+    assert "--without_bn_statistics" in text
+    classifier = load_classifier(
+        str(tmp_path / "folded.keras"), preprocessing="unit", without_bn_statistics=True
+    )
+    assert not classifier.has_bn_statistics
+    assert classifier.model.output_shape == (None, 2)
+
+
+def test_statistics_there_are_do_not_stay_unused(tiny_path):
+    text = refusal(tiny_path, preprocessing="unit", without_bn_statistics=True)
+    assert "drop --without_bn_statistics" in text
+    assert load_classifier(str(tiny_path), preprocessing="unit").has_bn_statistics
 
 
 @pytest.mark.parametrize("k", [keras, tf_keras], ids=["keras3", "tf_keras"])
@@ -135,6 +147,16 @@ def test_one_sigmoid_unit_is_proven_equal(tmp_path):
     assert (classifier.head, classifier.num_classes) == ("sigmoid", 2)
 
 
+def test_several_sigmoid_units_are_proven_equal(tmp_path):
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    outputs = keras.layers.Dense(5, activation="sigmoid")(x)
+    trained(keras.Model(image, outputs)).save(tmp_path / "five.keras")
+    classifier = load_classifier(str(tmp_path / "five.keras"), preprocessing="unit")
+    assert (classifier.head, classifier.num_classes) == ("multi_label", 5)
+
+
 def test_fixed_batch_size(tmp_path):
     image = keras.Input(batch_shape=(1, 8, 8, 3))
     x = keras.layers.BatchNormalization()(keras.layers.Conv2D(4, 3)(image))
@@ -152,8 +174,8 @@ def test_fixed_batch_size(tmp_path):
 def test_wrong_translation_is_refused(tiny_path, monkeypatch):
     translate = classifiers.canonicalize
 
-    def broken(source):
-        canonical = translate(source)
+    def broken(*args):
+        canonical = translate(*args)
         kernel = canonical.model.get_layer("conv1").kernel
         kernel.assign(kernel * 1.001)
         return canonical
@@ -169,7 +191,7 @@ def test_wrong_head_is_refused(tiny_path, monkeypatch):
     monkeypatch.setattr(
         classifiers,
         "canonicalize",
-        lambda source: dataclasses.replace(translate(source), head="softmax"),
+        lambda *args: dataclasses.replace(translate(*args), head="softmax"),
     )
     assert "cannot be reproduced" in refusal(tiny_path, preprocessing="unit")
 

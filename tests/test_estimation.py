@@ -3,7 +3,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gdfq_tf.estimation import LOSS_PER_DISAGREEMENT, estimate_accuracy
+from gdfq_tf.estimation import (
+    LOSS_PER_DISAGREEMENT,
+    FeaturesEstimate,
+    LabelEstimate,
+    estimate,
+    estimate_accuracy,
+)
 
 
 @pytest.mark.parametrize(
@@ -25,3 +31,21 @@ def test_a_fifth_of_disagreement_in_points():
     estimate = estimate_accuracy(np.eye(5), np.eye(5)[[0, 1, 2, 3, 3]])
     assert estimate.accuracy_loss == pytest.approx(20 * LOSS_PER_DISAGREEMENT)
     assert 0 < LOSS_PER_DISAGREEMENT <= 1  # points, of points
+
+
+@pytest.mark.parametrize("head", ["logits", "softmax", "sigmoid"])
+def test_classes_are_estimated_by_their_winners(head):
+    student, teacher = np.eye(3)[[0, 1, 2]], np.eye(3)[[0, 1, 1]]
+    assert estimate(student, teacher, head) == estimate_accuracy(student, teacher)
+
+
+def test_labels_are_estimated_one_by_one():
+    student = np.array([[0.9, 0.8], [0.1, 0.2]])
+    teacher = np.array([[0.6, 0.3], [0.1, 0.2]])
+    assert estimate(student, teacher, "multi_label") == LabelEstimate(2, 0.75)
+
+
+def test_features_are_estimated_by_their_error():
+    teacher = np.array([[2.0], [-2.0]])
+    found = estimate(teacher * 1.1, teacher, "features")
+    assert found == FeaturesEstimate(2, pytest.approx(20.0))

@@ -6,7 +6,9 @@ import pytest
 from gdfq_tf.evaluation import (
     accuracy_of_logits,
     agreement,
+    label_agreement,
     predict_in_batches,
+    signal_to_noise,
     standard_error,
     wilson_interval,
 )
@@ -108,3 +110,27 @@ def test_wilson_interval_mirrors():
     low, high = wilson_interval(0.0, 20)
     assert low == 0.0
     assert wilson_interval(1.0, 20) == pytest.approx((1.0 - high, 1.0))
+
+
+def test_labels_agree_where_both_are_on_or_off():
+    probabilities = np.array([[0.5, 0.1, 0.9], [0.2, 0.49, 1.0]])
+    others = np.array([[0.7, 0.4, 0.2], [0.6, 0.5, 0.51]])
+    # Alike are the first two of the first image and the last of the second.
+    assert label_agreement(probabilities, others) == pytest.approx(3 / 6)
+    with pytest.raises(ValueError, match=r"\(2, 3\) and \(2, 2\)"):
+        label_agreement(probabilities, others[:, :2])
+
+
+def test_signal_to_noise_by_hand():
+    # Deviations of 2 and 0 from the means over images; an error of 0.2 in one output.
+    reference = np.array([[7.0, 5.0], [3.0, 5.0]])
+    outputs = reference + np.array([[0.2, 0.0], [-0.2, 0.0]])
+    # Power 4 over 0.04, in both outputs alike.
+    assert signal_to_noise(outputs, reference) == pytest.approx(20.0)
+    # A constant added to both is neither signal nor error.
+    shifted = signal_to_noise(outputs + 100, reference + 100)
+    assert shifted == pytest.approx(20.0)
+    assert signal_to_noise(reference, reference) == pytest.approx(120.0)
+    assert signal_to_noise(reference * 0, reference * 0) == pytest.approx(0.0)
+    with pytest.raises(ValueError, match=r"\(2, 2\) and \(2, 1\)"):
+        signal_to_noise(outputs, reference[:, :1])

@@ -67,7 +67,7 @@ def make_frozen(classifier: keras.Model, widths: BitWidths, edit=None) -> Frozen
     student = build_student(classifier, plan, calibration, PREPROCESSING)
     if edit is not None:
         edit(student)
-    return Frozen(classifier, student, freeze(student, classifier, softmax=False))
+    return Frozen(classifier, student, freeze(student, classifier, head="logits"))
 
 
 def odd_normalizations() -> keras.Model:

@@ -11,7 +11,9 @@ from gdfq_tf.losses import (
     bn_statistics_loss,
     classification_loss,
     distillation_loss,
+    label_loss,
     relative_bn_statistics_loss,
+    smoothness_loss,
 )
 
 RNG = np.random.default_rng(0)
@@ -33,6 +35,39 @@ def test_classification_by_hand():
     logits = tf.math.log([[3.0, 1.0], [3.0, 1.0]])
     loss = classification_loss(logits=logits, labels=tf.constant([0, 1]))
     assert float(loss) == pytest.approx(-(np.log(3 / 4) + np.log(1 / 4)) / 2, rel=1e-6)
+
+
+def test_only_the_label_asked_for_counts():
+    # Logits of 3/4 and 1/5; what is not asked for is free.
+    logits = np.log([[3.0, 1e9], [1e-9, 1 / 4]]).astype(np.float32)
+    loss = label_loss(logits=logits, labels=tf.constant([0, 1]))
+    assert float(loss) == pytest.approx(-(np.log(3 / 4) + np.log(1 / 5)) / 2, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [
+        ([[0, 1], [1, 0]], 1 / (2 * 0.25)),  # all four pairs differ by 1
+        ([[0, 0], [1, 1]], 2 / 4 / (2 * 0.25)),  # two of the four
+        ([[0], [1], [0], [1]], 1 / (2 * 0.25)),  # one column
+        ([[0, 1, 2, 3]], 1 / (2 * 1.25)),  # one row
+        ([[5]], 0.0),
+        ([[3, 3], [3, 3]], 0.0),
+    ],
+)
+def test_smoothness_by_hand(rows, expected):
+    image = np.asarray(rows, np.float32)[np.newaxis, :, :, np.newaxis]
+    assert float(smoothness_loss(images=image)) == pytest.approx(expected, rel=1e-3)
+    # Of two images their mean; neither contrast nor a second channel counts.
+    pair = np.concatenate([image, 0 * image])
+    assert float(smoothness_loss(images=pair)) == pytest.approx(expected / 2, rel=1e-3)
+    strong = np.concatenate([9 * image - 4] * 2, axis=-1)
+    assert float(smoothness_loss(images=strong)) == pytest.approx(expected, rel=1e-3)
+
+
+def test_white_noise_is_as_rough_as_its_variance():
+    noise = RNG.normal(3, 5, (20, 32, 32, 3)).astype(np.float32)
+    assert float(smoothness_loss(images=noise)) == pytest.approx(1.0, abs=0.02)
 
 
 @pytest.mark.parametrize("loss", [bn_statistics_loss, relative_bn_statistics_loss])

@@ -178,3 +178,8 @@ def test_mistakes_are_explained_in_one_line(name, channels, arguments, message):
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         make_preprocessing(name, channels, **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_only_three_channels_are_colours():
+    six = make_preprocessing("custom", 6, mean=range(6), std=(0.5,))
+    assert six.formula().endswith("-128, 127), by channel")

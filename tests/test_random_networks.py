@@ -210,7 +210,7 @@ def check_all_the_way(source, head, widths, seed):
     inputs = preprocessing.to_input(pixels).numpy()
     calibration = calibrate(classifier.model, plan, inputs, preprocessing)
     student = build_student(classifier.model, plan, calibration, preprocessing)
-    network = freeze(student, classifier.model, softmax=head == "softmax")
+    network = freeze(student, classifier.model, head=classifier.head)
     tflite = convert_network(network)
     levels = preprocessing.to_int8(pixels)
     agreement = compare_outputs(

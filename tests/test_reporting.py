@@ -54,12 +54,11 @@ def test_other_converters_files_take_inputs_on_their_own_grid(classifier, range_
     inputs = classifier.preprocessing.to_input(PIXELS).numpy()
     tflite = post_training_quantize(model, INPUT_SHAPE, range_factor * inputs)
     outputs = reporting.tflite_outputs(tflite, classifier.preprocessing, PIXELS)
-    assert outputs.dtype == np.int8
     file = TFLiteClassifier(tflite)
-    expected = file.run(file.quantize_input(inputs)).astype(int)
-    assert np.abs(outputs - expected).max() <= 1  # grids may differ by rounding
-    probabilities = (outputs.astype(np.float32) + 128) / 256  # TFLite's softmax grid
-    assert np.abs(probabilities - model(inputs)).max() < 0.05
+    levels = file.run(file.quantize_input(inputs)).astype(np.float32)
+    expected = (levels + 128) / 256  # TFLite's softmax grid
+    assert np.abs(outputs - expected).max() <= 1 / 256  # grids may differ by rounding
+    assert np.abs(outputs - model(inputs)).max() < 0.05
 
 
 def test_facts_hold_what_can_be_known():
@@ -73,6 +72,22 @@ def test_facts_hold_what_can_be_known():
     assert (low, high) == pytest.approx((0.3006, 0.9544), abs=1e-4)
     assert facts["agreement_with_float"] == 0.75
     assert reporting.accuracy_facts(outputs, None, None) == {"num_images": 4}
+
+
+def test_labels_are_compared_one_by_one():
+    outputs, reference = np.array([[0.9, 0.1, 0.7]]), np.array([[0.6, 0.2, 0.3]])
+    facts = reporting.accuracy_facts(outputs, None, reference, "multi_label")
+    assert facts == {"num_images": 1, "label_agreement_with_float": 2 / 3}
+    text = render([{"title": "float", **facts}])
+    assert "labels as in float" in text
+    assert "66.67 %" in text
+
+
+def test_features_are_compared_by_their_error():
+    reference = np.array([[2.0], [-2.0]])
+    facts = reporting.accuracy_facts(1.1 * reference, None, reference, "features")
+    assert facts == {"num_images": 2, "signal_to_noise_db": pytest.approx(20.0)}
+    assert "20.0 dB" in render([{"title": "w8a8", **facts}])
 
 
 def render(rows) -> str:

@@ -166,6 +166,7 @@ def test_summaries_come_back(tmp_path):
         "models": [],
         "classifier": {
             "name": "x",
+            "head": "logits",
             "preprocessing": dataclasses.asdict(preprocessing),
         },
     }

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gdfq_tf import synthesis
+from gdfq_tf import objective, synthesis
 from gdfq_tf.config import SynthesisConfig
 from gdfq_tf.errors import UserError
 from gdfq_tf.generator import classifier_multiply_adds
@@ -129,8 +129,8 @@ def test_the_configured_statistics_loss_is_minimised(
     def constant(value):
         return lambda *, stored, batch: tf.constant(value)
 
-    monkeypatch.setattr(synthesis, "relative_bn_statistics_loss", constant(3.0))
-    monkeypatch.setattr(synthesis, "bn_statistics_loss", constant(5.0))
+    monkeypatch.setattr(objective, "relative_bn_statistics_loss", constant(3.0))
+    monkeypatch.setattr(objective, "bn_statistics_loss", constant(5.0))
     config = SynthesisConfig(1, batch_size=4, relative_bn_loss=relative)
     _, _, step = make_step(tiny_classifier, config)
     assert float(step(tf.constant(0))["bn"]) == (3.0 if relative else 5.0)

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -88,7 +89,9 @@ def inputs(tmp_path_factory):
     (folder / "corrupt.keras").write_bytes(b"PK\x03\x04 not a zip file")
     (folder / "text.h5").write_text("not HDF5")
     image = keras.Input(INPUT_SHAPE)
-    maps = _layers.BatchNormalization()(_layers.Conv2D(4, 3)(image))
+    normalization = _layers.BatchNormalization()
+    maps = normalization(_layers.Conv2D(4, 3)(image))
+    normalization.moving_variance.assign([0.1, 0.2, 0.3, 0.4])
     pooled = _layers.GlobalAveragePooling2D()(maps)
     keras.Model(image, maps).save(folder / "segmenter.keras")
     keras.Model(image, _layers.Dense(3, "sigmoid")(pooled)).save(
@@ -139,6 +142,7 @@ def test_quantize_writes_a_complete_run(run):
     assert list(directory.parent.iterdir()) == [directory]
     assert "tiny, 20 labelled test images" in stdout
     assert "int8 input: q = pixel - 128" in stdout
+    assert "BatchNormalization" not in stdout
     assert f"written to {directory}" in stdout
     for stage in (
         "generator: 2 steps",
@@ -160,6 +164,7 @@ def test_the_summary_tells_the_whole_run(run):
     assert summary["recipe"]["refinement"]["num_steps"] == 40
     assert summary["classifier"]["input_shape"] == list(INPUT_SHAPE)
     assert summary["classifier"]["num_classes"] == NUM_CLASSES
+    assert summary["classifier"]["bn_statistics_used"] is True
     assert [row["file"] for row in summary["models"]] == [f"{x}.tflite" for x in MODELS]
     for row in summary["models"]:
         assert row["size_bytes"] == (directory / row["file"]).stat().st_size
@@ -312,7 +317,6 @@ def unreachable(*args, **kwargs):
         (["--model={inputs}"], "is a directory"),
         (["--model=keras.applications.NoNet"], "keras.applications.NoNet"),
         (["--model={inputs}/segmenter.keras"], "classif"),
-        (["--model={inputs}/sigmoid.keras"], "sigmoid"),
         (["--model={inputs}/folded.keras"], "no BatchNormalization layer"),
         (["--model={inputs}/unsupported.keras"], "UnitNormalization"),
         (["--bits=w9a8"], "got 9"),
@@ -434,6 +438,73 @@ def test_kept_layers_are_told_in_the_table_and_the_summary(inputs, tmp_path):
     assert summary["recipe"]["name"] == "calibrate"
     # No step of any generator.
     assert "generator" not in stderr
+
+
+def test_a_run_without_statistics_says_so(inputs, tmp_path):
+    directory = tmp_path / "folded"
+    code, stdout, stderr = run_tool(
+        "quantize",
+        f"--model={inputs / 'folded.keras'}",
+        "--without_bn_statistics",
+        "--preprocessing=tf",
+        "--bits=w8a8",
+        "--recipe=fast",
+        "--num_steps=2",
+        f"--output_dir={directory}",
+    )
+    assert code == 0, stderr
+    assert "no BatchNormalization statistics were used" in stdout
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["classifier"]["bn_statistics_used"] is False
+
+
+def test_multi_label_networks_are_compared_label_by_label(inputs, tmp_path):
+    arguments = [
+        "quantize",
+        f"--model={inputs / 'sigmoid.keras'}",
+        "--preprocessing=tf",
+        "--bits=w8a8",
+        "--recipe=calibrate",
+        f"--output_dir={tmp_path / 'run'}",
+    ]
+    data = f"--data={inputs / 'data.npz'}"
+    message = refusal(*arguments, data, folder=tmp_path, quantize=unreachable)
+    assert "--data holds one class per image" in message
+    code, stdout, stderr = run_tool(*arguments)
+    assert code == 0, stderr
+    assert re.search(r"w8a8 agrees on \d+\.\d % of labels", stdout)
+    assert "labels as in float" in stdout
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    row = summary["models"][-1]
+    assert 0.5 < row["estimate"]["label_agreement"] <= 1
+    assert 0.5 < row["label_agreement_with_float"] <= 1
+    assert summary["models"][0]["label_agreement_with_float"] == 1
+    for model in (inputs / "sigmoid.keras", tmp_path / "run"):
+        arguments = ["evaluate", f"--model={model}", "--preprocessing=tf", data]
+        message = refusal(*arguments, folder=tmp_path)
+        assert "--data holds one class per image" in message
+
+
+def test_features_are_compared_by_their_error(inputs, tmp_path):
+    directory = tmp_path / "run"
+    code, stdout, stderr = run_tool(
+        "quantize",
+        f"--model={inputs / 'segmenter.keras'}",
+        "--task=features",
+        "--preprocessing=tf",
+        "--bits=w8a8",
+        "--recipe=calibrate",
+        f"--output_dir={directory}",
+    )
+    assert code == 0, stderr
+    assert re.search(r"w8a8 signal \d+\.\d dB above error", stdout)
+    assert "signal to error" in stdout
+    summary = json.loads((directory / "summary.json").read_text())
+    assert summary["classifier"]["head"] == "features"
+    row = summary["models"][-1]
+    assert row["estimate"]["signal_to_noise_db"] > 20
+    assert row["signal_to_noise_db"] > 20
+    assert summary["models"][0]["signal_to_noise_db"] > 90
 
 
 def test_a_training_that_breaks_leaves_nothing_behind(inputs, tmp_path):
@@ -591,13 +662,14 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
     [
         (
             "quantize",
-            "model weights input_size output_name preprocessing mean std bits recipe "
-            "num_steps keep_layers max_accuracy_loss seed output_dir overwrite data "
-            "num_images",
+            "model weights input_size output_name preprocessing mean std task "
+            "without_bn_statistics bits recipe num_steps keep_layers max_accuracy_loss "
+            "seed output_dir overwrite data num_images",
         ),
         (
             "evaluate",
-            "model weights input_size output_name preprocessing mean std data "
+            "model weights input_size output_name preprocessing mean std task "
+            "without_bn_statistics data "
             "num_images result_json",
         ),
         ("convert", "student output overwrite num_images"),

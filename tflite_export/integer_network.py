@@ -95,7 +95,7 @@ class IntegerNetwork:
     Attributes:
       input_name, input_shape: of the image tensor, (H, W, C).
       input_grid: its int8 grid.
-      ops: the last one's output are the logits (classes,).
+      ops: the last one's output are the logits (classes,), or what comes of them.
       softmax: whether the exported model ends in a softmax.
     """
 

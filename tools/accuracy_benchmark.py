@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tools import classifier_flags, cli, reporting  # quiets TensorFlow: first
-from tools.classifier_flags import load_classifier_from_flags
+from tools.classifier_flags import load_classifier_from_flags, require_classes
 from tools.labelled_images import LabelledImages, read_labelled_images
 from tools.output_files import write_whole
 
@@ -56,6 +56,7 @@ def main() -> None:
     widths = {width.name: width for width in map(parse_bit_widths, FLAGS.bits)}
     _check_recipes()
     classifier = load_classifier_from_flags()
+    require_classes(classifier.name, classifier.head)
     data = read_labelled_images(
         FLAGS.data, classifier.input_shape, num_classes=classifier.num_classes
     )

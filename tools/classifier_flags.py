@@ -5,8 +5,10 @@ from __future__ import annotations
 from absl import flags
 
 from gdfq_tf import embedded
+from gdfq_tf.canonical import TASKS
 from gdfq_tf.classifiers import Classifier, load_classifier
 from gdfq_tf.errors import UserError
+from gdfq_tf.heads import has_classes
 from gdfq_tf.preprocessing import NAMES, Preprocessing, make_preprocessing
 
 EMBEDDED = "embedded"
@@ -43,6 +45,19 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_list("mean", [], "For custom: mean of pixel / 255, one or per channel.")
 flags.DEFINE_list("std", [], "For custom: deviation of pixel / 255, likewise.")
+flags.DEFINE_enum(
+    "task",
+    "classification",
+    list(TASKS),
+    "What the outputs are: classification, also labels beside each other; features: "
+    "an embedding, a regression, an image.",
+)
+flags.DEFINE_bool(
+    "without_bn_statistics",
+    False,
+    "Take a classifier that was trained without BatchNormalization: images are then "
+    "made from class boundaries and smoothness alone.",
+)
 
 
 def load_classifier_from_flags() -> Classifier:
@@ -53,7 +68,10 @@ def load_classifier_from_flags() -> Classifier:
     """
     if FLAGS.model == EMBEDDED:
         return load_classifier(
-            str(embedded.MODEL_PATH), preprocessing=embedded.PREPROCESSING
+            str(embedded.MODEL_PATH),
+            preprocessing=embedded.PREPROCESSING,
+            task=FLAGS.task,
+            without_bn_statistics=FLAGS.without_bn_statistics,
         )
     return load_classifier(
         FLAGS.model,
@@ -63,7 +81,23 @@ def load_classifier_from_flags() -> Classifier:
         preprocessing=FLAGS.preprocessing,
         mean=_numbers("mean"),
         std=_numbers("std"),
+        task=FLAGS.task,
+        without_bn_statistics=FLAGS.without_bn_statistics,
     )
+
+
+def require_classes(name: str, head: str) -> None:
+    """Refuses labelled images for a network that gives no class.
+
+    Raises:
+      UserError: it gives labels or features.
+    """
+    if not has_classes(head):
+        raise UserError(
+            f"--data holds one class per image, and the head of {name} is {head!r}; "
+            "run tools/quantize.py without --data: it compares outputs with the float "
+            "network's"
+        )
 
 
 def preprocessing_from_flags(num_channels: int) -> Preprocessing:

@@ -193,7 +193,7 @@ def quantize_untrained(
     inputs = preprocessing.to_input(pixels).numpy()
     calibration = calibrate(model, plan, inputs, preprocessing)
     student = build_student(model, plan, calibration, preprocessing)
-    network = freeze(student, model, softmax=classifier.head != "logits")
+    network = freeze(student, model, head=classifier.head)
     tflite = convert_network(network)
     images = SyntheticImages(pixels, np.zeros(len(pixels), np.int32))
     _, agreement = verify(

@@ -18,6 +18,7 @@ from tools.classifier_flags import (
     EMBEDDED,
     load_classifier_from_flags,
     preprocessing_from_flags,
+    require_classes,
 )
 from tools.labelled_images import read_labelled_images
 from tools.output_files import write_whole
@@ -75,6 +76,9 @@ def _models(model: str) -> Iterator[str]:
 
 def _evaluate(model: str, data: str) -> dict:
     path = Path(model)
+    if (path.parent / SUMMARY).exists():
+        head = read_summary(path.parent)["classifier"]["head"]
+        require_classes(path.name, head)
     if path.suffix == ".tflite":
         tflite = read_tflite(path)
         shape = TFLiteClassifier(tflite).input_shape[1:]
@@ -89,6 +93,7 @@ def _evaluate(model: str, data: str) -> dict:
         outputs = reporting.student_outputs(network, preprocessing, images.pixels)
     else:
         classifier = load_classifier_from_flags()
+        require_classes(classifier.name, classifier.head)
         images = read_labelled_images(
             data,
             classifier.input_shape,

@@ -17,9 +17,14 @@ import time
 from pathlib import Path
 
 from tools import classifier_flags, cli, reporting  # quiets TensorFlow: first
-from tools.classifier_flags import EMBEDDED, load_classifier_from_flags
+from tools.classifier_flags import (
+    EMBEDDED,
+    load_classifier_from_flags,
+    require_classes,
+)
 from tools.labelled_images import LabelledImages, read_labelled_images
 
+import numpy as np
 import rich.console
 from absl import flags
 
@@ -27,6 +32,8 @@ from gdfq_tf import embedded
 from gdfq_tf.classifiers import Classifier
 from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, Recipe, get_recipe, parse_bit_widths
 from gdfq_tf.errors import UserError
+from gdfq_tf.estimation import AccuracyEstimate, Estimate, LabelEstimate
+from gdfq_tf.heads import outputs_of
 from gdfq_tf.pipeline import MixedPrecision, QuantizationResult, quantize
 from gdfq_tf.run_directory import (
     ModelFile,
@@ -71,6 +78,7 @@ flags.DEFINE_bool("overwrite", False, "Replace an earlier run at --output_dir.")
 flags.DEFINE_string("data", None, "Labelled test images for the closing table only.")
 flags.DEFINE_integer("num_images", None, "How many of them at most.")
 
+_NO_STATISTICS = "\nno BatchNormalization statistics were used: the model has none"
 _PACKAGES = (
     "tensorflow",
     "tf_keras",
@@ -128,15 +136,26 @@ def main() -> None:
         + _mixed_line(result)
         + "\nestimated without data: "
         + ", ".join(
-            f"{model.widths.name} agrees on {100 * model.estimate.agreement:.1f} % of "
-            f"synthetic images, loses about {model.estimate.accuracy_loss:.1f} points"
+            f"{model.widths.name} {_estimate_text(model.estimate)}"
             for model in result.models
         )
+        + ("" if classifier.has_bn_statistics else _NO_STATISTICS)
         + f"\nwritten to {output_dir} in {summary['seconds']['total']:.0f} s",
         highlight=False,
         markup=False,
         soft_wrap=True,
     )
+
+
+def _estimate_text(estimate: Estimate) -> str:
+    if isinstance(estimate, AccuracyEstimate):
+        return (
+            f"agrees on {100 * estimate.agreement:.1f} % of synthetic images, loses "
+            f"about {estimate.accuracy_loss:.1f} points"
+        )
+    if isinstance(estimate, LabelEstimate):
+        return f"agrees on {100 * estimate.label_agreement:.1f} % of labels"
+    return f"signal {estimate.signal_to_noise_db:.1f} dB above error"
 
 
 def _mixed_line(result: QuantizationResult) -> str:
@@ -154,6 +173,7 @@ def _read_data(classifier: Classifier) -> LabelledImages | None:
         spec = str(embedded.TEST_IMAGES_PATH)
     if spec is None:
         return None
+    require_classes(classifier.name, classifier.head)
     return read_labelled_images(
         spec,
         classifier.input_shape,
@@ -171,7 +191,8 @@ def _evaluate(
     """One row per file; on synthetic images, without top-1, if there is no data."""
     pixels = result.images.pixels[:512] if data is None else data.pixels
     labels = None if data is None else data.labels
-    reference = reporting.float_logits(classifier, pixels)
+    logits = reporting.float_logits(classifier, pixels)
+    reference = np.asarray(outputs_of(logits, classifier.head))
     rows = []
     with cli.RichProgress().stage("evaluation", len(files)) as advance:
         for file in files:
@@ -187,7 +208,9 @@ def _evaluate(
                     "size_bytes": len(file.tflite),
                     "latency_ms": latency.median_ms,
                     "latency_p90_ms": latency.p90_ms,
-                    **reporting.accuracy_facts(outputs, labels, reference),
+                    **reporting.accuracy_facts(
+                        outputs, labels, reference, classifier.head
+                    ),
                 }
             )
             advance()
@@ -220,6 +243,7 @@ def _summary(
             "input_shape": classifier.input_shape,
             "num_classes": classifier.num_classes,
             "head": classifier.head,
+            "bn_statistics_used": classifier.has_bn_statistics,
             "preprocessing": dataclasses.asdict(classifier.preprocessing),
             "int8_input": classifier.preprocessing.formula(),
         },

@@ -13,9 +13,12 @@ from gdfq_tf.classifiers import Classifier
 from gdfq_tf.evaluation import (
     accuracy_of_logits,
     agreement,
+    label_agreement,
     predict_in_batches,
+    signal_to_noise,
     wilson_interval,
 )
+from gdfq_tf.heads import has_classes
 from gdfq_tf.preprocessing import Preprocessing
 from tflite_export.integer_inference import infer
 from tflite_export.integer_network import IntegerNetwork
@@ -44,7 +47,7 @@ def student_outputs(
 def tflite_outputs(
     tflite: bytes, preprocessing: Preprocessing, pixels: np.ndarray
 ) -> np.ndarray:
-    """Raw outputs (N, classes), through LiteRT, on uint8 pixels (N, H, W, C)."""
+    """Outputs (N, classes), float32, through LiteRT, on uint8 pixels (N, H, W, C)."""
     model = TFLiteClassifier(tflite)
     if model.dtype == np.float32:
         return model.run(preprocessing.to_input(pixels).numpy())
@@ -52,34 +55,51 @@ def tflite_outputs(
     theirs = model.input_quantization
     same_scale = np.isclose(theirs.scale, ours.scale, rtol=1e-3)
     if same_scale and theirs.zero_point == ours.zero_point:
-        return model.run(preprocessing.to_int8(pixels))
+        return model.dequantize_output(model.run(preprocessing.to_int8(pixels)))
     # Another converter chose the input's grid.
-    inputs = preprocessing.to_input(pixels).numpy()
-    return model.run(model.quantize_input(inputs))
+    return model.logits(preprocessing.to_input(pixels).numpy())
 
 
 def accuracy_facts(
-    outputs: np.ndarray, labels: np.ndarray | None, reference: np.ndarray | None
+    outputs: np.ndarray,
+    labels: np.ndarray | None,
+    reference: np.ndarray | None,
+    head: str = "logits",
 ) -> dict:
-    """Top-1 with its 95 % interval if labelled; agreement with `reference` if given."""
+    """Top-1 with its 95 % interval if labelled; likeness to `reference` if given.
+
+    Outputs and reference (N, C) are those of networks of one head, see `heads`.
+    """
     facts: dict = {"num_images": len(outputs)}
     if labels is not None:
         top1 = accuracy_of_logits(outputs, labels)
         facts["top1"] = top1
         facts["top1_interval_95"] = list(wilson_interval(top1, len(outputs)))
-    if reference is not None:
+    if reference is None:
+        return facts
+    if has_classes(head):
         facts["agreement_with_float"] = agreement(outputs, reference)
+    elif head == "multi_label":
+        facts["label_agreement_with_float"] = label_agreement(outputs, reference)
+    else:
+        facts["signal_to_noise_db"] = signal_to_noise(outputs, reference)
     return facts
 
 
 def results_table(title: str, rows: Sequence[dict]) -> rich.table.Table:
     """A table of rows as summary.json holds them; columns nobody filled are left out.
 
-    Keys: title, top1, agreement_with_float (0..1), size_bytes, latency_ms.
+    Keys: title, top1, agreement_with_float, label_agreement_with_float (0..1),
+    signal_to_noise_db, size_bytes, latency_ms.
     """
     columns = {
         "top1": ("top-1", lambda x: f"{100 * x:.2f} %"),
         "agreement_with_float": ("agrees with float", lambda x: f"{100 * x:.2f} %"),
+        "label_agreement_with_float": (
+            "labels as in float",
+            lambda x: f"{100 * x:.2f} %",
+        ),
+        "signal_to_noise_db": ("signal to error", lambda x: f"{x:.1f} dB"),
         "size_bytes": ("bytes", lambda x: f"{x:,}"),
         "latency_ms": ("latency", lambda x: f"{x:.3f} ms"),
     }

@@ -1,0 +1,346 @@
+"""Networks beyond RGB softmax classifiers with BatchNormalization, all the way."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gdfq_tf.bn_statistics import with_statistics_of
+from gdfq_tf.classifiers import Classifier, load_classifier
+from gdfq_tf.config import RECIPES, RefinementConfig, parse_bit_widths
+from gdfq_tf.errors import UserError
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.pipeline import MixedPrecision, QuantizationResult, quantize
+from gdfq_tf.synthesis import SyntheticImages, noise_images
+from tflite_export.flatbuffer import read_model
+from tflite_export.interpreter import TFLiteClassifier
+
+_layers = keras.layers
+WIDTHS = tuple(map(parse_bit_widths, ("w8a8", "w4a8")))
+PAPER = parse_bit_widths("w4a4/paper")
+FAST = RECIPES["fast"]
+# Recipe `fast` with everything in it, only less of it.
+TINY = dataclasses.replace(
+    FAST,
+    synthesis=dataclasses.replace(
+        FAST.synthesis, num_steps=2, batch_size=16, pool_size=96, num_snapshots=2
+    ),
+    refinement=RefinementConfig(num_steps=2),
+)
+CALIBRATE = dataclasses.replace(
+    RECIPES["calibrate"], synthesis=dataclasses.replace(TINY.synthesis, num_steps=0)
+)
+
+
+def network(head, shape=(8, 8, 3), normalized: bool = True, kernel=3) -> keras.Model:
+    """conv - depthwise - conv - `head(features)`, weights of a fixed seed and
+    statistics of noise in [-1, 1]."""
+    image = keras.Input(shape)
+    x = image
+    for layer in (
+        _layers.Conv2D(8, kernel, padding="same"),
+        _layers.DepthwiseConv2D(kernel, padding="same"),
+        _layers.Conv2D(12, 1),
+    ):
+        x = layer(x)
+        x = _layers.BatchNormalization()(x) if normalized else x
+        x = _layers.ReLU()(x)
+    model = keras.Model(image, head(x))
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, _layers.BatchNormalization):
+            layer.beta.assign(np.full(layer.beta.shape, 0.2))
+        elif layer.get_weights():
+            kernel, bias = layer.get_weights()
+            fan_in = kernel.size / kernel.shape[-1]
+            if isinstance(layer, _layers.DepthwiseConv2D):
+                fan_in = kernel[..., 0, 0].size
+            deviation = np.sqrt(2 / fan_in)
+            layer.set_weights(
+                [rng.normal(0, deviation, kernel.shape), rng.normal(0, 0.1, bias.shape)]
+            )
+    noise = noise_images(shape, 64, seed=1).pixels / 127.5 - 1
+    return with_statistics_of(model, noise.astype(np.float32))
+
+
+def loaded(model: keras.Model, tmp_path, preprocessing="tf", **options) -> Classifier:
+    model.save(tmp_path / "net.keras")
+    return load_classifier(
+        str(tmp_path / "net.keras"), preprocessing=preprocessing, **options
+    )
+
+
+def float_outputs(model: keras.Model, classifier: Classifier, pixels) -> np.ndarray:
+    outputs = model(classifier.preprocessing.to_input(pixels), training=False).numpy()
+    return outputs.reshape(len(pixels), -1)
+
+
+def tflite_outputs(tflite: bytes, classifier: Classifier, pixels) -> np.ndarray:
+    """What the file gives, as real numbers."""
+    file = TFLiteClassifier(tflite)
+    return file.dequantize_output(file.run(classifier.preprocessing.to_int8(pixels)))
+
+
+def check_verified(result: QuantizationResult) -> None:
+    assert tuple(model.widths for model in result.models) == WIDTHS
+    for model in result.models:
+        assert all(finding.passed for finding in model.findings)
+        assert model.agreement.num_images == 128
+        assert model.agreement.max_lsb <= 1
+
+
+def relative_errors(result, model, classifier) -> list[float]:
+    """Of each width's file, root mean square over that of the network's outputs."""
+    pixels = result.images.pixels
+    expected = float_outputs(model, classifier, pixels)
+    return [
+        np.linalg.norm(tflite_outputs(x.tflite, classifier, pixels) - expected)
+        / np.linalg.norm(expected - expected.mean(axis=0))
+        for x in result.models
+    ]
+
+
+def classes(x):
+    return _layers.Dense(3)(_layers.GlobalAveragePooling2D()(x))
+
+
+# ---- no BatchNormalization
+
+
+@pytest.mark.parametrize("recipe", [TINY, CALIBRATE], ids=lambda x: x.name)
+def test_networks_without_batch_normalization(recipe, tmp_path):
+    model = network(classes, normalized=False)
+    classifier = loaded(model, tmp_path, without_bn_statistics=True)
+    result = quantize(classifier, recipe, WIDTHS)
+    check_verified(result)
+    errors = relative_errors(result, model, classifier)
+    assert errors[0] < 0.15
+    assert errors[1] < 0.3
+
+
+def test_without_batch_normalization_images_reach_their_classes(tmp_path):
+    model = network(classes, normalized=False)
+    # As sure as trained ones, and on noise without a favourite.
+    noise = np.random.default_rng(1).uniform(-1, 1, (64, 8, 8, 3)).astype(np.float32)
+    kernel, bias = model.layers[-1].get_weights()
+    bias = bias - model(noise).numpy().mean(axis=0)
+    model.layers[-1].set_weights([20 * kernel, 20 * bias])
+    classifier = loaded(model, tmp_path, without_bn_statistics=True)
+    recipe = dataclasses.replace(
+        TINY,
+        synthesis=dataclasses.replace(TINY.synthesis, num_steps=30),
+        refinement=RefinementConfig(num_steps=20),
+    )
+    images = quantize(classifier, recipe, WIDTHS[:1]).images
+    outputs = float_outputs(model, classifier, images.pixels)
+    assert np.mean(outputs.argmax(axis=-1) == images.labels) > 0.8
+
+
+# ---- labels beside each other
+
+
+def labels(x):
+    return _layers.Dense(4, activation="sigmoid")(_layers.GlobalAveragePooling2D()(x))
+
+
+@pytest.mark.parametrize("recipe", [TINY, CALIBRATE], ids=lambda x: x.name)
+def test_multi_label_networks(recipe, tmp_path):
+    model = network(labels)
+    classifier = loaded(model, tmp_path)
+    result = quantize(classifier, recipe, WIDTHS)
+    check_verified(result)
+    pixels = result.images.pixels
+    expected = float_outputs(model, classifier, pixels)
+    for quantized, tolerance in zip(result.models, (0.02, 0.08), strict=True):
+        file = read_model(quantized.tflite)
+        assert file.operators[-1].name == "LOGISTIC"
+        (output,) = file.outputs
+        assert file.tensors[output].scales == (1 / 256,)
+        assert file.tensors[output].zero_points == (-128,)
+        found = tflite_outputs(quantized.tflite, classifier, pixels)
+        assert np.abs(found - expected).mean() < tolerance
+        assert quantized.estimate.num_images == 24
+        assert quantized.estimate.label_agreement > 0.8
+    # The baselines are of the same outputs.
+    baseline = TFLiteClassifier(result.baselines.float32)
+    inputs = classifier.preprocessing.to_input(pixels).numpy()
+    np.testing.assert_allclose(baseline.run(inputs), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_images_of_a_multi_label_network_have_the_label_asked_for(tmp_path):
+    model = network(labels)
+    kernel, bias = model.layers[-1].get_weights()
+    noise = np.random.default_rng(1).uniform(-1, 1, (64, 8, 8, 3)).astype(np.float32)
+    logits = tf.math.log(1 / (1 / model(noise) - 1))
+    bias = bias - tf.reduce_mean(logits, axis=0)
+    model.layers[-1].set_weights([8 * kernel, 8 * bias])
+    classifier = loaded(model, tmp_path)
+    recipe = dataclasses.replace(
+        TINY,
+        synthesis=dataclasses.replace(TINY.synthesis, num_steps=30, bn_weight=1.0),
+        refinement=RefinementConfig(num_steps=20, bn_weight=1.0),
+    )
+    images = quantize(classifier, recipe, WIDTHS[:1]).images
+    probabilities = float_outputs(model, classifier, images.pixels)
+    assert set(images.labels) == set(range(4))
+    asked = probabilities[np.arange(len(images.labels)), images.labels]
+    assert np.mean(asked > 0.5) > 0.9
+
+
+@pytest.mark.parametrize(
+    ("recipe", "mixed_precision", "text"),
+    [
+        (RECIPES["gdfq"], MixedPrecision(), "recipe 'gdfq' trains on classes"),
+        (TINY, MixedPrecision(max_accuracy_loss=1.0), "max_accuracy_loss is of top-1"),
+    ],
+)
+def test_what_needs_classes_is_refused_before_any_work(
+    recipe, mixed_precision, text, tmp_path
+):
+    classifier = loaded(network(labels), tmp_path)
+    with pytest.raises(UserError, match=text) as error:
+        quantize(classifier, recipe, WIDTHS, mixed_precision=mixed_precision)
+    assert "\n" not in str(error.value)
+
+
+# ---- no classes at all
+
+
+def pooled(x):
+    return _layers.GlobalAveragePooling2D()(x)
+
+
+FEATURES = {
+    "embedding": lambda x: _layers.Dense(6)(pooled(x)),
+    "regression": lambda x: _layers.Dense(1)(pooled(x)),
+    "bounded": lambda x: _layers.Dense(5, activation="tanh")(pooled(x)),
+    "backbone": lambda x: x,
+    "image": lambda x: _layers.Conv2D(3, 3, padding="same")(x),
+}
+
+
+@pytest.mark.parametrize(
+    ("case", "recipe"),
+    [("embedding", CALIBRATE), *((case, TINY) for case in FEATURES)],
+)
+def test_networks_of_features(case, recipe, tmp_path):
+    model = network(FEATURES[case])
+    classifier = loaded(model, tmp_path, task="features")
+    assert classifier.head == "features"
+    result = quantize(classifier, recipe, WIDTHS)
+    check_verified(result)
+    errors = relative_errors(result, model, classifier)
+    assert errors[0] < 0.15
+    assert errors[1] < 0.4
+    eight, four = (quantized.estimate for quantized in result.models)
+    assert eight.num_images == four.num_images == 24
+    assert eight.signal_to_noise_db > four.signal_to_noise_db > 5
+
+
+def test_outputs_have_8_bits_whatever_the_rest_has(tmp_path):
+    model = network(FEATURES["backbone"])  # ends in a ReLU
+    classifier = loaded(model, tmp_path, task="features")
+    (quantized,) = quantize(classifier, CALIBRATE, [PAPER]).models
+    grids = {op.name: op.grid for op in quantized.network.ops}
+    outputs = tflite_outputs(
+        quantized.tflite,
+        classifier,
+        np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3)),
+    )
+    levels = np.unique(np.round(outputs / list(grids.values())[-1].scale))
+    assert len(levels) > 16
+
+
+@pytest.mark.parametrize(
+    ("model", "options", "recipe", "mixed_precision", "text"),
+    [
+        (
+            network(pooled),
+            {},
+            TINY,
+            MixedPrecision(max_accuracy_loss=1.0),
+            "a network of features",
+        ),
+        (network(pooled), {}, RECIPES["gdfq"], MixedPrecision(), "trains on classes"),
+        (
+            network(pooled, normalized=False),
+            {"without_bn_statistics": True},
+            TINY,
+            MixedPrecision(),
+            "neither classes nor BatchNormalization statistics",
+        ),
+    ],
+)
+def test_what_features_do_not_tell_is_refused_before_any_work(
+    model, options, recipe, mixed_precision, text, tmp_path
+):
+    classifier = loaded(model, tmp_path, task="features", **options)
+    with pytest.raises(UserError, match=text) as error:
+        quantize(classifier, recipe, WIDTHS, mixed_precision=mixed_precision)
+    assert "\n" not in str(error.value)
+
+
+def test_features_without_statistics_are_calibrated_on_noise(tmp_path):
+    model = network(FEATURES["embedding"], normalized=False)
+    classifier = loaded(model, tmp_path, task="features", without_bn_statistics=True)
+    result = quantize(classifier, CALIBRATE, WIDTHS)
+    check_verified(result)
+    assert relative_errors(result, model, classifier)[0] < 0.15
+
+
+# ---- inputs of other shapes
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel"),
+    [
+        ((16, 12, 1), 3),
+        ((12, 20, 5), 3),  # many channels
+        ((49, 10, 1), (10, 4)),  # keyword spotting: frames x coefficients
+        ((64, 1, 6), (5, 1)),  # a signal of six sensors
+        ((1, 48, 2), (1, 3)),
+    ],
+    ids=str,
+)
+def test_inputs_of_other_shapes(shape, kernel, tmp_path):
+    model = network(classes, shape, kernel=kernel)
+    mean, std = np.linspace(0.3, 0.6, shape[-1]), np.linspace(0.2, 0.5, shape[-1])
+    classifier = loaded(
+        model, tmp_path, preprocessing="custom", mean=tuple(mean), std=tuple(std)
+    )
+    assert classifier.input_shape == shape
+    result = quantize(classifier, TINY, WIDTHS)
+    check_verified(result)
+    assert result.images.pixels.shape == (72, *shape)
+    errors = relative_errors(result, model, classifier)
+    assert errors[0] < 0.2
+    assert errors[1] < 0.4
+
+
+def test_one_column_without_batch_normalization(tmp_path):
+    model = network(classes, (64, 1, 6), normalized=False, kernel=(5, 1))
+    classifier = loaded(model, tmp_path, "unit", without_bn_statistics=True)
+    result = quantize(classifier, TINY, WIDTHS)
+    check_verified(result)
+    assert classifier.preprocessing.formula() == "q = pixel - 128"
+
+
+def test_layers_without_a_bias_make_good_for_the_half_level_of_the_input(tmp_path):
+    image = keras.Input((8, 8, 1))
+    x = _layers.Conv2D(6, 3, padding="valid", use_bias=False)(image)
+    x = _layers.GlobalAveragePooling2D()(_layers.ReLU()(x))
+    model = keras.Model(image, _layers.Dense(2, use_bias=False)(x))
+    # Large in units of the pixel level that [-1, 1] is half a one off.
+    kernel = np.full((3, 3, 1, 6), 20.0)
+    model.set_weights([kernel, np.eye(6, 2) / 20])
+    classifier = loaded(model, tmp_path, without_bn_statistics=True)
+    pixels = np.random.default_rng(0).integers(128, 144, (96, 8, 8, 1))
+    pool = SyntheticImages(pixels.astype(np.uint8), np.zeros(96, np.int32))
+    (quantized,) = quantize(classifier, CALIBRATE, WIDTHS[:1], pool=pool).models
+    expected = float_outputs(model, classifier, pixels)
+    error = tflite_outputs(quantized.tflite, classifier, pixels) - expected
+    # Half a level of nine pixels would be 9 / 255.
+    assert np.abs(error.mean(axis=0)).max() < 1 / 255
