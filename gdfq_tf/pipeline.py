@@ -22,7 +22,7 @@ from gdfq_tf.config import (
     ReconstructionConfig,
 )
 from gdfq_tf.errors import UserError
-from gdfq_tf.estimation import AccuracyEstimate, Estimate, estimate
+from gdfq_tf.estimation import AccuracyEstimate, Estimate, blend, estimate
 from gdfq_tf.freezing import freeze
 from gdfq_tf.heads import has_classes, outputs_of
 from gdfq_tf.keras_compat import keras
@@ -174,7 +174,8 @@ def quantize(
     started = time.monotonic()
     if not alternating:
         images, held_out = _split(
-            pool or _make_pool(classifier, recipe, seed, progress)
+            pool or _make_pool(classifier, recipe, seed, progress),
+            refined=recipe.refinement is not None,
         )
     synthesis_seconds = time.monotonic() - started
     models = []
@@ -189,7 +190,7 @@ def quantize(
                 seed=seed,
                 progress=progress,
             )
-            images, held_out = _split(made)
+            images, held_out = _split(made, refined=False)
         else:
             student = _reconstruct(
                 classifier,
@@ -303,12 +304,17 @@ def _make_pool(
     )
 
 
-def _split(pool: SyntheticImages) -> tuple[SyntheticImages, SyntheticImages]:
+def _split(
+    pool: SyntheticImages, *, refined: bool
+) -> tuple[SyntheticImages, SyntheticImages]:
     """Images to work with, and the quarter held out for the estimate."""
     count = len(pool.labels) * 3 // 4
+    held_out = pool.pixels[count:]
+    if refined:
+        held_out = blend(held_out)
     return (
         SyntheticImages(pool.pixels[:count], pool.labels[:count]),
-        SyntheticImages(pool.pixels[count:], pool.labels[count:]),
+        SyntheticImages(held_out, pool.labels[count:]),
     )
 
 

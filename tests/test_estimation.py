@@ -7,6 +7,7 @@ from gdfq_tf.estimation import (
     LOSS_PER_DISAGREEMENT,
     FeaturesEstimate,
     LabelEstimate,
+    blend,
     estimate,
     estimate_accuracy,
 )
@@ -49,3 +50,11 @@ def test_features_are_estimated_by_their_error():
     teacher = np.array([[2.0], [-2.0]])
     found = estimate(teacher * 1.1, teacher, "features")
     assert found == FeaturesEstimate(2, pytest.approx(20.0))
+
+
+def test_blends_by_hand():
+    pixels = np.array([0, 100, 255], np.uint8).reshape(3, 1, 1, 1)
+    # 0.75 * 0 + 0.25 * 100 = 25; 75 + 63.75 = 138.75; 191.25 + 0.
+    blended = blend(pixels)
+    np.testing.assert_array_equal(blended.ravel(), [25, 139, 191])
+    assert blended.dtype == np.uint8

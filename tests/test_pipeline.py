@@ -21,6 +21,7 @@ from gdfq_tf.config import (
     parse_bit_widths,
 )
 from gdfq_tf.errors import UserError
+from gdfq_tf.estimation import blend
 from gdfq_tf.pipeline import (
     MixedPrecision,
     expected_work,
@@ -378,7 +379,7 @@ def test_the_estimate_is_of_the_held_out_images(result, monkeypatch):
     np.testing.assert_array_equal(again.images.labels, pool.labels[:72])
     (model,) = again.models
     classifier = make_classifier()
-    held_out = pool.pixels[72:]
+    held_out = blend(pool.pixels[72:])
     logits = classifier.model(classifier.preprocessing.to_input(held_out)).numpy()
     file = TFLiteClassifier(model.tflite)
     outputs = file.run(classifier.preprocessing.to_int8(held_out))

@@ -28,7 +28,7 @@ import rich.console
 import rich.table
 from absl import flags
 
-from gdfq_tf import refinement, rounding
+from gdfq_tf import objective, refinement, rounding
 from gdfq_tf.classifiers import Classifier
 from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, Recipe, parse_bit_widths
 from gdfq_tf.evaluation import accuracy_of_logits, agreement
@@ -81,11 +81,11 @@ VARIANTS = (
     ),
     Variant(
         "refined without BN statistics",
-        patches=((refinement, "relative_bn_statistics_loss", lambda **_: 0.0),),
+        patches=((objective, "relative_bn_statistics_loss", lambda **_: 0.0),),
     ),
     Variant(
         "refined without classes",
-        patches=((refinement, "classification_loss", lambda **_: 0.0),),
+        patches=((objective, "classification_loss", lambda **_: 0.0),),
     ),
     Variant(
         "teacher's kernels as targets",
