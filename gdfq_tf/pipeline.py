@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -58,7 +58,7 @@ _KINDS = {
     "features": "a network of features",
 }
 _NUM_SENSITIVITY_IMAGES = 256
-_NUM_NOISE_IMAGES = 100
+_NUM_PTQ_IMAGES = 100
 _NUM_VERIFICATION_IMAGES = 64  # of each kind: random, synthetic
 # Work on one batch of images, in generator steps: as measured on ResNet-20.
 _REFINEMENT_STEP = 0.7
@@ -389,17 +389,26 @@ def _reconstruct(
 
 def make_baselines(classifier: Classifier, seed: int) -> Baselines:
     """The float model and its noise-calibrated quantization, as TFLite."""
-
-    def model(inputs: tf.Tensor) -> tf.Tensor:
-        return outputs_of(classifier.model(inputs, training=False), classifier.head)
-
     noise = np.random.default_rng(seed).integers(
-        0, 256, (_NUM_NOISE_IMAGES, *classifier.input_shape)
+        0, 256, (_NUM_PTQ_IMAGES, *classifier.input_shape)
     )
-    inputs = classifier.preprocessing.to_input(noise).numpy()
-    shape = classifier.input_shape
     return Baselines(
-        convert_float(model, shape), post_training_quantize(model, shape, inputs)
+        convert_float(_function(classifier), classifier.input_shape),
+        quantize_post_training(classifier, noise),
+    )
+
+
+def quantize_post_training(classifier: Classifier, pixels: np.ndarray) -> bytes:
+    """The converter's own int8 quantization, calibrated on the first hundred of
+    `pixels`, uint8 (N, H, W, C)."""
+    inputs = classifier.preprocessing.to_input(pixels[:_NUM_PTQ_IMAGES]).numpy()
+    return post_training_quantize(_function(classifier), classifier.input_shape, inputs)
+
+
+def _function(classifier: Classifier) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Model inputs -> what the original model gave."""
+    return lambda inputs: outputs_of(
+        classifier.model(inputs, training=False), classifier.head
     )
 
 

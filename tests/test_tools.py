@@ -695,3 +695,42 @@ def test_tools_run_as_programs():
     assert done.stderr == ""
     for flag in ("--model:", "--preprocessing:", "--bits:", "--output_dir:"):
         assert flag in done.stdout
+
+
+def test_accuracy_benchmark_measures_what_is_missing_only(inputs, tmp_path):
+    output = tmp_path / "accuracy.json"
+    arguments = [
+        f"--model={inputs / 'tiny.keras'}",
+        "--preprocessing=tf",
+        f"--data={inputs / 'data.npz'}",
+        "--recipes=calibrate,real",
+        "--seeds=0",
+        f"--output={output}",
+    ]
+    code, stdout, stderr = run_tool(
+        "accuracy_benchmark", *arguments, "--bits=w8a8,w4a8"
+    )
+    assert code == 0, stderr
+    assert "| tiny " in stdout
+    rows = json.loads(output.read_text())
+    assert [(row["recipe"], row["bits"]) for row in rows] == [
+        ("calibrate", "w8a8"),
+        ("calibrate", "w4a8"),
+        ("ptq_on_calibrate", "w8a8"),
+        ("real", "w8a8"),
+        ("real", "w4a8"),
+        ("ptq_on_real", "w8a8"),
+    ]
+    images = np.load(inputs / "data.npz")
+    for row in rows:
+        assert row["num_images"] == len(images["y_test"])
+        assert row["top1"] * row["num_images"] == pytest.approx(
+            round(row["top1"] * row["num_images"])
+        )
+    assert rows[0]["image_passes"] == rows[3]["image_passes"] == 0
+    before = output.read_bytes()
+    code, again, stderr = run_tool("accuracy_benchmark", *arguments, "--bits=w8a8,w4a8")
+    assert code == 0, stderr
+    assert "reconstruction" not in stderr
+    assert output.read_bytes() == before
+    assert again == stdout

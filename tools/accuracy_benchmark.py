@@ -34,7 +34,7 @@ from gdfq_tf.classifiers import Classifier
 from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, parse_bit_widths
 from gdfq_tf.errors import UserError
 from gdfq_tf.evaluation import accuracy_of_logits, agreement
-from gdfq_tf.pipeline import quantize
+from gdfq_tf.pipeline import quantize, quantize_post_training
 from gdfq_tf.synthesis import SyntheticImages
 from tflite_export.benchmark import benchmark
 
@@ -114,7 +114,8 @@ def _measure(
     seed: int,
     widths: Sequence,
 ) -> list[dict]:
-    """One row per width of one run, and one for the noise-calibrated baseline."""
+    """One row per width of one run, and one for the converter's own int8 quantization
+    on the same images, beside the default recipe also on noise."""
     recipe = RECIPES[DEFAULT_RECIPE if recipe_name == REAL else recipe_name]
     half = len(data.labels) // 2
     pool = None
@@ -175,9 +176,17 @@ def _measure(
         }
         for model in result.models
     ]
-    if recipe_name != REAL:
-        noise = facts(result.baselines.noise_ptq)
-        rows.append({**common, "recipe": "noise_ptq", "bits": "w8a8", **noise})
+    ptq = {
+        f"ptq_on_{recipe_name}": quantize_post_training(
+            classifier, result.images.pixels
+        )
+    }
+    if recipe_name == DEFAULT_RECIPE:  # once, for it depends on no recipe
+        ptq["ptq_on_noise"] = result.baselines.noise_ptq
+    rows += [
+        {**common, "recipe": name, "bits": "w8a8", **facts(tflite)}
+        for name, tflite in ptq.items()
+    ]
     return rows
 
 
