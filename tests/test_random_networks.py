@@ -11,12 +11,13 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
 
 from gdfq_tf.calibration import calibrate
 from gdfq_tf.classifiers import translate_classifier
 from gdfq_tf.config import BitWidths
+from gdfq_tf.errors import UserError
 from gdfq_tf.freezing import freeze
 from gdfq_tf.keras_compat import keras as tf_keras
 from gdfq_tf.keras_files import SourceModel
@@ -167,7 +168,13 @@ def test_random_network(
     k, blocks, channels, nested, head, weight_bits, activation_bits, seed
 ):
     source = build(k, blocks, channels=channels, nested=nested, head=head, seed=seed)
-    check_all_the_way(source, head, BitWidths(weight_bits, activation_bits), seed)
+    try:
+        check_all_the_way(source, head, BitWidths(weight_bits, activation_bits), seed)
+    except UserError as error:
+        # A hard sigmoid beside wider tensors, which integers cannot keep.
+        if "wider range" not in str(error):
+            raise
+        reject()
 
 
 def test_twins():
