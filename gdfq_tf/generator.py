@@ -21,6 +21,8 @@ _LATENT_DIM = 100  # published configuration
 _SMALLEST_BASE = 8  # pixels on the short side of the first feature map
 _MAX_CHANNELS = 128
 _WIDTHS = (64, 48, 32, 24, 16, 12, 8, 6, 4)
+_NARROW = 16  # channels
+_MAX_HALVINGS = 2  # of the image's sides
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,22 +33,24 @@ class GeneratorShape:
       image: (height, width, channels) of the classifier's input.
       num_classes: labels run from 0 to num_classes - 1.
       num_upsamplings: doublings from the first feature map to the image.
-      width: channels of the last, full-resolution feature map; each level below
-        has twice as many, `_MAX_CHANNELS` at most.
+      width: channels of the last feature map; each level below has twice as many,
+        `_MAX_CHANNELS` at most.
+      enlargement: how often the image is as large as the last feature map.
     """
 
     image: tuple[int, int, int]
     num_classes: int
     num_upsamplings: int
     width: int
+    enlargement: int = 1
 
     def channels(self, level: int) -> int:
         """Channels after `level` upsamplings."""
         return min(self.width * 2 ** (self.num_upsamplings - level), _MAX_CHANNELS)
 
     def size(self, level: int) -> tuple[int, int]:
-        """Height and width after `level` upsamplings, before the final crop."""
-        factor = 2**self.num_upsamplings
+        """Height and width after `level` upsamplings, before enlargement and crop."""
+        factor = 2**self.num_upsamplings * self.enlargement
         height, width, _ = self.image
         return (
             math.ceil(height / factor) * 2**level,
@@ -70,12 +74,22 @@ class GeneratorShape:
 def choose_shape(
     image: tuple[int, int, int], num_classes: int, max_multiply_adds: float
 ) -> GeneratorShape:
-    """The widest generator within a compute budget (the narrowest if none fits)."""
+    """The largest generator within a compute budget (the smallest if none fits).
+
+    Images are enlarged only where the last feature map would be narrow otherwise: few
+    channels make poorer images than few pixels do.
+    """
     num_upsamplings = 1  # however small the image, one hidden convolution
     while min(image[:2]) / 2 ** (num_upsamplings + 1) >= _SMALLEST_BASE:
         num_upsamplings += 1
+    num_halvings = min(_MAX_HALVINGS, num_upsamplings - 1)
     shapes = [
-        GeneratorShape(image, num_classes, num_upsamplings, width) for width in _WIDTHS
+        GeneratorShape(
+            image, num_classes, num_upsamplings - halvings, width, 2**halvings
+        )
+        for halvings in range(num_halvings + 1)
+        for width in _WIDTHS
+        if width >= _NARROW or halvings == num_halvings
     ]
     fitting = [shape for shape in shapes if shape.multiply_adds <= max_multiply_adds]
     return fitting[0] if fitting else shapes[-1]
@@ -191,7 +205,11 @@ def build_generator(
     image = _layers.Conv2D(
         shape.image[2], 3, padding="same", kernel_initializer=initializer()
     )(features)
-    height, width = shape.size(shape.num_upsamplings)
+    height, width = (
+        shape.enlargement * size for size in shape.size(shape.num_upsamplings)
+    )
+    if shape.enlargement > 1:
+        image = _layers.UpSampling2D(shape.enlargement, interpolation="bilinear")(image)
     image = _layers.Cropping2D(
         ((0, height - shape.image[0]), (0, width - shape.image[1]))
     )(image)

@@ -165,9 +165,50 @@ def test_the_seed_decides_the_weights():
     ],
 )
 def test_upsamplings_start_from_8_pixels_if_possible(image, num_upsamplings, base):
-    shape = choose_shape(image, 10, 0.0)
+    shape = choose_shape(image, 10, 1e9)
+    assert shape.enlargement == 1
     assert shape.num_upsamplings == num_upsamplings
     assert shape.size(0) == base
+
+
+@pytest.mark.parametrize(
+    ("image", "enlargement", "num_upsamplings"),
+    [((16, 16, 3), 1, 1), ((32, 32, 3), 2, 1), ((224, 224, 3), 4, 2)],
+)
+def test_within_small_budgets_images_are_enlarged(image, enlargement, num_upsamplings):
+    shape = choose_shape(image, 10, 0.0)
+    assert (shape.enlargement, shape.num_upsamplings) == (enlargement, num_upsamplings)
+    # From the same small first map, and with no fewer pixels than the image has.
+    assert shape.size(0) == choose_shape(image, 10, 1e9).size(0)
+    assert shape.size(num_upsamplings)[0] * enlargement == image[0]
+
+
+def test_all_pixels_are_made_before_any_is_enlarged_while_channels_suffice():
+    image = (32, 32, 3)
+    whole = GeneratorShape(image, 10, num_upsamplings=2, width=16)
+    assert choose_shape(image, 10, whole.multiply_adds) == whole
+    half = choose_shape(image, 10, whole.multiply_adds - 1)
+    assert half.enlargement == 2
+    assert half.width >= 16
+
+
+def test_enlarged_images_are_smooth():
+    small, large = (
+        draw(
+            build_generator(
+                GeneratorShape((32, 32, 3), 4, num_upsamplings, 4, enlargement),
+                make_preprocessing("tf", 3),
+                0,
+            )
+        )
+        for num_upsamplings, enlargement in ((2, 1), (1, 2))
+    )
+    assert small.shape == large.shape
+
+    def roughness(images):
+        return np.mean(np.diff(images, axis=1) ** 2) / images.var()
+
+    assert roughness(large) < 0.5 * roughness(small)
 
 
 def test_channels_double_towards_the_base_up_to_128():
@@ -180,7 +221,7 @@ def test_the_widest_shape_within_the_budget_is_chosen():
     shapes = [choose_shape(image, 10, budget) for budget in np.geomspace(1, 1e9, 60)]
     costs = [shape.multiply_adds for shape in shapes]
     assert costs == sorted(costs)
-    # A multiply-add less than a shape costs buys the next narrower one.
+    # A multiply-add less than a shape costs buys the next smaller one.
     narrowest, widest = shapes[0], shapes[-1]
     assert widest.width == 64 > narrowest.width == 4
     for shape in set(shapes) - {narrowest}:
