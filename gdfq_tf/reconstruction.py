@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from gdfq_tf.bn_statistics import with_statistics_of
 from gdfq_tf.calibration import calibrate
 from gdfq_tf.config import ReconstructionConfig
@@ -15,6 +17,9 @@ from gdfq_tf.synthesis import SyntheticImages
 
 # Ranges settle with fewer images than kernels do.
 _NUM_RANGE_IMAGES = 512
+# One layer's output for all images in float32: 1 GiB, of which a residual network has
+# four at a time. Layers so large see many positions of each image besides.
+_MAX_VALUES = 2**28
 
 
 def reconstruct(
@@ -28,7 +33,8 @@ def reconstruct(
 ) -> Student:
     """The student whose layers compute what the classifier's do, as far as bits allow:
     ranges first, then kernels on those ranges."""
-    inputs = preprocessing.to_input(images.pixels[:_NUM_RANGE_IMAGES]).numpy()
+    pixels = images.pixels[: images_that_fit(classifier)]
+    inputs = preprocessing.to_input(pixels[:_NUM_RANGE_IMAGES]).numpy()
     teacher = classifier
     if config.images_are_noise:
         teacher = with_statistics_of(classifier, inputs)
@@ -37,7 +43,13 @@ def reconstruct(
     )
     student = build_student(teacher, plan, calibration, preprocessing)
     with progress.stage("reconstruction", len(student.weight_quantizers)) as advance:
-        round_kernels(student, teacher, images.pixels, preprocessing, advance)
+        round_kernels(student, teacher, pixels, preprocessing, advance)
     if config.images_are_noise:
         student.move_statistics(teacher, classifier)
     return student
+
+
+def images_that_fit(classifier: keras.Model) -> int:
+    """How many images reconstruction takes at most, for its memory's sake."""
+    largest = max(math.prod(layer.output_shape[1:]) for layer in classifier.layers[1:])
+    return max(1, _MAX_VALUES // largest)

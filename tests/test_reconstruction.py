@@ -7,6 +7,7 @@ import contextlib
 import numpy as np
 import pytest
 
+from gdfq_tf import reconstruction
 from gdfq_tf.config import ReconstructionConfig, parse_bit_widths
 from gdfq_tf.preprocessing import make_preprocessing
 from gdfq_tf.progress import NullProgress
@@ -52,6 +53,19 @@ def test_progress_goes_kernel_by_kernel(tiny_classifier):
     kernels = [layer for layer in kernels if not layer.name.startswith("bn")]
     assert recorder.totals == [("reconstruction", len(kernels))]
     assert recorder.steps == len(kernels)
+
+
+def test_takes_no_more_images_than_memory_holds(tiny_classifier, monkeypatch):
+    # All layers but the last two give 8 channels at the input's height and width.
+    largest = INPUT_SHAPE[0] * INPUT_SHAPE[1] * 8
+    assert reconstruction.images_that_fit(tiny_classifier) == 2**28 // largest
+    monkeypatch.setattr(reconstruction, "_MAX_VALUES", 40 * largest + 1)
+    limited = run(tiny_classifier, "w4a4", ReconstructionConfig())
+    monkeypatch.undo()
+    first_40 = SyntheticImages(IMAGES.pixels[:40], IMAGES.labels[:40])
+    expected = run(tiny_classifier, "w4a4", ReconstructionConfig(), images=first_40)
+    for a, b in zip(limited.model.weights, expected.model.weights, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
 
 
 def logits_error(student, classifier, pixels) -> float:
