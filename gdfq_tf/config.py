@@ -119,11 +119,15 @@ class RefinementConfig:
       learning_rate: Adam, in units of half the input range, cosine to nothing.
       bn_weight: factor of the relative BN-statistics loss beside the cross-entropy:
         single images reach their class at once, all that takes steps is the rest.
+      temperature: of the cross-entropy. At 1 it lets go of images next to the
+        boundary, where classifiers leave few of their training images; those excite
+        their class's features all over the image.
     """
 
     num_steps: int
     learning_rate: float = 0.03
     bn_weight: float = 200.0
+    temperature: float = 3.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,24 +13,33 @@ from gdfq_tf.bn_statistics import BNStatistics
 _EPSILON = 1e-5
 
 
-def classification_loss(*, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Mean cross-entropy of logits (N, classes) against labels (N,) int.
+def classification_loss(
+    *, logits: tf.Tensor, labels: tf.Tensor, temperature: float = 1.0
+) -> tf.Tensor:
+    """T * mean cross-entropy of logits (N, classes) / T against labels (N,) int.
 
-    Source: Xu et al. 2020, Eq. 3 (generator) and Eq. 6 (student).
+    A wrong image is drawn as hard at any temperature; the higher it is, the further
+    beyond the boundary a right one still is.
+
+    Source: Xu et al. 2020, Eq. 3 (generator) and Eq. 6 (student), where T = 1.
     """
-    return tf.reduce_mean(
-        tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=labels, logits=logits / temperature
     )
+    return temperature * tf.reduce_mean(losses)
 
 
-def label_loss(*, logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """Mean binary cross-entropy of the labels asked for, (N,) int, one per image.
+def label_loss(
+    *, logits: tf.Tensor, labels: tf.Tensor, temperature: float = 1.0
+) -> tf.Tensor:
+    """T * mean binary cross-entropy, at logits / T, of the labels asked for, (N,) int,
+    one per image.
 
     What is asked is that they are on; any of the others may be on beside them, for
     only the training data knew which labels go together. Logits (N, labels).
     """
     asked = tf.gather(logits, labels, batch_dims=1)
-    return tf.reduce_mean(tf.nn.softplus(-asked))
+    return temperature * tf.reduce_mean(tf.nn.softplus(-asked / temperature))
 
 
 def smoothness_loss(*, images: tf.Tensor) -> tf.Tensor:

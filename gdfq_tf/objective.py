@@ -25,6 +25,7 @@ def image_losses(
     *,
     bn_weight: float,
     relative_bn_loss: bool = True,
+    temperature: float = 1.0,
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
     """Losses by name, "loss" their weighted sum, and the teacher's logits.
 
@@ -36,14 +37,17 @@ def image_losses(
       images: model inputs, (N, H, W, C) float32.
       labels: (N,) int, the classes or labels they are to have.
       relative_bn_loss: see `SynthesisConfig`.
+      temperature: of the cross-entropy.
     """
     outputs = teacher(images)
     losses = {}
     if teacher.head == "multi_label":
-        losses["cross_entropy"] = label_loss(logits=outputs.logits, labels=labels)
+        losses["cross_entropy"] = label_loss(
+            logits=outputs.logits, labels=labels, temperature=temperature
+        )
     elif has_classes(teacher.head):
         losses["cross_entropy"] = classification_loss(
-            logits=outputs.logits, labels=labels
+            logits=outputs.logits, labels=labels, temperature=temperature
         )
     if teacher.stored_statistics:
         statistics_loss = (

@@ -64,7 +64,11 @@ def refine(
         with tf.GradientTape() as tape:
             tape.watch(x)
             losses, _ = image_losses(
-                teacher, center + half_range * x, labels, bn_weight=config.bn_weight
+                teacher,
+                center + half_range * x,
+                labels,
+                bn_weight=config.bn_weight,
+                temperature=config.temperature,
             )
         gradient = tape.gradient(losses["loss"], x)
         mean = _BETA_1 * mean + (1 - _BETA_1) * gradient

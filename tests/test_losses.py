@@ -44,6 +44,15 @@ def test_only_the_label_asked_for_counts():
     assert float(loss) == pytest.approx(-(np.log(3 / 4) + np.log(1 / 5)) / 2, rel=1e-6)
 
 
+@pytest.mark.parametrize("loss", [classification_loss, label_loss])
+def test_temperature_divides_logits_and_multiplies_the_loss(loss):
+    logits, labels = tf.constant([[3.0, -1.5], [0.6, 0.9]]), tf.constant([0, 1])
+    cooler = loss(logits=logits / 3, labels=labels)
+    assert float(loss(logits=logits, labels=labels, temperature=3.0)) == pytest.approx(
+        3 * float(cooler), rel=1e-6
+    )
+
+
 @pytest.mark.parametrize(
     ("rows", "expected"),
     [

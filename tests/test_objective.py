@@ -56,6 +56,18 @@ def test_labels_are_asked_for_one_by_one(tiny_classifier):
     assert float(found["loss"]) == pytest.approx(total)
 
 
+@pytest.mark.parametrize(
+    ("head", "loss"),
+    [("logits", losses.classification_loss), ("multi_label", losses.label_loss)],
+)
+def test_the_cross_entropy_has_the_temperature_asked_for(tiny_classifier, head, loss):
+    found, logits = image_losses(
+        Teacher(tiny_classifier, head), IMAGES, LABELS, bn_weight=3.0, temperature=4.0
+    )
+    expected = float(loss(logits=logits, labels=LABELS, temperature=4.0))
+    assert float(found["cross_entropy"]) == pytest.approx(expected)
+
+
 def test_features_have_statistics_alone(tiny_classifier):
     teacher = Teacher(tiny_classifier, "features")
     found, _ = image_losses(teacher, IMAGES, LABELS, bn_weight=3.0)

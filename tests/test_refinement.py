@@ -58,6 +58,18 @@ def test_the_loss_of_most_weight_falls_in_each_batch(tiny_classifier, bn_weight,
         assert after < 0.8 * before
 
 
+def test_temperature_takes_images_further_beyond_the_boundary(tiny_classifier):
+    def mean_margin(temperature):
+        config = RefinementConfig(40, bn_weight=1.0, temperature=temperature)
+        pixels = run(tiny_classifier, config).pixels
+        logits = Teacher(tiny_classifier)(PREPROCESSING.to_input(pixels)).logits.numpy()
+        asked = logits[np.arange(len(LABELS)), LABELS]
+        logits[np.arange(len(LABELS)), LABELS] = -np.inf
+        return np.mean(asked - logits.max(axis=1))
+
+    assert mean_margin(4.0) > mean_margin(1.0) + 0.1
+
+
 def test_labels_order_and_type_stay(tiny_classifier):
     refined = run(tiny_classifier, 1)
     np.testing.assert_array_equal(refined.labels, LABELS)
