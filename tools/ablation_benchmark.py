@@ -28,7 +28,7 @@ import rich.console
 import rich.table
 from absl import flags
 
-from gdfq_tf import objective, refinement, rounding
+from gdfq_tf import losses, objective, refinement, rounding
 from gdfq_tf.classifiers import Classifier
 from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, Recipe, parse_bit_widths
 from gdfq_tf.evaluation import accuracy_of_logits, agreement
@@ -42,6 +42,8 @@ flags.adopt_module_key_flags(classifier_flags)
 for _name in ("data", "bits", "seeds", "output"):
     flags.declare_key_flag(_name)
 
+Patch = tuple[ModuleType, str, object]
+
 
 @dataclasses.dataclass(frozen=True)
 class Variant:
@@ -50,13 +52,18 @@ class Variant:
     Attributes:
       pool: which images: "refined", "generated" (not refined), "noise" (refined from
         noise instead of a generator's images).
-      patches: (module, attribute, stand-in) while images are refined and students
-        are reconstructed.
+      image_patches: (module, attribute, stand-in) while images are refined.
+      student_patches: likewise while students are reconstructed.
     """
 
     name: str
     pool: str = "refined"
-    patches: tuple[tuple[ModuleType, str, object], ...] = ()
+    image_patches: tuple[Patch, ...] = ()
+    student_patches: tuple[Patch, ...] = ()
+
+
+def _at_temperature_1(*, logits, labels, temperature):
+    return losses.classification_loss(logits=logits, labels=labels)
 
 
 _best_kernel = rounding.best_kernel
@@ -77,26 +84,32 @@ VARIANTS = (
     Variant("no refinement", pool="generated"),
     Variant(
         "all images exposed alike",
-        patches=((refinement, "vary_exposure", lambda pixels, _: pixels),),
+        image_patches=((refinement, "vary_exposure", lambda pixels, _: pixels),),
+    ),
+    Variant(
+        "classes asked for at temperature 1",
+        image_patches=((objective, "classification_loss", _at_temperature_1),),
     ),
     Variant(
         "refined without BN statistics",
-        patches=((objective, "relative_bn_statistics_loss", lambda **_: 0.0),),
+        image_patches=((objective, "relative_bn_statistics_loss", lambda **_: 0.0),),
     ),
     Variant(
         "refined without classes",
-        patches=((objective, "classification_loss", lambda **_: 0.0),),
+        image_patches=((objective, "classification_loss", lambda **_: 0.0),),
     ),
     Variant(
         "teacher's kernels as targets",
-        patches=((rounding, "best_kernel", _teachers_kernel),),
+        student_patches=((rounding, "best_kernel", _teachers_kernel),),
     ),
-    Variant("nearest levels", patches=((rounding, "round_kernel", _nearest_levels),)),
-    Variant("no sweeps", patches=((rounding, "_NUM_SWEEPS", 0),)),
-    Variant("one scale tried", patches=((rounding, "_SCALE_RATIOS", (1.0,)),)),
+    Variant(
+        "nearest levels", student_patches=((rounding, "round_kernel", _nearest_levels),)
+    ),
+    Variant("no sweeps", student_patches=((rounding, "_NUM_SWEEPS", 0),)),
+    Variant("one scale tried", student_patches=((rounding, "_SCALE_RATIOS", (1.0,)),)),
     Variant(
         "shortcuts' errors left",
-        patches=((rounding, "missing_in_sum", lambda *_: 0.0),),
+        student_patches=((rounding, "missing_in_sum", lambda *_: 0.0),),
     ),
 )
 
@@ -114,6 +127,7 @@ def main() -> None:
     reference = reporting.float_logits(classifier, data.pixels)
     for seed in map(int, FLAGS.seeds):
         generated: SyntheticImages | None = None
+        pools: dict[tuple, SyntheticImages] = {}
         for variant in VARIANTS:
             key = (classifier.name, variant.name, seed)
             if any((r["model"], r["recipe"], r["seed"]) == key for r in rows):
@@ -126,12 +140,16 @@ def main() -> None:
                     seed=seed,
                     progress=cli.RichProgress(),
                 )
-            with _patched(variant):
+            images = (variant.pool, variant.image_patches)
+            if images not in pools:
+                with _patched(variant.image_patches):
+                    pools[images] = _pool(variant, classifier, recipe, generated, seed)
+            with _patched(variant.student_patches):
                 result = quantize(
                     classifier,
                     recipe,
                     widths,
-                    pool=_pool(variant, classifier, recipe, generated, seed),
+                    pool=pools[images],
                     seed=seed,
                     progress=cli.RichProgress(),
                 )
@@ -155,9 +173,9 @@ def main() -> None:
 
 
 @contextlib.contextmanager
-def _patched(variant: Variant):
+def _patched(patches: tuple[Patch, ...]):
     with contextlib.ExitStack() as stack:
-        for module, attribute, stand_in in variant.patches:
+        for module, attribute, stand_in in patches:
             stack.enter_context(mock.patch.object(module, attribute, stand_in))
         yield
 
