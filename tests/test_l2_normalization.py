@@ -16,11 +16,14 @@ from tflite_export.l2_normalization import l2_normalize
         ([-3, 4], [-77, 102]),
         ([0, 0, 0], [0, 0, 0]),
         ([0, 1, 0], [0, 128, 0]),  # the kernel clamps at 127
+        ([0, -1], [0, -128]),
         ([-255], [-128]),
         # Of length 256: 128 x / 256, and ties go away from zero.
         ([-1, 3, 255, *[1] * 501], [-1, 2, 128, *[1] * 501]),
         ([1] * 16384, [1] * 16384),
         ([1] * 65536, [1] * 65536),  # of length 256 again, all of them ties
+        # The most that 32 bits hold: 128 / sqrt(2^15) is 0.7.
+        ([255, -255] * 2**14, [1, -1] * 2**14),
     ],
 )
 def test_by_hand(levels, expected):

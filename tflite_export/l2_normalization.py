@@ -39,9 +39,13 @@ def l2_normalize(levels: np.ndarray) -> np.ndarray:
 
 
 def _inverse_square_root(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """m and n with 1 / sqrt(values) = m * 2^(n - 31); 0 counts as 1."""
+    """m and n with 1 / sqrt(values) = m * 2^(n - 31); of 0, anything.
+
+    The kernel has a case of its own for 0 and 1, where 32 bits would not do; what
+    becomes of the levels is the same.
+    """
     # To 2^27 ... 2^29 by powers of four.
-    down = sum((values >= 2 ** (29 + 2 * k)).astype(np.int64) for k in range(2))
+    down = (values >= 2**29).astype(np.int64)
     up = sum((values < 2 ** (27 - 2 * k)).astype(np.int64) for k in range(13))
     scaled = ((values >> (2 * down)) << (2 * up)) >> 1
     half = shift_right_rounding(scaled, 1)
@@ -53,9 +57,4 @@ def _inverse_square_root(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         x = (next_x - multiply_rounding(half, cube, _BITS)) << _INTEGER_BITS
     x = multiply_rounding(x, _HALF_SQRT_2, _BITS)
     right = 11 + down - up
-    multiplier = x << np.maximum(-right, 0)
-    is_one = values <= 1
-    return (
-        np.where(is_one, 2**_BITS - 1, multiplier),
-        np.where(is_one, 0, -np.maximum(right, 0)),
-    )
+    return x << np.maximum(-right, 0), -np.maximum(right, 0)
