@@ -9,8 +9,9 @@ BatchNormalization follows;
 BatchNormalization (last axis, directly behind one of those three and its only
 consumer); ReLU (with or without max_value); Activation of sigmoid, tanh, gelu and
 hard_swish; Add (two inputs of one shape); Multiply (two inputs of one shape, or one
-of them (1, 1, C)); Concatenate (last axis); MaxPooling2D, AveragePooling2D,
-GlobalAveragePooling2D; Flatten, Reshape, ZeroPadding2D, Cropping2D.
+of them (1, 1, C)); ChannelMean, Subtract (the second input (..., 1)) and
+L2Normalization, of LayerNormalization; Concatenate (last axis); MaxPooling2D,
+AveragePooling2D, GlobalAveragePooling2D; Flatten, Reshape, ZeroPadding2D, Cropping2D.
 
 Signals (time, features) are images (time, 1, features), and layers over time the
 same over height.
@@ -24,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from gdfq_tf import layers
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.rewrites import LINEAR, absorb_resizing, rewrite, two_class_logits
@@ -190,7 +192,8 @@ def _build(ops: list[Op], name: str) -> keras.Model:
         if op.kind == "InputLayer":
             tensors[op.name] = keras.Input(name=op.name, **op.config)
             continue
-        layer = getattr(keras.layers, op.kind)(name=op.name, **op.config)
+        layer_class = getattr(layers, op.kind, None) or getattr(keras.layers, op.kind)
+        layer = layer_class(name=op.name, **op.config)
         inputs = [tensors[producer] for producer in op.inputs]
         tensors[op.name] = layer(inputs[0] if len(inputs) == 1 else inputs)
         layer.set_weights(op.weights)

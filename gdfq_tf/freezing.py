@@ -4,10 +4,12 @@ and scales as the `.tflite` file will hold them."""
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
 from gdfq_tf.keras_compat import keras
+from gdfq_tf.layers import ChannelMean, L2Normalization
 from gdfq_tf.quantization_plan import (
     KERNEL_LAYERS,
     QuantizationPlan,
@@ -18,7 +20,11 @@ from gdfq_tf.quantization_plan import (
 from gdfq_tf.quantizers import fake_quantize_weights
 from gdfq_tf.student import Student
 from tflite_export.activations import FIXED_GRIDS
-from tflite_export.affine_quantization import AffineQuantization
+from tflite_export.affine_quantization import (
+    INT8_MAX,
+    INT8_MIN,
+    AffineQuantization,
+)
 from tflite_export.integer_inference import first_rounding_bias, uses_double_rounding
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
 
@@ -62,9 +68,12 @@ def freeze(student: Student, classifier: keras.Model, *, head: str) -> IntegerNe
             relu6=_ends_below_its_grid(chain[-1], student.plan),
             attributes=_attributes(layer),
         )
+        input_grid = grids[student.plan.tensor_groups[input_layers(layer)[0].name]]
         if isinstance(layer, KERNEL_LAYERS):
-            input_grid = grids[student.plan.tensor_groups[input_layers(layer)[0].name]]
             op = _with_kernel(op, student, chain, input_grid)
+        if isinstance(layer, L2Normalization):
+            attributes = _epsilon_as_constants(layer.epsilon, input_grid)
+            op = dataclasses.replace(op, attributes=attributes)
         ops.append(op)
         tensor_of |= {x.name: op.name for x in chain}
     if head == "multi_label":
@@ -169,13 +178,32 @@ def _with_kernel(
     return dataclasses.replace(op, kernel=kernel)
 
 
+def _epsilon_as_constants(
+    epsilon: float, input_grid: AffineQuantization
+) -> dict[str, int]:
+    """The attributes of an l2_normalize whose sums of squares have epsilon beside them.
+
+    The kernel knows none: so many channels of one level stand for it, as few as can.
+    Next to nothing beside one step of the grid, it is none.
+    """
+    largest = max(INT8_MAX - input_grid.zero_point, input_grid.zero_point - INT8_MIN)
+    sign = 1 if largest == INT8_MAX - input_grid.zero_point else -1
+    in_steps = epsilon / input_grid.scale**2
+    count = max(1, math.ceil(in_steps / largest**2))
+    level = round(math.sqrt(in_steps / count))
+    return {"constant_level": sign * level, "num_constants": count if level else 0}
+
+
 _KINDS = {
     _layers.Conv2D: "conv",
     _layers.DepthwiseConv2D: "depthwise",
     _layers.Dense: "dense",
     _layers.Add: "add",
+    _layers.Subtract: "subtract",
     _layers.Multiply: "multiply",
     _layers.ReLU: "relu",
+    ChannelMean: "channel_mean",
+    L2Normalization: "l2_normalize",
     _layers.GlobalAveragePooling2D: "global_average",
     _layers.AveragePooling2D: "average_pool",
     _layers.MaxPooling2D: "max_pool",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import re
 import socket
@@ -35,6 +36,9 @@ _APPLICATION_PREPROCESSING = (
     (r"DenseNet.*", "torch"),
     (r"VGG.*|ResNet\d+", "caffe"),
 )
+
+# Layers of keras.applications.ConvNeXt, which Keras does not find by itself.
+_CONVNEXT_LAYERS = ("LayerScale", "StochasticDepth")
 
 _DOWNLOAD_TIMEOUT_SECONDS = 15.0
 
@@ -170,7 +174,8 @@ def read_file(
     ):
         is_sequential = config["class_name"] == "Sequential"
         model_class = library.Sequential if is_sequential else library.Model
-        model = model_class.from_config(config["config"])
+        with library.utils.custom_object_scope(_convnext_layers(library)):
+            model = model_class.from_config(config["config"])
         if weights is not None:
             _load_weights(model, weights, num_floats, str(path))
         elif path.is_dir():
@@ -179,6 +184,12 @@ def read_file(
         else:
             model.load_weights(path)
         return model
+
+
+def _convnext_layers(library: Any) -> dict[str, Any]:
+    """One Keras' own classes of those names."""
+    convnext = importlib.import_module(f"{library.__name__}.src.applications.convnext")
+    return {name: getattr(convnext, name) for name in _CONVNEXT_LAYERS}
 
 
 def _read_zip_config(path: Path) -> tuple[str, dict]:

@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
+from gdfq_tf.layers import L2Normalization
 from tflite_export.activations import FIXED_GRIDS
 from tflite_export.affine_quantization import AffineQuantization
 
@@ -235,18 +236,22 @@ def _rounds(layer) -> bool:
     return not isinstance(layer, _SAME_SCALE_LAYERS)
 
 
+def _written_grid(layer) -> AffineQuantization | None:
+    """The only grid that the kernel computing a layer writes, or None."""
+    if isinstance(layer, L2Normalization):
+        return FIXED_GRIDS["l2_normalize"]
+    if isinstance(layer, _layers.Activation):
+        return FIXED_GRIDS.get(layer.activation.__name__)
+    return None
+
+
 def _fixed_grid(producers: list) -> AffineQuantization | None:
     """The grid that the kernels of some layers fix, if they do.
 
     Raises:
       UserError: not all of them write the same one.
     """
-    grids = {
-        FIXED_GRIDS.get(x.activation.__name__)
-        if isinstance(x, _layers.Activation)
-        else None: x.name
-        for x in producers
-    }
+    grids = {_written_grid(x): x.name for x in producers}
     if len(grids) > 1 and any(grids):
         names = " and ".join(map(repr, grids.values()))
         raise UserError(

@@ -44,6 +44,8 @@ def rewrite(ops: Ops) -> tuple[Ops, np.ndarray, np.ndarray]:
     ops, scale, offset = absorb_input_affines(ops)
     for step in (
         fold_affines,
+        fold_affines_forward,
+        center_kernels,
         carry,
         pool_to_the_shape_wanted,
         free_joined_sigmoids,
@@ -189,6 +191,61 @@ def fold_affines(ops: Ops) -> Ops:
         return [dataclasses.replace(producer, config=config, weights=weights)]
 
     return _rewrite_pairs(ops, fold)
+
+
+def fold_affines_forward(ops: Ops) -> Ops:
+    """A linear layer takes in the affine map before it.
+
+    Not an offset where the layer pads: its zeros stand for zeros behind the map.
+    """
+
+    def fold(op: Op, producer: Op) -> Ops | None:
+        if producer.kind != "Affine" or op.kind not in LINEAR:
+            return None
+        scale, offset = producer.weights
+        kernel, *bias = op.weights
+        is_padded = op.config.get("padding") == "same" and kernel.shape[:2] != (1, 1)
+        if is_padded and np.any(offset):
+            return None
+        # A depthwise kernel has its output channels on its last two dimensions.
+        num_summed = kernel.ndim - (2 if op.kind == "DepthwiseConv2D" else 1)
+        shift = np.sum(kernel * _per_input(op, offset), axis=tuple(range(num_summed)))
+        new_bias = shift.ravel() + (bias[0] if bias else 0.0)
+        weights = kernel * _per_input(op, scale), new_bias
+        config = op.config | {"use_bias": True}
+        return [Op(op.kind, op.name, producer.inputs, config, weights)]
+
+    return _rewrite_pairs(ops, fold)
+
+
+def _per_input(op: Op, values: np.ndarray) -> np.ndarray:
+    """One value for each input channel of a linear layer, as its kernel has them:
+    (channels, 1), or (channels of a group, output channels)."""
+    groups = op.config.get("groups", 1)
+    if groups == 1:
+        return values[:, np.newaxis]
+    outputs_per_group = op.weights[0].shape[-1] // groups
+    return np.repeat(values.reshape(groups, -1), outputs_per_group, axis=0).T
+
+
+def center_kernels(ops: Ops) -> Ops:
+    """A linear layer takes in that the mean over its channels is subtracted, where
+    nothing else reads it."""
+    for mean in [op for op in ops if op.kind == "ChannelMean"]:
+        linear = _find(ops, mean.inputs[0])
+        readers = [op for op in ops if linear.name in op.inputs]
+        if not _mixes_all_channels(linear) or len(readers) != 2:
+            continue
+        (centered,) = (op for op in readers if op is not mean)
+        weights = tuple(w - w.mean(axis=-1, keepdims=True) for w in linear.weights)
+        replacement = dataclasses.replace(linear, weights=weights)
+        rest = [op for op in ops if op is not linear and op is not mean]
+        ops = _substitute(rest, centered, [replacement])
+    return ops
+
+
+def _mixes_all_channels(op: Op) -> bool:
+    return op.kind in ("Conv2D", "Dense") and op.config.get("groups", 1) == 1
 
 
 def carry(ops: Ops) -> Ops:

@@ -81,6 +81,9 @@ def _activation(call: Call) -> list[Step]:
     return activation_steps(call, function, f"_{name}")
 
 
+# Of LayerNormalization: integers are all equal where real numbers are not.
+_SMALLEST_EPSILON = 1e-12
+
 _WINDOW = ("kernel_size", "strides", "dilation_rate")
 
 
@@ -88,8 +91,32 @@ def _conv(call: Call) -> list[Step]:
     layer = call.layer
     padding, window = _window(layer)
     config = _config(layer, "filters", "use_bias", "groups") | window
-    kernel = Step("Conv2D", config, _image_weights(layer))
-    return [*padding, kernel, *_activation(call)]
+    step = Step("Conv2D", config, _image_weights(layer))
+    if _is_depthwise(layer, window["strides"]):
+        step = _as_depthwise(layer.groups, window, step.weights)
+    return [*padding, step, *_activation(call)]
+
+
+def _is_depthwise(layer: Any, strides: tuple[int, int]) -> bool:
+    """Whether a convolution has a group for each channel, and strides that tf_keras'
+    DepthwiseConv2D can have."""
+    channels_per_group = layer.get_weights()[0].shape[-2]
+    return layer.groups > 1 and channels_per_group == 1 and len({*strides}) == 1
+
+
+def _as_depthwise(
+    channels: int, window: dict[str, Any], weights: tuple[np.ndarray, ...]
+) -> Step:
+    """The step of a convolution with one group for each channel.
+
+    `weights`: kernel (height, width, 1, filters), whose filters of one channel stand
+    side by side, perhaps with a bias.
+    """
+    kernel, *bias = weights
+    kernel = kernel.reshape(*kernel.shape[:2], channels, -1)
+    multiplier = kernel.shape[-1]
+    config = window | {"depth_multiplier": multiplier, "use_bias": bool(bias)}
+    return Step("DepthwiseConv2D", config, (kernel, *bias))
 
 
 def _depthwise_conv(call: Call) -> list[Step]:
@@ -145,14 +172,20 @@ def _image_weights(layer: Any) -> tuple[np.ndarray, ...]:
 
 def _dense(call: Call) -> list[Step]:
     layer, shape = call.layer, tuple(call.inputs[0].shape)
-    if len(shape) != 2:
+    if len(shape) == 2:
+        config = _config(layer, "units", "use_bias")
+        return [Step("Dense", config, _weights(layer)), *_activation(call)]
+    if len(shape) > 4:
         refuse_layer(
             layer,
-            f"its input is {shape}, expected (None, units); put a Flatten or pooling "
-            "layer before it or make it a 1x1 Conv2D",
+            f"its input is {shape}; expected units, images or signals: put a Reshape "
+            "before it",
         )
-    config = _config(layer, "units", "use_bias")
-    return [Step("Dense", config, _weights(layer)), *_activation(call)]
+    # At every position, the same as a convolution of 1x1.
+    kernel, *bias = _weights(layer)
+    config = {"filters": layer.units, "use_bias": layer.use_bias, "kernel_size": 1}
+    weights = (kernel[np.newaxis, np.newaxis], *bias)
+    return [Step("Conv2D", config, weights), *_activation(call)]
 
 
 def _batch_normalization(call: Call) -> list[Step]:
@@ -165,12 +198,43 @@ def _batch_normalization(call: Call) -> list[Step]:
     return [Step("BatchNormalization", _config(layer, "epsilon"), weights)]
 
 
+def _layer_normalization(call: Call) -> list[Step]:
+    """gamma * (x - mean) / sqrt(variance + epsilon) + beta, as a vector of length
+    sqrt(channels): what the integer kernels can do without rounding the variance."""
+    layer = call.layer
+    _check_last_axis(call)
+    if getattr(layer, "rms_scaling", False):
+        refuse_layer(
+            layer,
+            "it has rms_scaling, which Keras computes wrongly and no longer supports; "
+            "train it with rms_scaling=False",
+        )
+    channels = call.output.shape[-1]
+    gamma_beta = list(_weights(layer))
+    gamma = gamma_beta.pop(0) if layer.scale else 1.0
+    beta = gamma_beta.pop(0) if layer.center else 0.0
+    length = np.sqrt(np.float64(channels))
+    epsilon = channels * max(layer.epsilon, _SMALLEST_EPSILON)
+    return [
+        Step("ChannelMean", suffix="_mean"),
+        Step("Subtract", suffix="_centered", inputs=(0, -1)),
+        Step("L2Normalization", {"epsilon": epsilon}, suffix="_unit"),
+        affine(call, scale=length * gamma, offset=beta),
+    ]
+
+
+def _layer_scale(call: Call) -> list[Step]:
+    """x * gamma, of keras.applications.ConvNeXt."""
+    (gamma,) = _weights(call.layer)
+    return [affine(call, scale=gamma)]
+
+
 def _check_last_axis(call: Call) -> None:
     axis = call.layer.axis
-    if not isinstance(axis, int):  # tf_keras' BatchNormalization holds a list
-        (axis,) = axis
-    if axis not in (-1, len(call.output.shape) - 1):
-        refuse_layer(call.layer, f"it works on axis {axis}; expected the last one")
+    axes = [axis] if isinstance(axis, int) else [*axis]  # once built, some hold lists
+    if axes not in ([-1], [len(call.output.shape) - 1]):
+        found = ", ".join(map(str, axes))
+        refuse_layer(call.layer, f"it works on axis {found}; expected the last one")
 
 
 def _softmax(call: Call) -> list[Step]:
@@ -227,7 +291,7 @@ _IDENTITIES = {
     "ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout",
     "GaussianNoise", "Identity", "RandomBrightness", "RandomContrast", "RandomFlip",
     "RandomRotation", "RandomTranslation", "RandomZoom", "SpatialDropout1D",
-    "SpatialDropout2D",
+    "SpatialDropout2D", "StochasticDepth",
 }
 # fmt: on
 
@@ -252,6 +316,8 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     "GlobalMaxPooling1D": maximum,
     "GlobalMaxPooling2D": maximum,
     "InputLayer": _input,
+    "LayerNormalization": _layer_normalization,
+    "LayerScale": _layer_scale,
     "MaxPooling1D": _pooling,
     "MaxPooling2D": _pooling,
     "Normalization": _normalization,
@@ -270,5 +336,4 @@ _TRANSLATORS = OPERATIONS | _LAYERS
 _FUNCTION_NAMES = ", ".join(sorted(n for n in OPERATIONS if n.startswith("tf.")))
 _REASONS = {
     "Lambda": "it holds Python code, which is never run; use standard layers instead",
-    "LayerNormalization": "GDFQ needs BatchNormalization, with stored statistics",
 }

@@ -16,9 +16,9 @@ class Step:
     """One primitive layer among those that replace a source layer.
 
     Attributes:
-      kind: class name in `tf_keras.layers`, or "Affine": y = scale * x + offset,
-        weights scale and offset float64 (channels,), or "Resizing" with the source's
-        own layer in its config; `rewrites.py` replaces those.
+      kind: class name in `tf_keras.layers` or `layers`, or "Affine": y = scale * x +
+        offset, weights scale and offset float64 (channels,), or "Resizing" with the
+        source's own layer in its config; `rewrites.py` replaces those.
       config: arguments of the class.
       weights: in the order of `layer.get_weights()`, float32.
       suffix: added to the source layer's name; the step that keeps it has none.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import re
 from collections import Counter
 
@@ -18,7 +19,7 @@ VOCABULARY = {
     "InputLayer", "Conv2D", "DepthwiseConv2D", "Dense", "BatchNormalization", "ReLU",
     "Add", "Concatenate", "MaxPooling2D", "AveragePooling2D",
     "GlobalAveragePooling2D", "Flatten", "Reshape", "ZeroPadding2D", "Cropping2D",
-    "Multiply", "Activation",
+    "Multiply", "Activation", "ChannelMean", "Subtract", "L2Normalization",
 }  # fmt: skip
 
 
@@ -204,6 +205,11 @@ def twins(lay, x):
     return lay.Add()([conv(lay.MaxPooling2D(2)(lay.ReLU()(x))) for _ in range(2)])
 
 
+def affine_before_two(lay, x):
+    x = lay.ReLU()(x) * -2.0 - 1.5
+    return lay.Add()([x, lay.Conv2D(3, 1)(x)])
+
+
 CARRIED = ["DepthwiseConv2D", "BatchNormalization"]
 REWRITES |= {
     "batch_norm_first": (lambda lay, x: lay.BatchNormalization()(x), CARRIED),
@@ -224,8 +230,24 @@ REWRITES |= {
         ["Flatten", "ReLU", "Reshape", *CARRIED, "Reshape"],
     ),
     "grouped": (
-        lambda lay, x: lay.Conv2D(6, 3, groups=3, strides=2, padding="same")(x),
+        lambda lay, x: lay.Conv2D(8, 3, groups=2, strides=2, padding="same")(
+            lay.Conv2D(4, 1)(x)
+        ),
+        ["Conv2D", "Conv2D"],
+    ),
+    "grouped_by_channels": (
+        lambda lay, x: lay.Conv2D(
+            6, 3, groups=3, strides=2, padding="same", use_bias=False
+        )(x),
+        ["DepthwiseConv2D"],
+    ),
+    "grouped_by_channels_with_unequal_strides": (
+        lambda lay, x: lay.Conv2D(6, 3, groups=3, strides=(1, 2))(x),
         ["Conv2D"],
+    ),
+    "dense_on_images": (
+        lambda lay, x: lay.Dense(5, use_bias=False)(lay.Dense(4, activation="relu")(x)),
+        ["Conv2D", "ReLU", "Conv2D"],
     ),
     "swish": (
         lambda lay, x: lay.Conv2D(4, 3, activation="swish")(x),
@@ -254,7 +276,34 @@ REWRITES |= {
     ),
     "affine_alone": (
         lambda lay, x: lay.Conv2D(4, 3)(lay.MaxPooling2D(2)(x) * np.ones(3) - 1.5),
-        ["MaxPooling2D", "DepthwiseConv2D", "Conv2D"],
+        ["MaxPooling2D", "Conv2D"],
+    ),
+    "affine_before_groups": (
+        lambda lay, x: lay.Conv2D(6, 3, groups=2)(
+            lay.ReLU()(lay.Conv2D(4, 1)(x)) * np.array([0.5, -1.0, 2.0, 3.0]) + 0.7
+        ),
+        ["Conv2D", "ReLU", "Conv2D"],
+    ),
+    "affine_before_depthwise": (
+        lambda lay, x: lay.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False)(
+            lay.ReLU()(x) * np.array([-1.0, 2.0, 3.0]) + np.array([0.7, 0.0, 1.0])
+        ),
+        ["ReLU", "DepthwiseConv2D"],
+    ),
+    "affine_before_dense": (
+        lambda lay, x: lay.Dense(4)(lay.GlobalAveragePooling2D()(x) * 2.0 - 1.5),
+        ["GlobalAveragePooling2D", "Dense"],
+    ),
+    "affine_before_padding": (
+        lambda lay, x: lay.Conv2D(4, 3, padding="same")(lay.ReLU()(x) * -2.0 - 1.5),
+        ["ReLU", "DepthwiseConv2D", "Conv2D"],
+    ),
+    "factor_before_padding": (
+        lambda lay, x: lay.Conv2D(4, 3, padding="same")(lay.ReLU()(x) * -2.0),
+        ["ReLU", "Conv2D"],
+    ),
+    "affine_before_two": (
+        affine_before_two, ["ReLU", "DepthwiseConv2D", "Conv2D", "Add"]
     ),
     "scaling_at_the_input": (
         lambda lay, x: lay.Conv2D(4, 3, padding="same")(
@@ -267,6 +316,10 @@ REWRITES |= {
     "negative_scaling_at_the_input": (
         lambda lay, x: lay.Conv2D(4, 3, padding="same")(lay.Rescaling(-1, 0.5)(x)),
         ["DepthwiseConv2D", "Conv2D"],
+    ),
+    "negative_factor_at_the_input": (
+        lambda lay, x: lay.Conv2D(4, 3, padding="same")(lay.Rescaling(-1)(x)),
+        ["Conv2D"],
     ),
     "difference": (
         lambda lay, x: lay.Conv2D(3, 1)(x) - x,
@@ -297,6 +350,89 @@ REWRITES |= {
 }  # fmt: skip
 
 
+NORMALIZED = ["ChannelMean", "Subtract", "L2Normalization"]
+
+
+def layer_norm_beside_others(lay, x):
+    x = lay.Conv2D(4, 1)(x)
+    return lay.Add()([x, lay.LayerNormalization()(x)])
+
+
+def layer_norm_twice(lay, x):
+    x = lay.Conv2D(4, 1)(x)
+    return lay.Add()([lay.LayerNormalization()(x) for _ in range(2)])
+
+
+# An epsilon of 0.5 is felt beside the variance.
+REWRITES |= {
+    "layer_norm": (
+        lambda lay, x: lay.LayerNormalization(epsilon=0.5)(x),
+        [*NORMALIZED, "DepthwiseConv2D"],
+    ),
+    "layer_norm_plain": (
+        lambda lay, x: lay.LayerNormalization(scale=False, center=False)(lay.ReLU()(x)),
+        ["ReLU", *NORMALIZED, "DepthwiseConv2D"],
+    ),
+    "layer_norm_between_convolutions": (
+        lambda lay, x: lay.Conv2D(4, 2, strides=2)(
+            lay.LayerNormalization(axis=3, epsilon=0.5)(lay.Conv2D(5, 3)(x))
+        ),
+        ["Conv2D", "L2Normalization", "Conv2D"],
+    ),
+    "layer_norm_between_dense": (
+        lambda lay, x: lay.Dense(4)(
+            lay.LayerNormalization(epsilon=1e-6)(
+                lay.Dense(6, use_bias=False)(lay.Flatten()(x))
+            )
+        ),
+        ["Flatten", "Dense", "L2Normalization", "Dense"],
+    ),
+    "layer_norm_of_depthwise": (
+        lambda lay, x: lay.Dense(4)(
+            lay.LayerNormalization(epsilon=0.5)(lay.Conv2D(6, 3, groups=3)(x))
+        ),
+        ["DepthwiseConv2D", *NORMALIZED, "Conv2D"],
+    ),
+    "layer_norm_of_groups": (
+        lambda lay, x: lay.Dense(4)(
+            lay.LayerNormalization(center=False)(
+                lay.Conv2D(6, 3, groups=2)(lay.Conv2D(4, 1)(x))
+            )
+        ),
+        ["Conv2D", "Conv2D", *NORMALIZED, "Conv2D"],
+    ),
+    "layer_norm_before_padding": (
+        lambda lay, x: lay.Conv2D(4, 3, padding="same")(lay.LayerNormalization()(x)),
+        [*NORMALIZED, "DepthwiseConv2D", "Conv2D"],
+    ),
+    "layer_norm_without_beta_before_padding": (
+        lambda lay, x: lay.Conv2D(4, 3, padding="same")(
+            lay.LayerNormalization(center=False)(x)
+        ),
+        [*NORMALIZED, "Conv2D"],
+    ),
+    "layer_norm_of_features": (
+        lambda lay, x: lay.Activation("relu")(
+            lay.LayerNormalization(scale=False)(lay.GlobalAveragePooling2D()(x))
+        ),
+        ["GlobalAveragePooling2D", *NORMALIZED, "Reshape", "DepthwiseConv2D",
+         "Reshape", "ReLU"],
+    ),
+    "layer_norm_beside_others": (
+        layer_norm_beside_others,
+        ["Conv2D", *NORMALIZED, "DepthwiseConv2D", "Add"],
+    ),
+    "layer_norm_twice": (
+        layer_norm_twice,
+        ["Conv2D", *NORMALIZED, "DepthwiseConv2D", "DepthwiseConv2D", "Add"],
+    ),
+    "layer_norm_then_batch_norm": (
+        lambda lay, x: lay.BatchNormalization()(lay.LayerNormalization()(x)),
+        [*NORMALIZED, "DepthwiseConv2D", "BatchNormalization"],
+    ),
+}  # fmt: skip
+
+
 def squeeze_and_excitation_over_time(lay, x):
     x = lay.Conv1D(4, 3)(x)
     gate = lay.Conv1D(4, 1, activation="sigmoid")(
@@ -318,7 +454,12 @@ SIGNALS = {
         )(x),
         ["ZeroPadding2D", "Conv2D", "ReLU"],
     ),
-    "grouped": (lambda lay, x: lay.Conv1D(6, 2, groups=3)(x), ["Conv2D"]),
+    "grouped": (lambda lay, x: lay.Conv1D(6, 2, groups=3)(x), ["DepthwiseConv2D"]),
+    "dense": (lambda lay, x: lay.Dense(5)(x), ["Conv2D"]),
+    "layer_norm": (
+        lambda lay, x: lay.Dense(5)(lay.LayerNormalization()(x)),
+        [*NORMALIZED, "Conv2D"],
+    ),
     "depthwise": (
         lambda lay, x: lay.DepthwiseConv1D(
             3, strides=2, padding="same", depth_multiplier=2
@@ -454,6 +595,38 @@ def test_custom_scale_of_inception_resnet():
         return CustomScaleLayer(scale=0.17)([x, lay.Conv2D(3, 1)(x)])
 
     assert check_same(make(keras, body)) == ["Conv2D", "Add"]
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_block_of_convnext(k):
+    convnext = importlib.import_module(f"{k.__name__}.src.applications.convnext")
+
+    def body(lay, x):
+        x = lay.LayerNormalization(epsilon=1e-6)(lay.Conv2D(8, 3, strides=3)(x))
+        block = convnext.ConvNeXtBlock(
+            8, drop_path_rate=0.5, layer_scale_init_value=0.1, name="block"
+        )
+        return block(x)
+
+    source = make(k, body)
+    classes = {type(layer).__name__ for layer in source.layers}
+    assert {"LayerScale", "StochasticDepth"} <= classes
+    assert check_same(source) == [
+        "Conv2D", "L2Normalization", "DepthwiseConv2D",
+        "DepthwiseConv2D", *NORMALIZED, "Conv2D", "Activation", "Conv2D", "Add",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_inputs_that_are_all_equal_have_no_direction(k):
+    source = make(
+        k,
+        lambda lay, x: lay.LayerNormalization(epsilon=0.0)(x[:, :, :, :1]),
+        shape=(2, 2, 2),
+    )
+    (_, beta), (kernel, bias) = (source.layers[i].get_weights() for i in (-3, -1))
+    expected = np.full((2, 4), beta) @ kernel + bias
+    np.testing.assert_allclose(outputs(canonicalize(source)), expected, rtol=1e-5)
 
 
 @pytest.mark.parametrize("k", LIBRARIES)
@@ -806,9 +979,17 @@ REFUSALS = {
         lambda lay, x: lay.ReLU(max_value=0.0, name="r")(x),
         r"'r'.*max_value is 0\.0",
     ),
-    "dense_on_images": (
-        lambda lay, x: lay.Dense(3, name="d")(x),
-        r"'d' \(Dense\).*\(None, 9, 9, 3\)",
+    "dense_on_more_than_images": (
+        lambda lay, x: lay.Dense(3, name="d")(lay.Reshape((9, 9, 1, 3))(x)),
+        r"'d' \(Dense\).*\(None, 9, 9, 1, 3\); expected units, images or signals",
+    ),
+    "layer_norm_axis": (
+        lambda lay, x: lay.LayerNormalization(axis=1, name="norm")(x),
+        r"'norm' \(LayerNormalization\).*axis 1; expected the last one",
+    ),
+    "layer_norm_axes": (
+        lambda lay, x: lay.LayerNormalization(axis=(1, 2, 3), name="norm")(x),
+        r"'norm' \(LayerNormalization\).*axis 1, 2, 3; expected the last one",
     ),
     "float16": (
         lambda lay, x: lay.Conv2D(3, 1, dtype="mixed_float16", name="half")(x),
@@ -833,6 +1014,14 @@ def matches(pattern, text):
 def test_refusal_names_the_layer(k, case):
     body, pattern = REFUSALS[case]
     matches(pattern, refusal(make(k, body)))
+
+
+@pytest.mark.filterwarnings("ignore:You passed `rms_scaling=True`")
+def test_layer_norm_that_leaves_the_mean_is_refused():
+    def body(lay, x):
+        return lay.LayerNormalization(rms_scaling=True, name="norm")(x)
+
+    matches(r"'norm' \(LayerNorm.*has rms_scaling.*train", refusal(make(keras, body)))
 
 
 def test_other_operations_are_refused():

@@ -13,6 +13,7 @@ from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError
 from gdfq_tf.freezing import freeze
 from gdfq_tf.keras_compat import keras
+from gdfq_tf.layers import ChannelMean, L2Normalization
 from gdfq_tf.preprocessing import make_preprocessing
 from gdfq_tf.quantization_plan import make_plan
 from gdfq_tf.student import build_student
@@ -395,3 +396,59 @@ def test_gated_student_and_integers_agree(gated):
 
 def test_integers_of_gates_equal_litert(gated):
     check_equals_litert(gated.network)
+
+
+def normalized_classifier(epsilon: float) -> keras.Model:
+    """Directions of what a convolution gives around its mean over channels."""
+    image = keras.Input(INPUT_SHAPE, name="image")
+    conv = layers.Conv2D(8, 3, strides=2, name="stem")(image)
+    mean = ChannelMean(name="mean")(conv)
+    centered = layers.Subtract(name="centered")([conv, mean])
+    unit = L2Normalization(epsilon, name="unit")(centered)
+    x = layers.Conv2D(6, 1, name="mixed")(unit)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(image, layers.Dense(3, name="logits")(x))
+    rng = np.random.default_rng(4)
+    model.set_weights([rng.normal(0, 0.5, w.shape) for w in model.get_weights()])
+    return model
+
+
+@pytest.fixture(scope="module", params=[1e-5, 1.0, 300.0])
+def normalized(request) -> Frozen:
+    return make_frozen(normalized_classifier(request.param), WIDTHS["w8a8"])
+
+
+def test_normalizations_become_their_operations(normalized):
+    found = [(op.name, op.kind, op.inputs) for op in normalized.network.ops[1:4]]
+    assert found == [
+        ("mean", "channel_mean", ("stem",)),
+        ("centered", "subtract", ("stem", "mean")),
+        ("unit", "l2_normalize", ("centered",)),
+    ]
+    assert normalized.op("unit").grid == AffineQuantization(1 / 128, 0)
+
+
+def test_constants_stand_for_epsilon(normalized):
+    epsilon = normalized.classifier.get_layer("unit").epsilon
+    grid = normalized.op("centered").grid
+    constants = normalized.op("unit").attributes
+    level, count = constants["constant_level"], constants["num_constants"]
+    if epsilon == 1e-5:  # less than half a step
+        assert epsilon**0.5 < grid.scale / 2
+        assert (level, count) == (0, 0)
+        return
+    assert -128 <= grid.zero_point + level <= 127
+    assert count * (level * grid.scale) ** 2 == pytest.approx(epsilon, rel=0.05)
+    assert (count > 1) == (epsilon == 300.0)
+
+
+def test_normalized_student_and_integers_agree(normalized):
+    computed = infer(normalized.network, PREPROCESSING.to_int8(PIXELS)).astype(int)
+    difference = computed - normalized.float_outputs()
+    assert computed.std() > 15
+    assert np.abs(difference).max() <= 6
+    assert abs(difference.mean()) < 0.5
+
+
+def test_integers_of_normalizations_equal_litert(normalized):
+    check_equals_litert(normalized.network)

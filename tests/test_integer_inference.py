@@ -226,7 +226,43 @@ def product_network():
     return b.build()
 
 
+def normalization_network():
+    """Means over channels, differences, and directions, of images and of rows."""
+    b = NetworkBuilder(seed=5)
+    narrow = coarse_relu_grid(6.0, 4)
+    fine = AffineQuantization(float(coarse(0.0071)), 20)
+    far = AffineQuantization(float(coarse(0.0613)), -100)
+    wide = b.kernel("wide", "conv", "image", bits=8, outputs=19, padding="valid")
+    b.kernel("small", "conv", "image", bits=4, outputs=6, relu=True, grid=narrow)
+    few = b.kernel("few", "conv", "image", bits=8, outputs=2, stride=2)
+    pooled = global_average(b, "pooled", wide, fine)
+    shapes = {
+        "image": INPUT_SHAPE, wide: (6, 6, 19), "small": (8, 8, 6), few: (4, 4, 2),
+        pooled: (19,),
+    }  # fmt: skip
+    unit = FIXED_GRIDS["l2_normalize"]
+    for name, shape in shapes.items():
+        one = (*shape[:-1], 1)
+        mean = b.op(f"mean_{name}", "channel_mean", [name], one, fine)
+        b.branch(b.op(f"mean_far_{name}", "channel_mean", [name], one, far))
+        for end, grid in (("", fine), ("_far", far), ("_as_is", None)):
+            centered = f"centered{end}_{name}"
+            b.branch(b.op(centered, "subtract", [name, mean], shape, grid))
+            # Levels that the grid has.
+            sign = 1 if end == "_far" or name != "small" else -1
+            for level, count in ((0, 0), (17, 1), (100, 3)):
+                constants = {"constant_level": sign * level, "num_constants": count}
+                b.branch(
+                    b.op(
+                        f"unit{end}_{name}_{count}", "l2_normalize", [centered], shape,
+                        unit, attributes=constants,
+                    )
+                )  # fmt: skip
+    return b.build()
+
+
 NETWORKS = {
+    "normalizations": normalization_network(),
     "products": product_network(),
     "kernels": kernel_network(),
     "activations": activation_network(),

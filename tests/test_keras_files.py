@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import shutil
@@ -82,6 +83,20 @@ def test_each_file_is_read_by_the_keras_that_wrote_it(tmp_path, library, suffix)
     np.testing.assert_array_equal(
         np.asarray(source.model(IMAGE)), np.asarray(model(IMAGE))
     )
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_layers_of_convnext_are_known(tmp_path, library, suffix):
+    k = LIBRARIES[library]
+    convnext = importlib.import_module(f"{k.__name__}.src.applications.convnext")
+    image = k.Input((4, 4, 3))
+    scaled = convnext.StochasticDepth(0.5)(convnext.LayerScale(0.25, 3)(image))
+    model = k.Model(image, k.layers.Flatten()(scaled))
+    model.save(tmp_path / f"net{suffix}")
+    values = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype(np.float32)
+    found = read(tmp_path / f"net{suffix}").model(values)
+    np.testing.assert_array_equal(found, values.reshape(2, -1) / 4)
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

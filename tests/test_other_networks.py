@@ -139,6 +139,46 @@ def test_without_batch_normalization_images_reach_their_classes(tmp_path):
     assert np.mean(outputs.argmax(axis=-1) == images.labels) > 0.8
 
 
+def convnext() -> keras.Model:
+    """A stem and two blocks of ConvNeXt, weights of a fixed seed."""
+    rng = np.random.default_rng(0)
+    image = keras.Input((16, 16, 3))
+    x = _layers.LayerNormalization(epsilon=1e-6)(
+        _layers.Conv2D(12, 4, strides=4)(image)
+    )
+    for _ in range(2):
+        y = _layers.Conv2D(12, 3, padding="same", groups=12)(x)
+        y = _layers.Dense(24, activation="gelu")(_layers.LayerNormalization()(y))
+        x = x + _layers.Dense(12)(y)
+    x = _layers.LayerNormalization()(_layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(image, _layers.Dense(3)(x))
+    for layer in model.layers:
+        shapes = [w.shape for w in layer.get_weights()]
+        if isinstance(layer, _layers.LayerNormalization):
+            gamma, beta = shapes
+            layer.set_weights([rng.uniform(0.5, 1.5, gamma), rng.normal(0, 0.2, beta)])
+        elif shapes:
+            kernel, bias = shapes
+            deviation = (np.prod(kernel[:-1])) ** -0.5
+            layer.set_weights(
+                [rng.normal(0, deviation, kernel), rng.normal(0, 0.1, bias)]
+            )
+    return model
+
+
+@pytest.mark.parametrize("recipe", [TINY, CALIBRATE], ids=lambda x: x.name)
+def test_networks_with_layer_normalization(recipe, tmp_path):
+    model = convnext()
+    classifier = loaded(model, tmp_path, without_bn_statistics=True)
+    result = quantize(classifier, recipe, WIDTHS)
+    check_verified(result)
+    assert all(x.agreement.exact_outputs == 1 for x in result.models)
+    # What differs between images of noise is little, and rounding is all the more.
+    errors = relative_errors(result, model, classifier)
+    assert errors[0] < 0.15
+    assert errors[1] < 0.4
+
+
 # ---- labels beside each other
 
 

@@ -7,6 +7,7 @@ import pytest
 from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
+from gdfq_tf.layers import ChannelMean, L2Normalization
 from gdfq_tf.quantization_plan import (
     consumers,
     end_layers,
@@ -175,6 +176,22 @@ def test_a_sigmoid_has_tflites_grid_and_a_product_its_own():
     assert plan.is_fixed("sigmoid") and plan.is_fixed("image")
     assert not plan.is_fixed("conv")
     assert "product" not in plan.tensor_groups
+
+
+def test_directions_have_tflites_grid_and_what_they_are_of_its_own():
+    image = keras.Input((4, 4, 2), name="image")
+    conv = layers.ReLU(name="relu")(layers.Conv2D(3, 1)(image))
+    mean = ChannelMean(name="mean")(conv)
+    centered = layers.Subtract(name="centered")([conv, mean])
+    unit = L2Normalization(1.0, name="unit")(centered)
+    flat = layers.Flatten(name="flat")(unit)
+    plan = make_plan(keras.Model(image, layers.Dense(2)(flat)), EDGE)
+    assert plan.groups["unit"].fixed_grid == AffineQuantization(1 / 128, 0)
+    assert plan.tensor_groups["flat"] == "unit"
+    for name in ("mean", "centered"):
+        assert plan.tensor_groups[name] == name
+        group = plan.groups[name]
+        assert (group.bits, group.non_negative, group.fixed_grid) == (8, False, None)
 
 
 def test_reshaped_sigmoids_keep_the_grid_and_joined_ones_are_refused():

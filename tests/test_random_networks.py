@@ -118,9 +118,23 @@ def twins(lay, rng, x):
     return lay.Concatenate()([lay.Add()([left, right]), lay.Add()(pools)])
 
 
+def layer_norm(lay, rng, x):
+    options = {"scale": rng.random() < 0.7, "center": rng.random() < 0.7}
+    x = lay.LayerNormalization(epsilon=float(rng.choice([1e-6, 1e-3])), **options)(x)
+    return activate(lay, rng, x)
+
+
+def convnext(lay, rng, x):
+    channels = x.shape[-1]
+    y = lay.Conv2D(channels, 3, padding="same", groups=channels)(x)
+    y = lay.LayerNormalization(epsilon=1e-6)(y)
+    y = lay.Dense(channels)(lay.Dense(2 * channels, activation="gelu")(y))
+    return lay.LayerNormalization()(lay.Add()([x, y]))
+
+
 BLOCKS = (
     conv, depthwise, separable, residual, dense_block, squeeze_and_excitation, pool,
-    pad_and_crop, arithmetic, twins,
+    pad_and_crop, arithmetic, twins, layer_norm, convnext,
 )  # fmt: skip
 
 
@@ -177,8 +191,9 @@ def test_random_network(
         reject()
 
 
-def test_twins():
-    source = build(keras, [twins], channels=3, nested=False, head=None, seed=0)
+@pytest.mark.parametrize("block", [twins, convnext])
+def test_block(block):
+    source = build(keras, [block], channels=3, nested=False, head=None, seed=0)
     check_all_the_way(source, None, BitWidths(8, 8), seed=0)
 
 

@@ -10,6 +10,7 @@ from tflite_export.affine_quantization import AffineQuantization
 
 # TFLite fixes the output grids of int8 kernels whose results are bounded.
 FIXED_GRIDS: Mapping[str, AffineQuantization] = {
+    "l2_normalize": AffineQuantization(1 / 128, 0),
     "sigmoid": AffineQuantization(1 / 256, -128),
     "softmax": AffineQuantization(1 / 256, -128),
     "tanh": AffineQuantization(1 / 128, 0),

@@ -55,10 +55,16 @@ def _apply(op: IntegerOp, inputs: list[tf.Tensor], input_scale) -> tf.Tensor:
         outputs = move_values(op, inputs, pad_value=0.0)
     elif op.kind == "add":
         outputs = inputs[0] + inputs[1]
+    elif op.kind == "subtract":
+        outputs = inputs[0] - inputs[1]
     elif op.kind == "multiply":
         outputs = inputs[0] * inputs[1]
     elif op.kind in ACTIVATIONS:
         outputs = ACTIVATIONS[op.kind](inputs[0])
+    elif op.kind == "l2_normalize":
+        return _l2_normalize(op, inputs[0], input_scale)
+    elif op.kind == "channel_mean":
+        outputs = tf.reduce_mean(inputs[0], -1, keepdims=True)
     elif op.kind == "global_average":
         keepdims = op.attributes.get("keepdims", False)
         outputs = tf.reduce_mean(inputs[0], [1, 2], keepdims=keepdims)
@@ -71,6 +77,24 @@ def _apply(op: IntegerOp, inputs: list[tf.Tensor], input_scale) -> tf.Tensor:
     else:
         raise ValueError(f"unknown kind {op.kind!r} of {op.name!r}")
     return _finish(outputs, op)
+
+
+def _l2_normalize(op: IntegerOp, inputs: tf.Tensor, input_scale) -> tf.Tensor:
+    """With the constant channels behind the others, which are cut out again."""
+    constant = np.float32(op.attributes["constant_level"] * input_scale)
+    padded = pad_channels(inputs, op.attributes["num_constants"], constant)
+    outputs = _fake_quant(tf.math.l2_normalize(padded, -1), op.grid)
+    if padded is inputs:
+        return outputs
+    return tf.slice(outputs, [0] * len(inputs.shape), inputs.shape)
+
+
+def pad_channels(values: tf.Tensor, count: int, constant) -> tf.Tensor:
+    """`count` channels of a constant behind the others; the same tensor if none."""
+    if not count:
+        return values
+    around = [(0, 0)] * (len(values.shape) - 1) + [(0, count)]
+    return tf.pad(values, around, constant_values=constant)
 
 
 def _finish(outputs: tf.Tensor, op: IntegerOp) -> tf.Tensor:

@@ -1,7 +1,6 @@
 """LiteRT's int8 HARD_SWISH, bit by bit: 16-bit fixed-point arithmetic.
 
-Source: tensorflow/lite/kernels/internal/reference/hard_swish.h; the operations on
-integers are gemmlowp's.
+Source: tensorflow/lite/kernels/internal/reference/hard_swish.h.
 """
 
 from __future__ import annotations
@@ -15,8 +14,14 @@ from tflite_export.affine_quantization import (
     INT8_MIN,
     AffineQuantization,
 )
+from tflite_export.fixed_point import (
+    divide,
+    multiply_rounding,
+    shift_right_rounding,
+)
 
 _INPUT_BITS = 7  # fractional bits that inputs are given
+_BITS = 15
 _INT16_MIN, _INT16_MAX = -(2**15), 2**15 - 1
 
 
@@ -33,13 +38,13 @@ def hard_swish_table(
     gate = inputs
     if gate_shift > 0:
         gate = _shift_left(gate, gate_shift - 1)
-    gate = _multiply_rounding(gate, gate_multiplier)
+    gate = multiply_rounding(gate, gate_multiplier, _BITS)
     if gate_shift > 0:
         gate = _shift_left(gate, 1)
-    gate = _shift_right_rounding(gate, max(-gate_shift, 0))
+    gate = shift_right_rounding(gate, max(-gate_shift, 0))
     gate = (gate + 2**15) >> 1
-    outputs = _divide(gate * _multiply_rounding(inputs, multiplier), 2**15)
-    outputs = _shift_right_rounding(outputs, -shift) + output_grid.zero_point
+    outputs = divide(gate * multiply_rounding(inputs, multiplier, _BITS), 2**_BITS)
+    outputs = shift_right_rounding(outputs, -shift) + output_grid.zero_point
     return np.clip(outputs, INT8_MIN, INT8_MAX)
 
 
@@ -50,23 +55,5 @@ def _int16_multiplier(real: float) -> tuple[int, int]:
     return min((rounded + 2**15) >> 16, _INT16_MAX), exponent
 
 
-def _divide(values: np.ndarray, divisor: int) -> np.ndarray:
-    """C's integer division, towards zero."""
-    return np.sign(values) * (np.abs(values) // divisor)
-
-
-def _multiply_rounding(values: np.ndarray, multiplier: int) -> np.ndarray:
-    """values * multiplier / 2^15, rounded; ties up."""
-    product = values * multiplier
-    nudge = np.where(product >= 0, 2**14, 1 - 2**14)
-    return _divide(product + nudge, 2**15)
-
-
 def _shift_left(values: np.ndarray, bits: int) -> np.ndarray:
     return np.clip(values << bits, _INT16_MIN, _INT16_MAX)
-
-
-def _shift_right_rounding(values: np.ndarray, bits: int) -> np.ndarray:
-    """values / 2^bits, rounded; ties away from zero."""
-    half = 2**bits // 2
-    return np.sign(values) * ((np.abs(values) + half) >> bits)

@@ -4,10 +4,11 @@ Accumulators are exact: integers in float64, which holds them up to 2^53. What
 remains is how a kernel scales an accumulator to its output, and there runtimes
 differ. LiteRT on a CPU runs
 
-- int8 kernels and adds through XNNPACK: a float32 multiply rounded to even for
-  kernels, a 20-bit fixed-point multiply for adds;
+- int8 kernels, adds and subtractions through XNNPACK: a float32 multiply rounded to
+  even for kernels, a 20-bit fixed-point multiply for the others;
 - functions of one tensor by table, filled in float32, but for hard-swish (see
-  `hard_swish.py`); means and products by a float32 multiply rounded to even;
+  `hard_swish.py`); means and products by a float32 multiply rounded to even; L2
+  normalization in fixed point (see `l2_normalization.py`);
 - INT4 kernels, but for dense ones with an even number of inputs, through its
   built-in ones: a 31-bit fixed-point multiply rounded, then a right shift rounded
   up again. The double rounding favours larger results by half a unit of the first
@@ -30,10 +31,12 @@ from tflite_export.affine_quantization import (
 from tflite_export.export_graph import (
     convolve,
     move_values,
+    pad_channels,
     pool_arguments,
 )
 from tflite_export.hard_swish import hard_swish_table
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
+from tflite_export.l2_normalization import l2_normalize
 
 _BATCH_SIZE = 64
 
@@ -84,8 +87,8 @@ def _run(network: IntegerNetwork, images: tf.Tensor) -> tf.Tensor:
 def _apply(op: IntegerOp, inputs, grids) -> tf.Tensor:
     if op.kernel is not None:
         return _apply_kernel(op, op.kernel, inputs[0], grids[0])
-    if op.kind == "add":
-        return _finish(_add(inputs, grids, op.grid), op)
+    if op.kind in ("add", "subtract"):
+        return _finish(_add(inputs, grids, op), op)
     if op.kind == "multiply":
         return _finish(_multiply(inputs, grids, op.grid), op)
     if op.kind == "hard_swish":
@@ -95,8 +98,13 @@ def _apply(op: IntegerOp, inputs, grids) -> tf.Tensor:
         real = (inputs[0] - grids[0].zero_point) * grids[0].scale
         levels = ACTIVATIONS[op.kind](real) / op.grid.scale
         return _clamp(tf.round(levels), op.grid)
+    if op.kind == "l2_normalize":
+        return _l2_normalize(op, inputs[0] - grids[0].zero_point)
+    if op.kind == "channel_mean":
+        return _mean(op, inputs[0], grids[0], axes=[-1], keepdims=True)
     if op.kind == "global_average":
-        return _global_average(op, inputs[0], grids[0])
+        keepdims = op.attributes.get("keepdims", False)
+        return _mean(op, inputs[0], grids[0], axes=[1, 2], keepdims=keepdims)
     if op.kind == "average_pool":
         return _average_pool(op, inputs[0])
     if op.kind == "relu":
@@ -149,11 +157,13 @@ def _multiply_double_rounding(
     return tf.where(left_over, _round_away(first / right_shift), outputs)
 
 
-def _add(inputs, grids, output_grid: AffineQuantization) -> tf.Tensor:
-    scales = [np.float32(g.scale) / np.float32(output_grid.scale) for g in grids]
+def _add(inputs, grids, op: IntegerOp) -> tf.Tensor:
+    scales = [np.float32(g.scale) / np.float32(op.grid.scale) for g in grids]
     # XNNPACK: 20 fractional bits for the larger of the two multipliers.
     shift = 20 - (math.frexp(max(scales))[1] - 1)
     multipliers = [float(np.round(np.ldexp(np.float64(s), shift))) for s in scales]
+    if op.kind == "subtract":
+        multipliers[1] *= -1
     total = sum(
         (q - grid.zero_point) * m
         for q, grid, m in zip(inputs, grids, multipliers, strict=True)
@@ -169,10 +179,16 @@ def _multiply(inputs, grids, output_grid: AffineQuantization) -> tf.Tensor:
     return tf.cast(tf.round(product), tf.float64)
 
 
-def _global_average(op, inputs, input_grid: AffineQuantization) -> tf.Tensor:
-    count = inputs.shape[1] * inputs.shape[2]
-    keepdims = op.attributes.get("keepdims", False)
-    total = tf.reduce_sum(inputs - input_grid.zero_point, [1, 2], keepdims=keepdims)
+def _mean(
+    op: IntegerOp,
+    inputs,
+    input_grid: AffineQuantization,
+    *,
+    axes: list[int],
+    keepdims: bool,
+) -> tf.Tensor:
+    count = math.prod(inputs.shape[axis] for axis in axes)
+    total = tf.reduce_sum(inputs - input_grid.zero_point, axes, keepdims=keepdims)
     multiplier = np.float32(
         np.float32(input_grid.scale) / (np.float32(op.grid.scale) * np.float32(count))
     )
@@ -180,6 +196,17 @@ def _global_average(op, inputs, input_grid: AffineQuantization) -> tf.Tensor:
     zero_point = np.float32(op.grid.zero_point)
     levels = tf.round(tf.cast(total, tf.float32) * multiplier + zero_point)
     return tf.clip_by_value(tf.cast(levels, tf.float64), INT8_MIN, INT8_MAX)
+
+
+def _l2_normalize(op: IntegerOp, centered: tf.Tensor) -> tf.Tensor:
+    attributes = op.attributes
+    padded = pad_channels(
+        centered, attributes["num_constants"], float(attributes["constant_level"])
+    )
+    levels = tf.numpy_function(l2_normalize, [padded], tf.int64)
+    levels = levels[..., : centered.shape[-1]]
+    levels = tf.ensure_shape(tf.cast(levels, tf.float64), centered.shape)
+    return _clamp(levels, op.grid)
 
 
 def _average_pool(op: IntegerOp, inputs: tf.Tensor) -> tf.Tensor:

@@ -26,12 +26,15 @@ KINDS = (
     "depthwise",
     "dense",
     "add",
+    "subtract",
     "multiply",
     "relu",
     "sigmoid",
     "tanh",
     "gelu",
     "hard_swish",
+    "l2_normalize",
+    "channel_mean",
     "global_average",
     "average_pool",
     "max_pool",
@@ -75,6 +78,8 @@ class IntegerOp:
       attributes: JSON values by kind: strides, padding ("same" or "valid"),
         dilation for conv and depthwise, groups (default 1) for conv; pool_size,
         strides, padding for pools; keepdims (default False) for global_average;
+        constant_level, num_constants for l2_normalize: so many channels of that level
+        above the zero point that count beside the input's;
         shape (without batch) for reshape; pads, crops ((top, bottom), (left, right)).
     """
 

@@ -1,10 +1,10 @@
-"""Every keras.applications family with BatchNormalization, to verified TFLite.
+"""Every keras.applications family of classifiers, to verified TFLite.
 
 python tools/conformance.py --output=docs/conformance.md
 
 Each family's smallest member, at its smallest sensible input, with random weights and
-BatchNormalization statistics: read, translated, quantized without training, exported
-and verified. Accuracy is no subject here.
+BatchNormalization statistics if it has any: read, translated, quantized without
+training, exported and verified. Accuracy is no subject here.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from gdfq_tf.keras_compat import keras as tf_keras
 from gdfq_tf.keras_files import SourceModel
 from gdfq_tf.pipeline import Baselines, make_baselines, verify
 from gdfq_tf.quantization_plan import make_plan
+from gdfq_tf.source_graph import all_layers
 from gdfq_tf.student import build_student
 from gdfq_tf.synthesis import SyntheticImages
 from tflite_export.convert import convert_network
@@ -55,6 +56,9 @@ FAMILIES = {
     "NASNetMobile": 32,
     "EfficientNetB0": 32,
     "EfficientNetV2B0": 32,
+    # Without BatchNormalization.
+    "VGG16": 32,
+    "ConvNeXtTiny": 32,
 }
 WIDTHS = (BitWidths(8, 8), BitWidths(4, 8))
 _NUM_CLASSES = 10
@@ -128,7 +132,9 @@ def check_family(name: str, size: int) -> Row:
     try:
         source = build_application(library, name, size)
         classifier, difference = translate_classifier(
-            SourceModel(name.lower(), source), preprocessing="uint8"
+            SourceModel(name.lower(), source),
+            preprocessing="uint8",
+            without_bn_statistics=not layers_of(source, "BatchNormalization"),
         )
         pixels = np.random.default_rng(0).integers(
             0, 256, (_NUM_IMAGES, size, size, 3), np.uint8
@@ -157,13 +163,17 @@ def build_application(library, name: str, size: int):
     build = getattr(library.applications, name)
     model = build(weights=None, input_shape=(size, size, 3), classes=_NUM_CLASSES)
     rng = np.random.default_rng(0)
-    layers = [x for x in model.layers if type(x).__name__ == "BatchNormalization"]
-    for layer in layers:
-        layer.momentum = 0.0  # statistics of the batch that follows
+    layers = layers_of(model, "BatchNormalization")
+    for layer in [*layers, *layers_of(model, "LayerNormalization")]:
         if layer.scale:
             layer.gamma.assign(rng.uniform(0.5, 1.5, layer.gamma.shape))
         if layer.center:
             layer.beta.assign(rng.normal(0.0, 0.2, layer.beta.shape))
+    for layer in layers_of(model, "LayerScale"):
+        # At first they are next to zero, and so is all that their blocks do.
+        layer.gamma.assign(rng.uniform(0.1, 0.5, layer.gamma.shape))
+    for layer in layers:
+        layer.momentum = 0.0  # statistics of the batch that follows
     images = rng.uniform(0, 255, (_NUM_IMAGES, size, size, 3)).astype(np.float32)
     model(images, training=True)
     for layer in layers:
@@ -175,6 +185,11 @@ def build_application(library, name: str, size: int):
         larger = variance * rng.uniform(1.0, 2.0, deviation.shape)
         variance.assign(larger + 0.1 * np.mean(deviation**2))
     return model
+
+
+def layers_of(model, kind: str) -> list:
+    """The layers of a class, also in models inside the model."""
+    return [layer for layer in all_layers(model) if type(layer).__name__ == kind]
 
 
 def quantize_untrained(
@@ -220,8 +235,8 @@ def markdown(rows: list[Row]) -> str:
     lines = [
         "# Conformance",
         "",
-        f"Each family of keras.applications with BatchNormalization, {names}: fully",
-        "integer, verified, outputs within 1 LSB of the student's on random images.",
+        f"Each family of classifiers in keras.applications, {names}: fully integer,",
+        "verified, outputs within 1 LSB of the student's on random images.",
         "Made by `python tools/conformance.py --output=docs/conformance.md`.",
         "",
         f"- largest difference: canonical copy against the model, {_NUM_CLASSES}",

@@ -1,0 +1,31 @@
+"""Integer arithmetic as LiteRT's kernels do it; numpy, int64 throughout.
+
+Source: gemmlowp's fixedpoint.h, whose names are in brackets.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def divide(values: np.ndarray, divisor: int) -> np.ndarray:
+    """C's integer division, towards zero."""
+    return np.sign(values) * (np.abs(values) // divisor)
+
+
+def multiply_rounding(
+    values: np.ndarray, multiplier: np.ndarray | int, bits: int
+) -> np.ndarray:
+    """values * multiplier / 2^bits, rounded; ties up.
+
+    (SaturatingRoundingDoublingHighMul, of `bits` + 1 bits.)
+    """
+    product = values * multiplier
+    half = 2 ** (bits - 1)
+    return divide(product + np.where(product >= 0, half, 1 - half), 2**bits)
+
+
+def shift_right_rounding(values: np.ndarray, bits: np.ndarray | int) -> np.ndarray:
+    """values / 2^bits, rounded; ties away from zero. (RoundingDivideByPOT.)"""
+    half = (np.int64(1) << np.int64(bits)) >> 1
+    return np.sign(values) * ((np.abs(values) + half) >> bits)
