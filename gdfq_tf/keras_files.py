@@ -26,7 +26,12 @@ from gdfq_tf.errors import UserError
 from gdfq_tf.hdf5_probe import is_readable
 from gdfq_tf.keras_compat import keras as tf_keras
 from gdfq_tf.keras_compat import saved_metadata_pb2
-from gdfq_tf.model_config import CheckLayer, inference_config, lambda_layers
+from gdfq_tf.model_config import (
+    CheckLayer,
+    bytecode,
+    inference_config,
+    lambda_layers,
+)
 from gdfq_tf.stored_functions import is_of_this_python, missing_names
 
 APPLICATION_PREFIX = "keras.applications."
@@ -233,11 +238,11 @@ def _check_code(layer: dict, library: Any, path: Path) -> None:
         f"version; load the model with the Python that saved it, or {advice}"
     )
     with _one_line(other_python):
+        if not is_of_this_python(bytecode(layer)):
+            raise UserError(other_python)
         function = _build(
             library, "keras.layers.Lambda", layer["config"], allow_unsafe=True
         ).function
-    if not is_of_this_python(function):
-        raise UserError(other_python)
     if missing := missing_names(function):
         raise UserError(
             f"{name} uses {', '.join(missing)}, which the file does not hold; expected "

@@ -6,6 +6,7 @@ version, so that a file is checked here before anything is built from it.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -83,6 +84,18 @@ def lambda_layers(config: dict) -> Iterator[dict]:
             yield from lambda_layers(layer)
         elif layer["class_name"] == "Lambda":
             yield layer
+
+
+def bytecode(lambda_layer: dict) -> bytes:
+    """The marshalled function of a Lambda layer's JSON.
+
+    Raises:
+      ValueError, KeyError, ...: there is none.
+    """
+    function = lambda_layer["config"]["function"]
+    is_of_keras_3 = isinstance(function, dict)
+    text = function["config"]["code"] if is_of_keras_3 else function[0]
+    return base64.b64decode(text)
 
 
 def _inference_layer(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import builtins
 import dis
+import marshal
 import sys
 from collections.abc import Iterator
 from types import CodeType, FunctionType
@@ -16,16 +17,22 @@ from types import CodeType, FunctionType
 _PROLOGUE = ("COPY_FREE_VARS", "MAKE_CELL", "POP_TOP", "RETURN_GENERATOR")
 
 
-def is_of_this_python(function: FunctionType) -> bool:
-    """Whether bytecode is laid out as this Python lays it out.
+def is_of_this_python(bytecode: bytes) -> bool:
+    """Whether a marshalled function is as this Python would have written it.
 
-    Versions differ in the numbers of their instructions, in the first of them and,
-    from 3.11 on, in how much space is left empty behind each.
+    Versions differ in what they write of a function, in the numbers of their
+    instructions and, from 3.11 on, in how much space is left empty behind each. What
+    3.10 and older wrote tells nothing more.
     """
     try:
-        return all(map(_has_this_layout, _codes(function.__code__)))
-    except (IndexError, KeyError, TypeError, ValueError):  # of dis, on other bytecode
-        return False
+        code = marshal.loads(bytecode)
+        return isinstance(code, CodeType) and all(
+            # Python clears, in what it gives back, the space that it leaves empty.
+            inner.co_code in bytecode and _has_instructions_of_this_python(inner)
+            for inner in _codes(code)
+        )
+    except (EOFError, IndexError, KeyError, TypeError, ValueError):
+        return False  # of marshal and dis, on what another version wrote
 
 
 def missing_names(function: FunctionType) -> list[str]:
@@ -47,19 +54,9 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
             yield from _codes(constant)
 
 
-def _has_this_layout(code: CodeType) -> bool:
-    instructions = list(dis.get_instructions(code))
-    names = [instruction.opname for instruction in instructions]
+def _has_instructions_of_this_python(code: CodeType) -> bool:
+    names = [instruction.opname for instruction in dis.get_instructions(code)]
     if any(name == "CACHE" or name.startswith("<") for name in names):
         return False
-    if sys.version_info >= (3, 11):
-        first = next((name for name in names if name not in _PROLOGUE), None)
-        if first != "RESUME":
-            return False
-    ends = [instruction.offset for instruction in instructions[1:]]
-    ends.append(len(code.co_code))
-    return not any(
-        any(code.co_code[instruction.offset + 2 : end])
-        for instruction, end in zip(instructions, ends, strict=True)
-        if instruction.opname != "EXTENDED_ARG"
-    )
+    first = next((name for name in names if name not in _PROLOGUE), None)
+    return first == "RESUME" or sys.version_info < (3, 11)
