@@ -118,9 +118,14 @@ def twins(lay, rng, x):
     return lay.Concatenate()([lay.Add()([left, right]), lay.Add()(pools)])
 
 
+def bounded(lay, rng, x):
+    y = lay.ReLU(float(rng.choice([0.3, 1.0, 6.0])))(lay.Conv2D(4, 1)(x))
+    return lay.Concatenate()([x, y])
+
+
 BLOCKS = (
     conv, depthwise, separable, residual, dense_block, squeeze_and_excitation, pool,
-    pad_and_crop, arithmetic, twins,
+    pad_and_crop, arithmetic, twins, bounded,
 )  # fmt: skip
 
 

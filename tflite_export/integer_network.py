@@ -28,6 +28,7 @@ KINDS = (
     "add",
     "multiply",
     "relu",
+    "minimum",
     "sigmoid",
     "tanh",
     "gelu",
@@ -74,7 +75,8 @@ class IntegerOp:
       kernel: for conv, depthwise and dense.
       attributes: JSON values by kind: strides, padding ("same" or "valid"),
         dilation for conv and depthwise, groups (default 1) for conv; pool_size,
-        strides, padding for pools; keepdims (default False) for global_average;
+        strides, padding for pools; level for minimum, which no result is above;
+        keepdims (default False) for global_average;
         shape (without batch) for reshape; pads, crops ((top, bottom), (left, right)).
     """
 
