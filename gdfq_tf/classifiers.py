@@ -78,6 +78,7 @@ def load_classifier(
     weights: str | None = None,
     input_size: int | None = None,
     output_name: str | None = None,
+    allow_unsafe: bool = False,
     preprocessing: Preprocessing | str | None = None,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
@@ -87,7 +88,7 @@ def load_classifier(
     """The classifier of a model file or a `keras.applications` name.
 
     Args:
-      model, weights, input_size, output_name: see `read_model`.
+      model, weights, input_size, output_name, allow_unsafe: see `read_model`.
       preprocessing: what the model was trained with, a `Preprocessing` or one of
         `preprocessing.NAMES`; None for applications: the one they come with.
       mean, std: for preprocessing "custom" only, in units of 1, one value or one
@@ -109,6 +110,7 @@ def load_classifier(
         weights=weights,
         input_size=input_size,
         output_name=output_name,
+        allow_unsafe=allow_unsafe,
         check_layer=check_layer,
     )
     classifier, _ = translate_classifier(

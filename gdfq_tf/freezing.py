@@ -38,6 +38,7 @@ _SCALE_BITS = 16
 # float32 exactly, and int32 accumulators have room left.
 _LARGEST_BIAS = 2**23
 _SMALLEST_MULTIPLIER = 2.0**-24
+_FUSED_BOUND = 6.0  # the only ReLU's bound that TFLite fuses into other operators
 
 
 def freeze(student: Student, classifier: keras.Model, *, head: str) -> IntegerNetwork:
@@ -58,6 +59,7 @@ def freeze(student: Student, classifier: keras.Model, *, head: str) -> IntegerNe
         if layer.name in tensor_of:
             continue
         chain = _fused_chain(layer, consumed_by, student.plan.tensor_groups)
+        bound = _bound_below_its_grid(chain[-1], student.plan)
         grid = grids[student.plan.tensor_groups[chain[-1].name]]
         op = IntegerOp(
             name=layer.name,
@@ -65,7 +67,7 @@ def freeze(student: Student, classifier: keras.Model, *, head: str) -> IntegerNe
             inputs=tuple(tensor_of[x.name] for x in input_layers(layer)),
             grid=grid,
             relu=isinstance(chain[-1], _layers.ReLU),
-            relu6=_ends_below_its_grid(chain[-1], student.plan),
+            relu6=bound == _FUSED_BOUND,
             attributes=_attributes(layer),
         )
         input_grid = grids[student.plan.tensor_groups[input_layers(layer)[0].name]]
@@ -74,8 +76,8 @@ def freeze(student: Student, classifier: keras.Model, *, head: str) -> IntegerNe
         if isinstance(layer, L2Normalization):
             attributes = _epsilon_as_constants(layer.epsilon, input_grid)
             op = dataclasses.replace(op, attributes=attributes)
-        ops.append(op)
-        tensor_of |= {x.name: op.name for x in chain}
+        ops += [op, *_bounding(op, bound)]
+        tensor_of |= {x.name: ops[-1].name for x in chain}
     if head == "multi_label":
         # No layer has a slash in its name.
         name = f"{ops[-1].name}/sigmoid"
@@ -99,12 +101,28 @@ def _fused_chain(layer, consumed_by, tensor_groups) -> list:
     return chain
 
 
-def _ends_below_its_grid(layer, plan: QuantizationPlan) -> bool:
-    """Whether a bounded ReLU shares its grid with tensors of a wider range."""
+def _bound_below_its_grid(layer, plan: QuantizationPlan) -> float | None:
+    """The bound of a ReLU that shares its grid with tensors of a wider range."""
     if not isinstance(layer, _layers.ReLU) or layer.max_value is None:
-        return False
+        return None
+    bound = float(layer.max_value)
     group = plan.groups[plan.tensor_groups[layer.name]]
-    return group.upper_bound != float(layer.max_value)
+    return bound if group.upper_bound != bound else None
+
+
+def _bounding(op: IntegerOp, bound: float | None) -> list[IntegerOp]:
+    """The operation that keeps a ReLU's results below its bound; none if it need not.
+
+    It costs no operator: the converter makes two of such a ReLU.
+    """
+    if bound is None or bound == _FUSED_BOUND:
+        return []
+    level = op.grid.zero_point + math.floor(bound / op.grid.scale + 0.5)
+    if level >= INT8_MAX:
+        return []
+    # No layer has a slash in its name.
+    name, attributes = f"{op.name}/bound", {"level": level}
+    return [IntegerOp(name, "minimum", (op.name,), op.grid, attributes=attributes)]
 
 
 def _final_grid(student: Student, group_name: str) -> AffineQuantization:

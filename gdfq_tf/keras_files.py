@@ -8,11 +8,13 @@ same for all formats: build the model from its checked JSON, load its weights.
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import importlib
 import json
 import re
 import socket
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +27,13 @@ from gdfq_tf.errors import UserError
 from gdfq_tf.hdf5_probe import is_readable
 from gdfq_tf.keras_compat import keras as tf_keras
 from gdfq_tf.keras_compat import saved_metadata_pb2
-from gdfq_tf.model_config import CheckLayer, inference_config
+from gdfq_tf.model_config import (
+    CheckLayer,
+    bytecode,
+    inference_config,
+    lambda_layers,
+)
+from gdfq_tf.stored_functions import is_of_this_python, missing_names
 
 APPLICATION_PREFIX = "keras.applications."
 
@@ -37,8 +45,12 @@ _APPLICATION_PREPROCESSING = (
     (r"VGG.*|ResNet\d+", "caffe"),
 )
 
-# Layers of keras.applications.ConvNeXt, which Keras does not find by itself.
-_CONVNEXT_LAYERS = ("LayerScale", "StochasticDepth")
+# Layers of keras.applications that Keras does not always find by itself -> module.
+_APPLICATION_LAYERS = {
+    "CustomScaleLayer": "inception_resnet_v2",
+    "LayerScale": "convnext",
+    "StochasticDepth": "convnext",
+}
 
 _DOWNLOAD_TIMEOUT_SECONDS = 15.0
 
@@ -64,6 +76,7 @@ def read_model(
     weights: str | None = None,
     input_size: int | None = None,
     output_name: str | None = None,
+    allow_unsafe: bool = False,
     check_layer: CheckLayer,
 ) -> SourceModel:
     """The model of a file or of a `keras.applications` name.
@@ -77,6 +90,8 @@ def read_model(
         application's own. The number of classes is told by the weights file.
       output_name: of a model file with several outputs: the one to keep, by its name
         or that of the layer it comes from.
+      allow_unsafe: takes Lambda layers and runs the code that the file holds for
+        them; it may do whatever this process may. Other code stays refused.
       check_layer: called with the name and class name of every layer a file
         holds, before any is built; raises UserError for unwanted ones.
 
@@ -84,7 +99,7 @@ def read_model(
       UserError: missing, damaged, unsupported or unsafe file; unknown
         application or output; weights missing, surplus or impossible to load.
     """
-    source = _read_source(model, weights, input_size, check_layer)
+    source = _read_source(model, weights, input_size, allow_unsafe, check_layer)
     if output_name is None:
         return source
     chosen = _with_one_output(source.model, output_name)
@@ -92,7 +107,11 @@ def read_model(
 
 
 def _read_source(
-    model: str, weights: str | None, input_size: int | None, check_layer: CheckLayer
+    model: str,
+    weights: str | None,
+    input_size: int | None,
+    allow_unsafe: bool,
+    check_layer: CheckLayer,
 ) -> SourceModel:
     if model.startswith(APPLICATION_PREFIX):
         name = model.removeprefix(APPLICATION_PREFIX)
@@ -108,7 +127,9 @@ def _read_source(
         )
     path = Path(model)
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", path.stem).strip("._-")
-    source = read_file(path, weights=weights, check_layer=check_layer)
+    source = read_file(
+        path, weights=weights, allow_unsafe=allow_unsafe, check_layer=check_layer
+    )
     return SourceModel(name or "classifier", source)
 
 
@@ -130,7 +151,11 @@ def _with_one_output(model: Any, output_name: str) -> Any:
 
 
 def read_file(
-    path: Path, *, weights: str | None = None, check_layer: CheckLayer
+    path: Path,
+    *,
+    weights: str | None = None,
+    allow_unsafe: bool = False,
+    check_layer: CheckLayer,
 ) -> Any:
     """The uncompiled model of a file or SavedModel; see `read_model`."""
     if not path.exists():
@@ -166,16 +191,19 @@ def read_file(
             "save the model with model.save('classifier.keras')"
         )
     with _one_line(f"{path} is damaged, save the model again"):
-        config = inference_config(config, str(path), check_layer)
+        config = inference_config(
+            config, str(path), check_layer, allow_unsafe=allow_unsafe
+        )
     library = _library(version, path)
+    for layer in lambda_layers(config):
+        _check_code(layer, library, path)
     with _one_line(
         f"{path}, written by Keras {version}, cannot be loaded by the installed "
         f"{library.__name__} {library.__version__}"
     ):
         is_sequential = config["class_name"] == "Sequential"
-        model_class = library.Sequential if is_sequential else library.Model
-        with library.utils.custom_object_scope(_convnext_layers(library)):
-            model = model_class.from_config(config["config"])
+        name = "keras.Sequential" if is_sequential else "keras.Model"
+        model = _build(library, name, config["config"], allow_unsafe=allow_unsafe)
         if weights is not None:
             _load_weights(model, weights, num_floats, str(path))
         elif path.is_dir():
@@ -183,13 +211,64 @@ def read_file(
             status.assert_existing_objects_matched()
         else:
             model.load_weights(path)
-        return model
+    if any(lambda_layers(config)) and not getattr(model, "inputs", None):
+        # Keras 3 leaves a Sequential model unfinished where a layer fails.
+        raise UserError(
+            f"{path} has Lambda layers and no fixed graph: their code fails here, or "
+            "there is no Input layer; use standard layers where the model is built, "
+            "and save it again"
+        )
+    return model
 
 
-def _convnext_layers(library: Any) -> dict[str, Any]:
+def _build(library: Any, name: str, config: dict, *, allow_unsafe: bool) -> Any:
+    """An object of Keras' own class; code is restored in this call only, if at all."""
+    module, _, class_name = name.rpartition(".")
+    described = {
+        "module": module,
+        "class_name": class_name,
+        "registered_name": None,
+        # A copy, because Keras puts the functions it restores into what it is given.
+        "config": copy.deepcopy(config),
+    }
+    with library.utils.custom_object_scope(_application_layers(library)):
+        return library.saving.deserialize_keras_object(
+            described, safe_mode=not allow_unsafe
+        )
+
+
+def _check_code(layer: dict, library: Any, path: Path) -> None:
+    """Refuses a Lambda layer whose function can be restored but not run here."""
+    name = f"layer {layer['config'].get('name')!r} (Lambda) of {path}"
+    advice = "use standard layers where the model is built, and save it again"
+    python = ".".join(map(str, sys.version_info[:2]))
+    other_python = (
+        f"{name} holds code that Python {python} cannot run, damaged or of another "
+        f"version; load the model with the Python that saved it, or {advice}"
+    )
+    with _one_line(other_python):
+        if not is_of_this_python(bytecode(layer)):
+            raise UserError(other_python)
+        function = _build(
+            library, "keras.layers.Lambda", layer["config"], allow_unsafe=True
+        ).function
+    if missing := missing_names(function):
+        raise UserError(
+            f"{name} uses {', '.join(missing)}, which the file does not hold; expected "
+            "code that uses its arguments and what it imports itself, and under Keras "
+            f"2 tf and np: {advice}"
+        )
+
+
+def _application_layers(library: Any) -> dict[str, Any]:
     """One Keras' own classes of those names."""
-    convnext = importlib.import_module(f"{library.__name__}.src.applications.convnext")
-    return {name: getattr(convnext, name) for name in _CONVNEXT_LAYERS}
+    return {
+        name: getattr(
+            importlib.import_module(f"{library.__name__}.src.applications.{module}"),
+            name,
+        )
+        for name, module in _APPLICATION_LAYERS.items()
+    }
 
 
 def _read_zip_config(path: Path) -> tuple[str, dict]:
@@ -380,7 +459,14 @@ def _one_line(message: str) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
+        text = re.sub(r"\x1b\[\d*m", "", str(error))  # Keras 3 sets some in bold
+        lines = [line for line in text.splitlines() if line.strip()]
+        lines = lines or [type(error).__name__]
         # Keras nests messages and ends with the innermost.
-        inner = [line for line in lines if line.startswith("Exception encountered")]
-        raise UserError(f"{message}: {(inner[-1:] or lines)[0][:300]}") from error
+        inner = [
+            i for i, x in enumerate(lines) if x.startswith("Exception encountered")
+        ]
+        first = inner[-1] if inner else 0
+        has_reason_behind = lines[first].startswith("Exception encountered when")
+        reason = " ".join(lines[first : first + 1 + has_reason_behind])
+        raise UserError(f"{message}: {reason[:300]}") from error

@@ -275,13 +275,6 @@ def _make_group(
     known = [bound for bound in bounds if bound is not None]
     all_bounded = non_negative and len(known) == len(producers)
     upper_bound = max(known) if all_bounded and known else None
-    for bound in known:
-        if bound not in (upper_bound, 6.0):
-            raise UserError(
-                f"a ReLU with the bound {bound:g} is joined with tensors of a wider "
-                f"range in {name!r}, and integer kernels clamp inside a range at 6 "
-                "only; expected bounds that are equal, or a convolution between"
-            )
     consuming = [c for x in layers for c in consumed_by[x.name]]
     # Averages of non-negative tensors are non-negative as well, at 8 bits.
     pooled = all(

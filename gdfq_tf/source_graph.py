@@ -1,6 +1,8 @@
 """A source model -> list of primitive layers, producers first.
 
-Models inside the model are entered: what they hold appears once for every call.
+Models inside the model are entered: what they hold appears once for every call. So are
+the functions of Lambda layers: called on symbolic tensors, they leave the operations
+that they are made of.
 """
 
 from __future__ import annotations
@@ -13,8 +15,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from gdfq_tf.source_layers import translate
-from gdfq_tf.source_steps import Call, is_symbolic
+from gdfq_tf.errors import UserError
+from gdfq_tf.source_layers import check_precision, translate
+from gdfq_tf.source_steps import Call, class_name, is_symbolic, refuse_layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,7 +50,7 @@ def read_graph(model: Any) -> list[Op]:
       UserError: names the layer that has no counterpart and what to do.
     """
     reader = _Reader(layer.name for layer in all_layers(model))
-    (output,) = reader.read(model, {})
+    (output,) = reader.read(model.outputs, {})
     return reachable(reader.ops, output)
 
 
@@ -68,36 +71,77 @@ class _Reader:
         self.ops: list[Op] = []
         self._names = _Names(layer_names)
 
-    def read(self, model: Any, bound: Mapping[_Key, str]) -> list[str]:
-        """Appends a model's ops; returns the names of those that make its outputs.
+    def read(
+        self,
+        outputs: Iterable[Any],
+        bound: Mapping[_Key, str],
+        name: str | None = None,
+    ) -> list[str]:
+        """Appends the ops behind some symbolic tensors; returns the names of the last.
 
-        `bound`: names of the ops that stand for the model's inputs, if there are.
+        Args:
+          outputs: of a model or a function.
+          bound: names of the ops that stand for its inputs, if there are.
+          name: what all ops are named after; None: each after its own layer.
         """
         produced = dict(bound)
-        for call in _calls(model.outputs, set(bound)):
+        outputs = list(outputs)
+        for call in _calls(outputs, set(bound)):
             inputs = tuple(produced[_key(tensor)] for tensor in call.inputs)
             if _is_model(call.layer):
                 inner = map(_key, call.layer.inputs)
-                outputs = self.read(call.layer, dict(zip(inner, inputs, strict=True)))
+                given = dict(zip(inner, inputs, strict=True))
+                results = self.read(call.layer.outputs, given, name)
+            elif class_name(call.layer) == "Lambda":
+                results = [self._read_function(call, produced)]
             else:
-                outputs = [self._append(call, inputs)]
+                results = [self._append(call, inputs, name or call.layer.name)]
             layer, node_index, _ = _key(call.output)
-            for index, name in enumerate(outputs):
-                produced[layer, node_index, index] = name
-        return [produced[_key(tensor)] for tensor in model.outputs]
+            for index, result in enumerate(results):
+                produced[layer, node_index, index] = result
+        return [produced[_key(tensor)] for tensor in outputs]
 
-    def _append(self, call: Call, inputs: tuple[str, ...]) -> str:
-        """Appends the ops of one call; returns the name of the one that ends it."""
+    def _read_function(self, call: Call, produced: Mapping[_Key, str]) -> str:
+        """Appends the ops of a Lambda layer's function; returns the last's name.
+
+        All are named after the layer: names that operations give themselves depend on
+        what the process did before.
+        """
+        layer = call.layer
+        check_precision(call)
+        try:
+            output = layer.call(*call.arguments, **call.keywords)
+        except Exception as error:  # whatever a function may raise
+            reason = str(error).strip().split("\n")[0].split(". ")[0]
+            refuse_layer(
+                layer,
+                f"its code fails on symbolic tensors, {type(error).__name__}: "
+                f"{reason[:200]}; expected operators and functions of the Keras that "
+                "the model is of: use standard layers instead",
+            )
+        if not is_symbolic(output):
+            refuse_layer(
+                layer,
+                f"its code gives {type(output).__name__}; expected one tensor, "
+                "computed from the layer's inputs: use standard layers instead",
+            )
+        try:
+            return self.read([output], produced, layer.name)[0]
+        except UserError as error:
+            refuse_layer(layer, f"in its code, {error}")
+
+    def _append(self, call: Call, inputs: tuple[str, ...], base: str) -> str:
+        """Appends the ops of one call, named after `base`; returns the last's name."""
         values = list(inputs)
         taken = inputs
         for step in translate(call):
             if step.inputs is not None:
                 taken = tuple(values[index] for index in step.inputs)
             while step.kind == "Add" and len(taken) > 2:
-                partial = self._names.new(call.layer.name, "_partial")
+                partial = self._names.new(base, "_partial")
                 self.ops.append(Op("Add", partial, taken[:2], {}))
                 taken = (partial, *taken[2:])
-            name = self._names.new(call.layer.name, step.suffix)
+            name = self._names.new(base, step.suffix)
             self.ops.append(Op(step.kind, name, taken, step.config, step.weights))
             values.append(name)
             taken = (name,)

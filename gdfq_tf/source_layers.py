@@ -39,8 +39,17 @@ def translate(call: Call) -> list[Step]:
     """
     layer = call.layer
     check_layer(layer.name, class_name(layer))
+    check_precision(call)
     if getattr(layer, "data_format", None) == "channels_first":
         refuse_layer(layer, "it is channels_first; expected channels_last")
+    if not all(np.isfinite(w).all() for w in _weights(layer)):
+        refuse_layer(layer, "its weights hold NaN or infinity; train it again")
+    return _TRANSLATORS[class_name(layer)](call)
+
+
+def check_precision(call: Call) -> None:
+    """Raises UserError unless the layer computes in float32."""
+    layer = call.layer
     # Keras 3's quantized layers differ in the policy's name alone.
     policy = getattr(getattr(layer, "dtype_policy", None), "name", "float32")
     if policy != "float32" and call.inputs:
@@ -49,9 +58,6 @@ def translate(call: Call) -> list[Step]:
             f"its dtype policy is {policy}; build the model under the float32 policy, "
             "load the weights into it and save that",
         )
-    if not all(np.isfinite(w).all() for w in _weights(layer)):
-        refuse_layer(layer, "its weights hold NaN or infinity; train it again")
-    return _TRANSLATORS[class_name(layer)](call)
 
 
 def check_layer(name: str, class_name: str) -> None:
@@ -335,5 +341,7 @@ _TRANSLATORS = OPERATIONS | _LAYERS
 
 _FUNCTION_NAMES = ", ".join(sorted(n for n in OPERATIONS if n.startswith("tf.")))
 _REASONS = {
-    "Lambda": "it holds Python code, which is never run; use standard layers instead",
+    "Lambda": "it holds Python code, which is not run unasked; use standard layers "
+    "instead, or pass --allow_unsafe, which runs the code in the file: only if you "
+    "trust whoever made it, as it may do whatever you may",
 }

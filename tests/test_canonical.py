@@ -946,10 +946,6 @@ REFUSALS = {
         lambda lay, x: lay.Flatten(data_format="channels_first", name="f")(x),
         r"'f' \(Flatten\).*channels_first",
     ),
-    "lambda": (
-        lambda lay, x: lay.Lambda(lambda t: 2 * t, name="twice")(x),
-        r"'twice' \(Lambda\).*never run",
-    ),
     "broadcast_multiply": (
         lambda lay, x: lay.Multiply(name="m")([x, lay.Conv2D(1, 1)(x)]),
         r"'m' \(Multiply\).*2 of one shape, or one of them \(1, 1, channels\)",

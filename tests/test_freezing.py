@@ -10,7 +10,6 @@ import pytest
 from gdfq_tf.activations import hard_swish
 from gdfq_tf.calibration import calibrate
 from gdfq_tf.config import BitWidths
-from gdfq_tf.errors import UserError
 from gdfq_tf.freezing import freeze
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.layers import ChannelMean, L2Normalization
@@ -19,9 +18,11 @@ from gdfq_tf.quantization_plan import make_plan
 from gdfq_tf.student import build_student
 from tests.tiny import INPUT_SHAPE, build_tiny_classifier
 from tflite_export.affine_quantization import AffineQuantization
-from tflite_export.convert import convert_network
+from tflite_export.convert import convert_network, post_training_quantize
+from tflite_export.flatbuffer import read_model
 from tflite_export.integer_inference import infer
 from tflite_export.interpreter import TFLiteClassifier
+from tflite_export.verify import Expectation, verify_structure
 
 layers = keras.layers
 PREPROCESSING = make_preprocessing("tf", 3)
@@ -305,10 +306,11 @@ def test_every_layer_kind_becomes_its_operation():
 
 def joined_relus(first, second) -> keras.Model:
     image = keras.Input(INPUT_SHAPE, name="image")
-    ends = [
-        layers.ReLU(bound, name=name)(layers.Conv2D(4, 3, name=f"{name}_conv")(image))
-        for name, bound in (("first", first), ("second", second))
-    ]
+    ends = []
+    for seed, (name, bound) in enumerate((("first", first), ("second", second))):
+        kernel = keras.initializers.RandomUniform(-3, 3, seed)  # beyond all bounds
+        conv = layers.Conv2D(4, 3, kernel_initializer=kernel, name=f"{name}_conv")
+        ends.append(layers.ReLU(bound, name=name)(conv(image)))
     joined = layers.Concatenate(name="joined")(ends)
     pooled = layers.GlobalAveragePooling2D(name="pooled")(joined)
     return keras.Model(image, layers.Dense(3, name="logits")(pooled))
@@ -324,18 +326,53 @@ def joined_relus(first, second) -> keras.Model:
     ],
 )
 def test_a_bound_inside_the_joined_range_is_kept(bounds, expected):
-    ops = {
-        op.name: op
-        for op in make_frozen(joined_relus(*bounds), BitWidths(8, 8)).network.ops
-    }
-    convolutions = [ops["first_conv"], ops["second_conv"]]
+    frozen = make_frozen(joined_relus(*bounds), BitWidths(8, 8))
+    convolutions = [frozen.op("first_conv"), frozen.op("second_conv")]
     assert [op.relu6 for op in convolutions] == expected
     assert all(op.relu for op in convolutions)
+    assert frozen.op("joined").grid.high > min(b for b in bounds if b) - 0.1
+    assert "minimum" not in [op.kind for op in frozen.network.ops]
 
 
-def test_bounds_that_integers_cannot_keep_are_refused():
-    with pytest.raises(UserError, match="a ReLU with the bound 4 is joined with"):
-        make_frozen(joined_relus(4.0, None), BitWidths(8, 8))
+@pytest.mark.parametrize("width", [*WIDTHS])
+@pytest.mark.parametrize("second", [None, 12.0])
+def test_another_bound_inside_the_joined_range_is_a_minimum(width, second):
+    frozen = make_frozen(joined_relus(4.0, second), WIDTHS[width])
+    names = [op.name for op in frozen.network.ops]
+    assert names == [
+        "first_conv", "first_conv/bound", "second_conv", "joined", "pooled", "logits"
+    ]  # fmt: skip
+    first, bound = frozen.op("first_conv"), frozen.op("first_conv/bound")
+    assert (first.relu, first.relu6) == (True, False)
+    assert (bound.kind, bound.inputs) == ("minimum", ("first_conv",))
+    assert bound.grid == first.grid == frozen.op("joined").grid
+    assert frozen.op("joined").inputs == ("first_conv/bound", "second_conv")
+    level = bound.attributes["level"]
+    kept = (level - bound.grid.zero_point) * bound.grid.scale
+    assert abs(kept - 4.0) <= bound.grid.scale / 2  # the next level
+    assert bound.grid.zero_point < level < 127
+    check_equals_litert(frozen.network)
+    difference = infer(frozen.network, PREPROCESSING.to_int8(PIXELS)).astype(int)
+    difference -= frozen.float_outputs()
+    assert np.abs(difference).max() <= 3
+    assert abs(difference.mean()) < 0.5
+
+
+def test_a_bound_above_the_joined_range_needs_nothing():
+    high = make_frozen(joined_relus(None, None), BitWidths(8, 8)).op("joined").grid.high
+    frozen = make_frozen(joined_relus(1.2 * high, None), BitWidths(8, 8))
+    assert frozen.op("first_conv").grid.high < 1.2 * high
+    assert "minimum" not in [op.kind for op in frozen.network.ops]
+
+
+@pytest.mark.parametrize("bounds", [(4.0, None), (4.0, 12.0), (6.0, None), (4.0, 6.0)])
+def test_bounds_cost_no_more_operators_than_the_converters_own(bounds):
+    frozen = make_frozen(joined_relus(*bounds), BitWidths(8, 8))
+    inputs = PREPROCESSING.to_input(PIXELS[:4]).numpy()
+    own = post_training_quantize(frozen.classifier, INPUT_SHAPE, inputs)
+    expectation = Expectation(8, len(read_model(own).operators))
+    findings = verify_structure(convert_network(frozen.network), expectation)
+    assert [finding.detail for finding in findings if not finding.passed] == []
 
 
 def gated_classifier() -> keras.Model:

@@ -173,6 +173,22 @@ def movement_network():
             attributes={"crops": [[1, 2], [0, 1]]},
         ),
     ]
+    for name in ("relu_far", "add_relu", "image"):
+        b.branch(
+            b.op(f"{name}/bound", "minimum", [name], shape, attributes={"level": -4})
+        )
+    for bits in (4, 8):
+        for kind in ("conv", "depthwise"):
+            options = {"bits": bits, "relu": True, "grid": far, "outputs": 4}
+            source = b.kernel(f"{kind}{bits}_bounded", kind, "image", **options)
+            attributes = {"level": -70}
+            name = b.op(
+                f"{source}/bound", "minimum", [source], shape, attributes=attributes
+            )
+            b.branch(name)
+    options = {"bits": 8, "relu": True, "grid": far, "outputs": 40}
+    source = b.kernel("dense_bounded", "dense", b.flatten(signed), **options)
+    b.branch(b.op("dense/bound", "minimum", [source], (40,), attributes={"level": -70}))
     other = b.kernel("other", "depthwise", "image", bits=4)
     third = b.kernel("third", "conv", "image", bits=8, relu=True)
     ends.append(b.op("concatenated", "concatenate", [signed, other, third], (8, 8, 13)))
@@ -319,6 +335,22 @@ def test_every_level_of_an_activation(kind, scale, zero_point):
     expected = TFLiteClassifier(convert_network(network)).run(levels)
     assert len(np.unique(expected)) > 20
     np.testing.assert_array_equal(infer(network, levels), expected)
+
+
+@pytest.mark.parametrize("level", [-128, -127, -3, 0, 126, 127])
+@pytest.mark.parametrize("zero_point", [-128, -3, 127])
+def test_every_level_of_a_minimum(level, zero_point):
+    """Also where the bound is negative, or the grid's own end."""
+    grid = AffineQuantization(float(coarse(0.0367)), zero_point)
+    bounded = IntegerOp("y", "minimum", ("x",), grid, attributes={"level": level})
+    flat = IntegerOp("flat", "reshape", ("y",), grid, attributes={"shape": [256]})
+    network = IntegerNetwork("x", (16, 16, 1), grid, (bounded, flat), False)
+    levels = np.arange(-128, 128).astype(np.int8)
+    expected = [np.minimum(levels, level)]
+    images = levels.reshape(1, 16, 16, 1)
+    np.testing.assert_array_equal(infer(network, images), expected)
+    tflite = convert_network(network)
+    np.testing.assert_array_equal(TFLiteClassifier(tflite).run(images), expected)
 
 
 def test_softmax_is_within_one_lsb():

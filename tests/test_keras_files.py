@@ -99,6 +99,26 @@ def test_layers_of_convnext_are_known(tmp_path, library, suffix):
     np.testing.assert_array_equal(found, values.reshape(2, -1) / 4)
 
 
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_the_layer_of_inception_resnet_is_known(tmp_path, library, suffix):
+    k = LIBRARIES[library]
+    inception_resnet = importlib.import_module(
+        f"{k.__name__}.src.applications.inception_resnet_v2"
+    )
+    left, right = k.Input((3,), name="left"), k.layers.Dense(3, name="dense")
+    total = inception_resnet.CustomScaleLayer(0.25)([left, right(left)])
+    model = k.Model(left, total)
+    model.save(tmp_path / f"net{suffix}")
+    values = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
+    kernel, _ = map(np.asarray, right.get_weights())
+    np.testing.assert_allclose(
+        read(tmp_path / f"net{suffix}").model(values),
+        values + 0.25 * (values @ kernel),
+        rtol=1e-5,
+    )
+
+
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_what_a_compiled_model_was_trained_with_does_not_matter(tmp_path, library):
     k = LIBRARIES[library]
@@ -239,7 +259,7 @@ def test_saved_model_runs_no_code(tmp_path, monkeypatch):
     model = small(tf_keras, tf_keras.layers.Lambda(lambda x: x, name="code"))
     model.save(path, save_format="tf")
     forbid_building(monkeypatch)
-    matches(r"'code' \(Lambda\).*never run", refusal(path))
+    matches(r"'code' \(Lambda\).*not run unasked.*--allow_unsafe.*trust", refusal(path))
 
 
 # ---- outputs
@@ -318,7 +338,7 @@ def test_lambda_is_named_and_does_not_run(tmp_path, library, suffix, monkeypatch
     small(k, k.layers.Lambda(lambda x: x, name="code")).save(path)
 
     forbid_building(monkeypatch)
-    matches(r"'code' \(Lambda\).*never run", refusal(path))
+    matches(r"'code' \(Lambda\).*not run unasked.*--allow_unsafe.*trust", refusal(path))
 
 
 HOSTILE = [
@@ -440,7 +460,7 @@ def test_what_nested_models_hold_is_checked(tmp_path, library, suffix, monkeypat
     small_input = k.Input((8, 8, 3))
     k.Model(small_input, inner(small_input)).save(path)
     forbid_building(monkeypatch)
-    matches(r"'code' \(Lambda\).*never run", refusal(path))
+    matches(r"'code' \(Lambda\).*not run unasked.*--allow_unsafe.*trust", refusal(path))
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
@@ -592,7 +612,7 @@ def test_architecture_runs_no_code(tmp_path, monkeypatch):
     model.save_weights(tmp_path / "net.weights.h5")
     forbid_building(monkeypatch)
     text = refusal(tmp_path / "net.json", tmp_path / "net.weights.h5")
-    matches(r"'code' \(Lambda\).*never run", text)
+    matches(r"'code' \(Lambda\).*not run unasked.*--allow_unsafe.*trust", text)
 
 
 def test_failed_download_is_one_line_and_has_a_timeout(monkeypatch):

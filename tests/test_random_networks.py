@@ -132,9 +132,14 @@ def convnext(lay, rng, x):
     return lay.LayerNormalization()(lay.Add()([x, y]))
 
 
+def bounded(lay, rng, x):
+    y = lay.ReLU(float(rng.choice([0.3, 1.0, 6.0])))(lay.Conv2D(4, 1)(x))
+    return lay.Concatenate()([x, y])
+
+
 BLOCKS = (
     conv, depthwise, separable, residual, dense_block, squeeze_and_excitation, pool,
-    pad_and_crop, arithmetic, twins, layer_norm, convnext,
+    pad_and_crop, arithmetic, twins, layer_norm, convnext, bounded,
 )  # fmt: skip
 
 

@@ -102,6 +102,8 @@ def inputs(tmp_path_factory):
     attention = _layers.UnitNormalization()(maps)
     attention = _layers.Dense(3)(_layers.GlobalAveragePooling2D()(attention))
     keras.Model(image, attention).save(folder / "unsupported.keras")
+    halved = _layers.Lambda(lambda x: x / 2, name="half")(image)
+    keras.Model(image, build_tiny_classifier()(halved)).save(folder / "code.keras")
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (30, *INPUT_SHAPE)).astype(np.uint8)
     labels = rng.integers(0, NUM_CLASSES, 30)
@@ -230,6 +232,18 @@ def test_evaluate_agrees_on_the_float_classifier_and_its_tflite(run, inputs, tmp
     assert top1[0] == top1[1]
 
 
+def test_evaluate_runs_the_code_of_a_file_if_allowed(inputs):
+    code, stdout, stderr = run_tool(
+        "evaluate",
+        f"--model={inputs / 'code.keras'}",
+        "--preprocessing=tf",
+        "--allow_unsafe",
+        f"--data={inputs / 'data.npz'}",
+    )
+    assert code == 0, stderr
+    assert "code.keras" in stdout
+
+
 def test_convert_gives_the_runs_file_again(run, tmp_path):
     directory, _, _ = run
     output = tmp_path / "again.tflite"
@@ -319,6 +333,7 @@ def unreachable(*args, **kwargs):
         (["--model={inputs}/segmenter.keras"], "classif"),
         (["--model={inputs}/folded.keras"], "no BatchNormalization layer"),
         (["--model={inputs}/unsupported.keras"], "UnitNormalization"),
+        (["--model={inputs}/code.keras"], "--allow_unsafe"),
         (["--bits=w9a8"], "got 9"),
         (["--bits=w4a2"], "got 2"),
         (["--bits=foo"], "'foo'"),
@@ -662,15 +677,14 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
     [
         (
             "quantize",
-            "model weights input_size output_name preprocessing mean std task "
-            "without_bn_statistics bits recipe num_steps keep_layers max_accuracy_loss "
-            "seed output_dir overwrite data num_images",
+            "model weights input_size output_name allow_unsafe preprocessing mean "
+            "std task without_bn_statistics bits recipe num_steps keep_layers "
+            "max_accuracy_loss seed output_dir overwrite data num_images",
         ),
         (
             "evaluate",
-            "model weights input_size output_name preprocessing mean std task "
-            "without_bn_statistics data "
-            "num_images result_json",
+            "model weights input_size output_name allow_unsafe preprocessing mean "
+            "std task without_bn_statistics data num_images result_json",
         ),
         ("convert", "student output overwrite num_images"),
         ("benchmark", "model num_threads num_runs warmup_runs result_json"),

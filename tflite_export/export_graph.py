@@ -74,6 +74,9 @@ def _apply(op: IntegerOp, inputs: list[tf.Tensor], input_scale) -> tf.Tensor:
             return outputs
     elif op.kind == "relu":
         outputs = inputs[0]
+    elif op.kind == "minimum":
+        bound = (op.attributes["level"] - op.grid.zero_point) * op.grid.scale
+        outputs = tf.minimum(inputs[0], tf.constant(bound, tf.float32))
     else:
         raise ValueError(f"unknown kind {op.kind!r} of {op.name!r}")
     return _finish(outputs, op)

@@ -110,6 +110,8 @@ def _apply(op: IntegerOp, inputs, grids) -> tf.Tensor:
     if op.kind == "relu":
         ratio = float(np.float32(grids[0].scale) / np.float32(op.grid.scale))
         return _finish(_rescale_to_relu(inputs[0] - grids[0].zero_point, ratio, op), op)
+    if op.kind == "minimum":
+        return tf.minimum(inputs[0], float(op.attributes["level"]))
     return move_values(op, inputs, pad_value=float(op.grid.zero_point))
 
 

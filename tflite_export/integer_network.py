@@ -29,6 +29,7 @@ KINDS = (
     "subtract",
     "multiply",
     "relu",
+    "minimum",
     "sigmoid",
     "tanh",
     "gelu",
@@ -77,9 +78,10 @@ class IntegerOp:
       kernel: for conv, depthwise and dense.
       attributes: JSON values by kind: strides, padding ("same" or "valid"),
         dilation for conv and depthwise, groups (default 1) for conv; pool_size,
-        strides, padding for pools; keepdims (default False) for global_average;
-        constant_level, num_constants for l2_normalize: so many channels of that level
-        above the zero point that count beside the input's;
+        strides, padding for pools; level for minimum, which no result is above;
+        keepdims (default False) for global_average; constant_level, num_constants for
+        l2_normalize: so many channels of that level above the zero point that count
+        beside the input's;
         shape (without batch) for reshape; pads, crops ((top, bottom), (left, right)).
     """
 

@@ -36,6 +36,12 @@ flags.DEFINE_integer(
 flags.DEFINE_string(
     "output_name", None, "The output to keep of a model file that has several."
 )
+flags.DEFINE_bool(
+    "allow_unsafe",
+    False,
+    "Take Lambda layers and run the code that the model file holds for them, which may "
+    "do whatever you may: only for files from whom you trust.",
+)
 flags.DEFINE_enum(
     "preprocessing",
     None,
@@ -78,6 +84,7 @@ def load_classifier_from_flags() -> Classifier:
         weights=FLAGS.weights,
         input_size=FLAGS.input_size,
         output_name=FLAGS.output_name,
+        allow_unsafe=FLAGS.allow_unsafe,
         preprocessing=FLAGS.preprocessing,
         mean=_numbers("mean"),
         std=_numbers("std"),
