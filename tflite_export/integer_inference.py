@@ -5,7 +5,8 @@ remains is how a kernel scales an accumulator to its output, and there runtimes
 differ. LiteRT on a CPU runs
 
 - int8 kernels and adds through XNNPACK: a float32 multiply rounded to even for
-  kernels, a 20-bit fixed-point multiply for adds;
+  kernels, a 20-bit fixed-point multiply for adds, 11-bit weights for bilinear
+  enlarging (see `enlarging.py`);
 - functions of one tensor by table, filled in float32, but for hard-swish (see
   `hard_swish.py`); means and products by a float32 multiply rounded to even;
 - INT4 kernels, but for dense ones with an even number of inputs, through its
@@ -27,6 +28,7 @@ from tflite_export.affine_quantization import (
     INT8_MIN,
     AffineQuantization,
 )
+from tflite_export.enlarging import enlarge_levels
 from tflite_export.export_graph import (
     convolve,
     move_values,
@@ -99,6 +101,8 @@ def _apply(op: IntegerOp, inputs, grids) -> tf.Tensor:
         return _global_average(op, inputs[0], grids[0])
     if op.kind == "average_pool":
         return _average_pool(op, inputs[0])
+    if op.kind == "resize_bilinear":
+        return enlarge_levels(inputs[0], op.attributes["size"])
     if op.kind == "relu":
         ratio = float(np.float32(grids[0].scale) / np.float32(op.grid.scale))
         return _finish(_rescale_to_relu(inputs[0] - grids[0].zero_point, ratio, op), op)

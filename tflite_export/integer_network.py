@@ -39,6 +39,9 @@ KINDS = (
     "pad",
     "crop",
     "concatenate",
+    "depth_to_space",
+    "resize_nearest",
+    "resize_bilinear",
 )
 
 
@@ -75,7 +78,9 @@ class IntegerOp:
       attributes: JSON values by kind: strides, padding ("same" or "valid"),
         dilation for conv and depthwise, groups (default 1) for conv; pool_size,
         strides, padding for pools; keepdims (default False) for global_average;
-        shape (without batch) for reshape; pads, crops ((top, bottom), (left, right)).
+        shape (without batch) for reshape; pads for pad, crops for crop and
+        depth_to_space, ((top, bottom), (left, right)); block_size (height, width) for
+        depth_to_space; size (times height, times width) for resizes.
     """
 
     name: str
