@@ -10,7 +10,10 @@ BatchNormalization (last axis, directly behind one of those three and its only
 consumer); ReLU (with or without max_value); Activation of sigmoid, tanh, gelu and
 hard_swish; Add (two inputs of one shape); Multiply (two inputs of one shape, or one
 of them (1, 1, C)); Concatenate (last axis); MaxPooling2D, AveragePooling2D,
-GlobalAveragePooling2D; Flatten, Reshape, ZeroPadding2D, Cropping2D.
+GlobalAveragePooling2D; UpSampling2D ("nearest" or "bilinear"); DepthToSpace (of
+`depth_to_space.py`; BatchNormalization before it, but for ReLU directly, is of the
+tensor behind it, see `bn_statistics.normalized_tensor`); Flatten, Reshape,
+ZeroPadding2D, Cropping2D.
 
 Signals (time, features) are images (time, 1, features), and layers over time the
 same over height.
@@ -24,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from gdfq_tf.depth_to_space import DepthToSpace
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.rewrites import LINEAR, absorb_resizing, rewrite, two_class_logits
@@ -31,6 +35,7 @@ from gdfq_tf.source_graph import Op, all_layers, read_graph, valid_name
 from gdfq_tf.source_steps import class_name, is_symbolic, refuse
 
 TASKS = ("classification", "features")
+_OWN_LAYERS = {"DepthToSpace": DepthToSpace}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,7 +195,8 @@ def _build(ops: list[Op], name: str) -> keras.Model:
         if op.kind == "InputLayer":
             tensors[op.name] = keras.Input(name=op.name, **op.config)
             continue
-        layer = getattr(keras.layers, op.kind)(name=op.name, **op.config)
+        kind = _OWN_LAYERS.get(op.kind) or getattr(keras.layers, op.kind)
+        layer = kind(name=op.name, **op.config)
         inputs = [tensors[producer] for producer in op.inputs]
         tensors[op.name] = layer(inputs[0] if len(inputs) == 1 else inputs)
         layer.set_weights(op.weights)

@@ -22,7 +22,8 @@ class Op:
     """One primitive layer.
 
     Attributes:
-      kind: class name in `tf_keras.layers`, "Affine" or "Resizing" (see `Step`).
+      kind: class name in `tf_keras.layers`, "DepthToSpace", "Affine" or "Resizing"
+        (see `Step`).
       name: layer name, unique in the graph.
       inputs: names of the producers.
       config: arguments of the class.

@@ -16,9 +16,10 @@ class Step:
     """One primitive layer among those that replace a source layer.
 
     Attributes:
-      kind: class name in `tf_keras.layers`, or "Affine": y = scale * x + offset,
-        weights scale and offset float64 (channels,), or "Resizing" with the source's
-        own layer in its config; `rewrites.py` replaces those.
+      kind: class name in `tf_keras.layers`, "DepthToSpace" (`depth_to_space.py`), or
+        "Affine": y = scale * x + offset, weights scale and offset float64
+        (channels,), or "Resizing" with the source's own layer in its config;
+        `rewrites.py` replaces those two.
       config: arguments of the class.
       weights: in the order of `layer.get_weights()`, float32.
       suffix: added to the source layer's name; the step that keeps it has none.
