@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from gdfq_tf.keras_compat import keras
+from gdfq_tf.layers import DepthToSpace
 
 
 class BNStatistics(NamedTuple):
@@ -26,11 +28,40 @@ def batch_normalization_layers(model: keras.Model) -> list:
     ]
 
 
+def normalized_tensor(layer: keras.layers.BatchNormalization):
+    """The symbolic tensor whose statistics the layer keeps: its input, in general.
+
+    Before a `DepthToSpace` the layer has each channel once for every phase of a
+    transposed convolution. In training it stood behind: its statistics are of all
+    phases together, and of what is not cropped.
+    """
+    enlarging = _depth_to_space_behind(layer)
+    if enlarging is None:
+        return layer.input
+    return DepthToSpace(enlarging.block_size, enlarging.cropping)(layer.input)
+
+
+def _depth_to_space_behind(layer) -> DepthToSpace | None:
+    while len(layer.outbound_nodes) == 1:
+        layer = layer.outbound_nodes[0].outbound_layer
+        if isinstance(layer, DepthToSpace):
+            return layer
+        if not isinstance(layer, keras.layers.ReLU):
+            return None
+    return None
+
+
+def _num_phases(layer: keras.layers.BatchNormalization) -> int:
+    enlarging = _depth_to_space_behind(layer)
+    return 1 if enlarging is None else math.prod(enlarging.block_size)
+
+
 def stored_statistics(layer: keras.layers.BatchNormalization) -> BNStatistics:
-    """The training data's statistics at the layer's input, as it kept them."""
+    """The training data's statistics of `normalized_tensor`, as the layer kept them."""
+    channels = layer.moving_mean.shape[0] // _num_phases(layer)
     return BNStatistics(
-        tf.convert_to_tensor(layer.moving_mean),
-        tf.convert_to_tensor(layer.moving_variance),
+        tf.convert_to_tensor(layer.moving_mean)[:channels],
+        tf.convert_to_tensor(layer.moving_variance)[:channels],
     )
 
 
@@ -58,9 +89,11 @@ def with_statistics_of(model: keras.Model, inputs: tf.Tensor) -> keras.Model:
     copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     for layer in batch_normalization_layers(copy):
-        statistics = batch_statistics(keras.Model(copy.input, layer.input)(inputs))
-        layer.moving_mean.assign(statistics.mean)
-        layer.moving_variance.assign(statistics.variance)
+        probe = keras.Model(copy.input, normalized_tensor(layer))
+        statistics = batch_statistics(probe(inputs))
+        repeats = [_num_phases(layer)]
+        layer.moving_mean.assign(tf.tile(statistics.mean, repeats))
+        layer.moving_variance.assign(tf.tile(statistics.variance, repeats))
     return copy
 
 

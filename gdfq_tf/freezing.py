@@ -9,7 +9,7 @@ import math
 import numpy as np
 
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.layers import ChannelMean, L2Normalization
+from gdfq_tf.layers import ChannelMean, DepthToSpace, L2Normalization
 from gdfq_tf.quantization_plan import (
     KERNEL_LAYERS,
     QuantizationPlan,
@@ -230,12 +230,15 @@ _KINDS = {
     _layers.ZeroPadding2D: "pad",
     _layers.Cropping2D: "crop",
     _layers.Concatenate: "concatenate",
+    DepthToSpace: "depth_to_space",
 }
 
 
 def _kind(layer) -> str:
     if isinstance(layer, _layers.Activation):
         return layer.activation.__name__
+    if isinstance(layer, _layers.UpSampling2D):
+        return f"resize_{layer.interpolation}"
     return _KINDS[type(layer)]
 
 
@@ -262,6 +265,11 @@ def _attributes(layer) -> dict[str, object]:
         return {"pads": [list(pair) for pair in layer.padding]}
     if isinstance(layer, _layers.Cropping2D):
         return {"crops": [list(pair) for pair in layer.cropping]}
+    if isinstance(layer, DepthToSpace):
+        crops = [list(pair) for pair in layer.cropping]
+        return {"block_size": list(layer.block_size), "crops": crops}
+    if isinstance(layer, _layers.UpSampling2D):
+        return {"size": list(layer.size)}
     if isinstance(layer, _layers.GlobalAveragePooling2D):
         return {"keepdims": bool(layer.keepdims)}
     return {}

@@ -2,8 +2,8 @@
 
 The plan mirrors what TFLite's integer kernels do: BatchNormalization and ReLU are
 fused into the convolution or add before them, so only the end of such a chain is
-quantized; pooling, reshaping, padding and concatenation work on integers as they
-are, so their inputs and output share one scale.
+quantized; pooling, enlarging, reshaping, padding and concatenation work on integers
+as they are, so their inputs and output share one scale.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Collection, Mapping, Sequence
 from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.layers import L2Normalization
+from gdfq_tf.layers import DepthToSpace, L2Normalization
 from tflite_export.activations import FIXED_GRIDS
 from tflite_export.affine_quantization import AffineQuantization
 
@@ -26,11 +26,14 @@ POOLING_LAYERS = (
     _layers.AveragePooling2D,
     _layers.GlobalAveragePooling2D,
 )
-# Each output value is one of the input's, or the zero of padding.
+# Each output value is one of the input's, a blend of neighbours, or the zero of
+# padding.
 MOVING_LAYERS = (
+    DepthToSpace,
     _layers.Cropping2D,
     _layers.Flatten,
     _layers.Reshape,
+    _layers.UpSampling2D,
     _layers.ZeroPadding2D,
 )
 _SAME_SCALE_LAYERS = (
@@ -233,7 +236,11 @@ def _rounds(layer) -> bool:
     """Whether the integer kernel of an unfused layer rounds to its output grid."""
     if isinstance(layer, _layers.AveragePooling2D):
         return layer.pool_size != (1, 1)
-    return not isinstance(layer, _SAME_SCALE_LAYERS)
+    return _is_bilinear(layer) or not isinstance(layer, _SAME_SCALE_LAYERS)
+
+
+def _is_bilinear(layer) -> bool:
+    return isinstance(layer, _layers.UpSampling2D) and layer.interpolation == "bilinear"
 
 
 def _written_grid(layer) -> AffineQuantization | None:
@@ -288,7 +295,10 @@ def _make_group(
         or any(_kernel_layer_of(x) in keep_layers for x in producers)
         or (
             widths.protocol == "edge"
-            and any(isinstance(c, (_layers.Add, *POOLING_LAYERS)) for c in consuming)
+            and any(
+                isinstance(c, (_layers.Add, *POOLING_LAYERS)) or _is_bilinear(c)
+                for c in consuming
+            )
         )
     )
     return ActivationGroup(

@@ -8,6 +8,7 @@ it cannot absorb.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -23,9 +24,11 @@ LINEAR = ("Conv2D", "DepthwiseConv2D", "Dense")
 _SCALE_KEEPING = (
     "AveragePooling2D",
     "Cropping2D",
+    "DepthToSpace",
     "Flatten",
     "MaxPooling2D",
     "Reshape",
+    "UpSampling2D",
     "ZeroPadding2D",
 )
 
@@ -39,7 +42,12 @@ def rewrite(ops: Ops) -> tuple[Ops, np.ndarray, np.ndarray]:
       The ops, and scale and offset, float64 (channels,): where the given ops take
       x, the returned ones take scale * x + offset.
     """
-    for step in (affines_before_relus, merge_affines, recognize_hard_swish):
+    for step in (
+        before_depth_to_space,
+        affines_before_relus,
+        merge_affines,
+        recognize_hard_swish,
+    ):
         ops = step(ops)
     ops, scale, offset = absorb_input_affines(ops)
     for step in (
@@ -89,6 +97,29 @@ def two_class_logits(ops: Ops) -> Ops:
     config = {"units": 2, "use_bias": False}
     name = _new_name(ops, f"{end.name}_two_classes")
     return [*ops, Op("Dense", name, (end.name,), config, (halves[np.newaxis],))]
+
+
+def before_depth_to_space(ops: Ops) -> Ops:
+    """What works on each channel alone changes places with a DepthToSpace before it.
+
+    So the convolution of a transposed convolution can absorb it. Each phase becomes
+    channels of its own and every channel's parameters stand once for each phase: to
+    the values it is the same map, wherever they lie. So are a BatchNormalization's
+    statistics, as parameters. What they tell of the training data they tell of all
+    phases together, which `bn_statistics.normalized_tensor` heeds.
+    """
+
+    def move(op: Op, producer: Op) -> Ops | None:
+        if producer.kind != "DepthToSpace":
+            return None
+        if op.kind not in ("Affine", "BatchNormalization", "ReLU"):
+            return None
+        count = math.prod(producer.config["block_size"])
+        weights = tuple(np.tile(w, count) for w in op.weights)
+        moved = dataclasses.replace(op, inputs=producer.inputs, weights=weights)
+        return [moved, dataclasses.replace(producer, inputs=(op.name,))]
+
+    return _rewrite_pairs(ops, move)
 
 
 def affines_before_relus(ops: Ops) -> Ops:

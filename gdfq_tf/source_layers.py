@@ -29,6 +29,7 @@ from gdfq_tf.source_steps import (
     refuse,
     refuse_layer,
 )
+from gdfq_tf.transposed_convolution import phase_kernel, phases
 
 
 def translate(call: Call) -> list[Step]:
@@ -147,6 +148,65 @@ def _separable_conv(call: Call) -> list[Step]:
     ]
 
 
+def _conv_transpose(call: Call) -> list[Step]:
+    layer = call.layer
+    if max(np.ravel(layer.dilation_rate)) > 1:
+        refuse_layer(
+            layer,
+            f"its dilation_rate is {layer.dilation_rate}; expected 1: a dilated "
+            "convolution of the flipped kernel behind ZeroPadding2D does the same, at "
+            "the strides of 1 that dilation demands",
+        )
+    strides, kernel_size = (_over_image(layer, x) for x in ("strides", "kernel_size"))
+    if not _is_of_images(layer):
+        strides = (strides[0], 1)  # signals stay of width 1
+    shapes = (image_shape(x.shape)[1:3] for x in (call.inputs[0], call.output))
+    sizes = zip(*shapes, kernel_size, strides, strict=True)
+    down, across = (
+        phases(length, size, stride, output_length)
+        for length, output_length, size, stride in sizes
+    )
+    kernel, *bias = _image_weights(layer)
+    kernel = phase_kernel(kernel, (down, across))
+    steps, padding = _same_or_padded(down.padding, across.padding, kernel.shape)
+    config = {
+        "filters": kernel.shape[-1],
+        "kernel_size": kernel.shape[:2],
+        "padding": padding,
+        "use_bias": layer.use_bias,
+    }
+    tiled = tuple(np.tile(b, down.stride * across.stride) for b in bias)
+    steps.append(Step("Conv2D", config, (kernel, *tiled)))
+    if strides != (1, 1):
+        blocks = {"block_size": strides, "cropping": (down.cropping, across.cropping)}
+        steps.append(Step("DepthToSpace", blocks, suffix="_enlarged"))
+    return [*steps, *_activation(call)]
+
+
+def _same_or_padded(
+    down: tuple[int, int], across: tuple[int, int], kernel_shape: tuple[int, ...]
+) -> tuple[list[Step], str]:
+    """A padding of a convolution of stride 1: the steps in front, its own argument."""
+    same = tuple(((taps - 1) // 2, taps // 2) for taps in kernel_shape[:2])
+    if (down, across) == same:
+        return [], "same"
+    zeros = Step("ZeroPadding2D", {"padding": (down, across)}, suffix="_pad")
+    return [zeros], "valid"
+
+
+def _upsampling(call: Call) -> list[Step]:
+    layer = call.layer
+    interpolation = getattr(layer, "interpolation", "nearest")
+    if interpolation not in ("nearest", "bilinear"):
+        refuse_layer(
+            layer,
+            f"its interpolation is {interpolation}; expected nearest or bilinear: "
+            "train it with one of them",
+        )
+    config = {"size": _over_image(layer, "size"), "interpolation": interpolation}
+    return [Step("UpSampling2D", config)]
+
+
 def _window(layer: Any) -> tuple[list[Step], dict[str, Any]]:
     """The padding in front of a convolution, and its window over height and width."""
     window = {name: _over_image(layer, name) for name in _WINDOW}
@@ -168,7 +228,7 @@ def _over_image(layer: Any, attribute: str) -> tuple[int, int]:
 
 
 def _is_of_images(layer: Any) -> bool:
-    return not type(layer).__name__.endswith("1D")
+    return "1D" not in type(layer).__name__
 
 
 def _image_weights(layer: Any) -> tuple[np.ndarray, ...]:
@@ -309,7 +369,9 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     "BatchNormalization": _batch_normalization,
     "Concatenate": concatenate,
     "Conv1D": _conv,
+    "Conv1DTranspose": _conv_transpose,
     "Conv2D": _conv,
+    "Conv2DTranspose": _conv_transpose,
     "Cropping1D": _moving("cropping"),
     "Cropping2D": _moving("cropping"),
     "CustomScaleLayer": _custom_scale,
@@ -334,6 +396,8 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     "SeparableConv1D": _separable_conv,
     "SeparableConv2D": _separable_conv,
     "Softmax": _softmax,
+    "UpSampling1D": _upsampling,
+    "UpSampling2D": _upsampling,
     "ZeroPadding1D": _moving("padding"),
     "ZeroPadding2D": _moving("padding"),
 }

@@ -12,6 +12,7 @@ from gdfq_tf.bn_statistics import (
     BNStatistics,
     batch_normalization_layers,
     batch_statistics,
+    normalized_tensor,
     stored_statistics,
 )
 from gdfq_tf.keras_compat import keras
@@ -42,7 +43,8 @@ class Teacher:
         layers = batch_normalization_layers(self.model)
         self.stored_statistics = [stored_statistics(layer) for layer in layers]
         self._probe = keras.Model(
-            self.model.input, [self.model.output] + [layer.input for layer in layers]
+            self.model.input,
+            [self.model.output, *(normalized_tensor(layer) for layer in layers)],
         )
 
     def __call__(self, inputs: tf.Tensor) -> TeacherOutputs:

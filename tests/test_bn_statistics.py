@@ -11,7 +11,9 @@ from gdfq_tf.bn_statistics import (
     stored_statistics,
     with_statistics_of,
 )
+from gdfq_tf.canonical import canonicalize
 from gdfq_tf.keras_compat import keras
+from gdfq_tf.teacher import Teacher
 from tests.tiny import INPUT_SHAPE
 
 
@@ -32,6 +34,41 @@ def test_stored_statistics_are_the_moving_ones(tiny_classifier):
     stored = stored_statistics(layer)
     np.testing.assert_array_equal(stored.mean, mean)
     np.testing.assert_array_equal(stored.variance, variance)
+
+
+def decoder(kernel_size=4) -> keras.Model:
+    """A transposed convolution whose phases differ, normalized, with statistics."""
+    layers = keras.layers
+    image = keras.Input((3, 4, 2))
+    x = layers.Conv2DTranspose(3, kernel_size, (2, 3), "same", name="up")(image)
+    x = layers.ReLU()(layers.BatchNormalization(name="bn")(x))
+    model = keras.Model(image, layers.Conv2D(2, 1)(x))
+    rng = np.random.default_rng(0)
+    model.set_weights([rng.uniform(0.5, 1.5, w.shape) for w in model.get_weights()])
+    return model
+
+
+@pytest.mark.parametrize("kernel_size", [4, (2, 3), 1])
+def test_statistics_of_a_transposed_convolution_are_of_all_its_phases(kernel_size):
+    source = decoder(kernel_size)
+    images = np.random.default_rng(1).normal(1, 1, (20, 3, 4, 2)).astype(np.float32)
+    model = canonicalize(source, "features").model
+    bn = source.get_layer("bn")
+    (layer,) = batch_normalization_layers(model)
+    assert layer.moving_mean.shape == (2 * 3 * 3,)
+    stored = stored_statistics(layer)
+    np.testing.assert_array_equal(stored.mean, bn.moving_mean)
+    np.testing.assert_array_equal(stored.variance, bn.moving_variance)
+    outputs = Teacher(model)(images)
+    expected = batch_statistics(keras.Model(source.input, bn.input)(images))
+    (found,) = outputs.statistics
+    np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-5)
+    np.testing.assert_allclose(found.variance, expected.variance, rtol=1e-4)
+    # Noise in the training data's place means the same before and after translation.
+    settled = canonicalize(with_statistics_of(source, images), "features").model
+    copy = with_statistics_of(model, images)
+    for one, two in zip(copy.get_weights(), settled.get_weights(), strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-4)
 
 
 def test_the_slope_is_the_layers_own(tiny_classifier):

@@ -206,6 +206,41 @@ def movement_network():
     return b.build()
 
 
+def enlarging_network():
+    """Enlarged tensors, and channels that become positions."""
+    b = NetworkBuilder(seed=5)
+    narrow = coarse_relu_grid(6.0, 4)
+    signed = b.kernel("signed", "conv", "image", bits=8, outputs=4)
+    small = b.kernel(
+        "small", "conv", "image", bits=8, outputs=4, relu=True, grid=narrow
+    )
+    # Of an odd height and width.
+    odd = b.pool("odd", "max_pool", signed, size=2, stride=1)
+    for kind, source, length, size in (
+        ("nearest", "image", 8, (2, 2)),
+        ("nearest", odd, 7, (3, 1)),
+        ("nearest", signed, 8, (1, 5)),
+        ("bilinear", "image", 8, (2, 2)),
+        ("bilinear", signed, 8, (3, 1)),
+        ("bilinear", odd, 7, (5, 6)),
+        ("bilinear", small, 8, (1, 4)),
+    ):
+        name = f"{kind}_{source}_by_{size[0]}_{size[1]}"
+        shape = (length * size[0], length * size[1], 4)
+        options = {"attributes": {"size": list(size)}}
+        b.branch(b.op(name, f"resize_{kind}", [source], shape, **options))
+    for block, crops, shape in (
+        ([2, 2], [[0, 0], [0, 0]], (16, 16, 1)),
+        ([2, 2], [[1, 2], [0, 3]], (13, 13, 1)),
+        ([2, 1], [[0, 0], [0, 0]], (16, 8, 2)),
+        ([1, 4], [[0, 1], [1, 1]], (7, 30, 1)),
+    ):
+        name = "depth_to_space_{}_{}_{}".format(*block, shape[0])
+        options = {"attributes": {"block_size": block, "crops": crops}}
+        b.branch(b.op(name, "depth_to_space", [signed], shape, **options))
+    return b.build()
+
+
 def product_network():
     """Functions of one tensor by table, and products with them."""
     b = NetworkBuilder(seed=4)
@@ -283,6 +318,7 @@ NETWORKS = {
     "kernels": kernel_network(),
     "activations": activation_network(),
     "movements": movement_network(),
+    "enlarging": enlarging_network(),
 }
 
 

@@ -18,6 +18,8 @@ from gdfq_tf.synthesis import SyntheticImages, noise_images
 from tflite_export.flatbuffer import read_model
 from tflite_export.interpreter import TFLiteClassifier
 
+import keras as keras_3  # isort: skip  (after the environment is set)
+
 _layers = keras.layers
 WIDTHS = tuple(map(parse_bit_widths, ("w8a8", "w4a8")))
 PAPER = parse_bit_widths("w4a4/paper")
@@ -36,8 +38,7 @@ CALIBRATE = dataclasses.replace(
 
 
 def network(head, shape=(8, 8, 3), normalized: bool = True, kernel=3) -> keras.Model:
-    """conv - depthwise - conv - `head(features)`, weights of a fixed seed and
-    statistics of noise in [-1, 1]."""
+    """conv - depthwise - conv - `head(features)`, settled."""
     image = keras.Input(shape)
     x = image
     for layer in (
@@ -48,7 +49,11 @@ def network(head, shape=(8, 8, 3), normalized: bool = True, kernel=3) -> keras.M
         x = layer(x)
         x = _layers.BatchNormalization()(x) if normalized else x
         x = _layers.ReLU()(x)
-    model = keras.Model(image, head(x))
+    return settled(keras.Model(image, head(x)))
+
+
+def settled(model: keras.Model) -> keras.Model:
+    """The model with weights of a fixed seed and statistics of noise in [-1, 1]."""
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if isinstance(layer, _layers.BatchNormalization):
@@ -62,7 +67,7 @@ def network(head, shape=(8, 8, 3), normalized: bool = True, kernel=3) -> keras.M
             layer.set_weights(
                 [rng.normal(0, deviation, kernel.shape), rng.normal(0, 0.1, bias.shape)]
             )
-    noise = noise_images(shape, 64, seed=1).pixels / 127.5 - 1
+    noise = noise_images(model.input_shape[1:], 64, seed=1).pixels / 127.5 - 1
     return with_statistics_of(model, noise.astype(np.float32))
 
 
@@ -329,6 +334,62 @@ def test_features_without_statistics_are_calibrated_on_noise(tmp_path):
     result = quantize(classifier, CALIBRATE, WIDTHS)
     check_verified(result)
     assert relative_errors(result, model, classifier)[0] < 0.15
+
+
+# ---- images from images
+
+
+def autoencoder(k, interpolation: str, kernel_size: int):
+    """A convolutional autoencoder, unsettled, of either Keras."""
+    lay = k.layers
+    image = x = k.Input((8, 8, 3))
+    for layer in (
+        lay.Conv2D(8, 3, strides=2, padding="same"),
+        lay.Conv2D(12, 3, strides=2, padding="same"),
+        lay.Conv2DTranspose(8, kernel_size, strides=2, padding="same"),
+        lay.UpSampling2D(2, interpolation=interpolation),
+        lay.Conv2D(6, 3, padding="same"),
+    ):
+        x = layer(x)
+        if not isinstance(layer, lay.UpSampling2D):
+            x = lay.ReLU()(lay.BatchNormalization()(x))
+    x = lay.Conv2DTranspose(3, 3, padding="same", activation="sigmoid")(x)
+    return k.Model(image, x)
+
+
+@pytest.mark.parametrize(
+    ("k", "interpolation", "kernel_size", "recipe", "decoder"),
+    [
+        (
+            keras_3, "nearest", 3, TINY,
+            ["PAD", "CONV_2D", "DEPTH_TO_SPACE", "RESIZE_NEAREST_NEIGHBOR"],
+        ),
+        (
+            keras, "bilinear", 4, TINY,
+            ["PAD", "CONV_2D", "DEPTH_TO_SPACE", "SLICE", "RESIZE_BILINEAR"],
+        ),
+        (
+            keras, "nearest", 5, CALIBRATE,
+            ["CONV_2D", "DEPTH_TO_SPACE", "RESIZE_NEAREST_NEIGHBOR"],
+        ),
+    ],
+)  # fmt: skip
+def test_autoencoders(k, interpolation, kernel_size, recipe, decoder, tmp_path):
+    model = settled(autoencoder(keras, interpolation, kernel_size))
+    source = autoencoder(k, interpolation, kernel_size)
+    for layer, original in zip(source.layers, model.layers, strict=True):
+        layer.set_weights(original.get_weights())
+    classifier = loaded(source, tmp_path, task="features")
+    result = quantize(classifier, recipe, WIDTHS)
+    check_verified(result)
+    assert all(x.agreement.exact_outputs == 1.0 for x in result.models)
+    names = [x.name for x in read_model(result.models[0].tflite).operators]
+    # Normalization and ReLU are in the convolutions, also in the transposed one.
+    ends = ["CONV_2D", "CONV_2D"], ["CONV_2D", "CONV_2D", "LOGISTIC", "RESHAPE"]
+    assert names == [*ends[0], *decoder, *ends[1]]
+    errors = relative_errors(result, model, classifier)
+    assert errors[0] < 0.15
+    assert errors[1] < 0.4
 
 
 # ---- inputs of other shapes

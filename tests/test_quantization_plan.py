@@ -7,7 +7,7 @@ import pytest
 from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.layers import ChannelMean, L2Normalization
+from gdfq_tf.layers import ChannelMean, DepthToSpace, L2Normalization
 from gdfq_tf.quantization_plan import (
     consumers,
     end_layers,
@@ -105,6 +105,30 @@ def test_pooling_reshaping_padding_and_concatenation_share_one_scale():
     # One of the two ReLUs has no bound, so the group has none.
     assert (group.bits, group.non_negative, group.upper_bound) == (4, True, None)
     assert make_plan(model, EDGE).groups["first_relu"].bits == 8
+
+
+@pytest.mark.parametrize(
+    ("interpolation", "rounded", "edge_bits"),
+    [
+        ("nearest", {"relu"}, 4),
+        # Blends fall between the levels of a narrow grid.
+        ("bilinear", {"relu", "enlarged"}, 8),
+    ],
+)
+def test_enlarging_shares_one_scale(interpolation, rounded, edge_bits):
+    image = keras.Input((4, 4, 3), name="image")
+    x = layers.Conv2D(8, 1, name="middle")(layers.Conv2D(3, 1)(image))
+    x = layers.ReLU(name="relu")(layers.BatchNormalization(name="bn")(x))
+    x = DepthToSpace((2, 2), name="phases")(x)
+    x = layers.UpSampling2D(3, interpolation=interpolation, name="enlarged")(x)
+    model = keras.Model(image, layers.Conv2D(2, 1, name="last")(x))
+    plan = make_plan(model, PAPER)
+    shared = {n for n, group in plan.tensor_groups.items() if group == "relu"}
+    assert shared == {"relu", "phases", "enlarged"}
+    assert {n for n, group in plan.outputs.items() if group == "relu"} == rounded
+    assert "middle" not in plan.tensor_groups and "bn" not in plan.tensor_groups
+    assert plan.groups["relu"].bits == 4
+    assert make_plan(model, EDGE).groups["relu"].bits == edge_bits
 
 
 def test_the_largest_bound_of_a_group_counts():

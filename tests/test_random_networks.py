@@ -106,6 +106,27 @@ def pad_and_crop(lay, rng, x):
     return lay.Cropping2D(((0, 1), (1, 0)))(x)
 
 
+def is_large(x):
+    return max(x.shape[1:3]) > 16
+
+
+def enlarge(lay, rng, x):
+    if is_large(x):
+        return x
+    size = [(2, 2), (1, 3), (2, 1)][rng.integers(3)]
+    return lay.UpSampling2D(size, interpolation=rng.choice(["nearest", "bilinear"]))(x)
+
+
+def conv_transpose(lay, rng, x):
+    if is_large(x):
+        return x
+    strides = [(1, 1), (2, 2), (3, 2), (1, 2)][rng.integers(4)]
+    padding = str(rng.choice(["same", "valid"]))
+    options = {"padding": padding, "use_bias": rng.random() < 0.5}
+    x = lay.Conv2DTranspose(4, int(rng.integers(1, 6)), strides, **options)(x)
+    return activate(lay, rng, normalize(lay, rng, x))
+
+
 def arithmetic(lay, rng, x):
     return 1.5 - (x + 0.5) * float(rng.uniform(0.2, 2.0)) / 3.0
 
@@ -139,7 +160,8 @@ def bounded(lay, rng, x):
 
 BLOCKS = (
     conv, depthwise, separable, residual, dense_block, squeeze_and_excitation, pool,
-    pad_and_crop, arithmetic, twins, layer_norm, convnext, bounded,
+    pad_and_crop, arithmetic, twins, layer_norm, convnext, bounded, enlarge,
+    conv_transpose,
 )  # fmt: skip
 
 
@@ -196,8 +218,8 @@ def test_random_network(
         reject()
 
 
-@pytest.mark.parametrize("block", [twins, convnext])
-def test_block(block):
+@pytest.mark.parametrize("block", [twins, convnext, enlarge, conv_transpose])
+def test_one_block(block):
     source = build(keras, [block], channels=3, nested=False, head=None, seed=0)
     check_all_the_way(source, None, BitWidths(8, 8), seed=0)
 
@@ -218,6 +240,8 @@ def test_signals(k, shape):
         x = lay.MaxPooling1D(2)(conv(6, 3, dilation_rate=2, padding="causal")(x))
         x = lay.DepthwiseConv1D(3, padding="same", strides=2)(x)
         x = lay.SeparableConv1D(6, 2, activation="relu")(x)
+        x = lay.Conv1DTranspose(4, 3, 2, padding="same")(x)
+        x = lay.UpSampling1D(2)(lay.BatchNormalization(momentum=0.0)(x))
     model = k.Model(signal, lay.Dense(3)(pool()(x)))
     signals = np.random.default_rng(0).uniform(-1, 1, (16, *shape))
     model(signals.astype(np.float32), training=True)

@@ -9,6 +9,7 @@ import tensorflow as tf
 from gdfq_tf.calibration import calibrate
 from gdfq_tf.config import BitWidths
 from gdfq_tf.keras_compat import keras
+from gdfq_tf.layers import DepthToSpace
 from gdfq_tf.preprocessing import make_preprocessing
 from gdfq_tf.quantization_plan import make_plan
 from gdfq_tf.student import Student, _student_graph, build_student
@@ -182,6 +183,10 @@ def shifted_models():
     )
     yield "dense", model()
     yield "reshape", model(layers.Reshape((4, 16, 3)), conv(2, 3, strides=2))
+    yield "phases", model(layers.Reshape((4, 4, 12)), DepthToSpace((2, 2)), conv(2, 3))
+    for interpolation in ("nearest", "bilinear"):
+        enlarging = layers.UpSampling2D(2, interpolation=interpolation)
+        yield interpolation, model(enlarging, conv(2, 3, strides=2))
     image = keras.Input(INPUT_SHAPE)
     ends = [layers.Conv2D(3, 3)(image), layers.DepthwiseConv2D(3)(image)]
     pooled = layers.GlobalAveragePooling2D()(layers.Add()(ends))

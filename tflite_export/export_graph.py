@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tflite_export.activations import ACTIVATIONS, FIXED_GRIDS
 from tflite_export.affine_quantization import AffineQuantization, weight_limit
+from tflite_export.enlarging import crop, depth_to_space, enlarge
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
 
 
@@ -49,7 +50,7 @@ def _apply(op: IntegerOp, inputs: list[tf.Tensor], input_scale) -> tf.Tensor:
         return _apply_kernel(op, op.kernel, inputs[0], input_scale)
     if op.kind in ("reshape", "pad", "crop"):
         return move_values(op, inputs, pad_value=0.0)
-    if op.kind in ("max_pool", "concatenate"):
+    if op.kind in ("max_pool", "concatenate", "depth_to_space", "resize_nearest"):
         # On the grid already, but the converter takes no integer kernel for these
         # unless their output says so.
         outputs = move_values(op, inputs, pad_value=0.0)
@@ -72,6 +73,8 @@ def _apply(op: IntegerOp, inputs: list[tf.Tensor], input_scale) -> tf.Tensor:
         outputs = tf.nn.avg_pool2d(inputs[0], **pool_arguments(op))
         if op.attributes["pool_size"] == [1, 1]:
             return outputs
+    elif op.kind == "resize_bilinear":
+        outputs = enlarge(inputs[0], op.attributes["size"], "bilinear")
     elif op.kind == "relu":
         outputs = inputs[0]
     elif op.kind == "minimum":
@@ -123,10 +126,12 @@ def move_values(op: IntegerOp, inputs: list[tf.Tensor], pad_value) -> tf.Tensor:
             constant_values=pad_value,
         )
     if op.kind == "crop":
-        (top, bottom), (left, right) = op.attributes["crops"]
-        _, height, width, channels = inputs[0].shape
-        size = (-1, height - top - bottom, width - left - right, channels)
-        return tf.slice(inputs[0], (0, top, left, 0), size)
+        return crop(inputs[0], op.attributes["crops"])
+    if op.kind == "depth_to_space":
+        attributes = op.attributes
+        return depth_to_space(inputs[0], attributes["block_size"], attributes["crops"])
+    if op.kind == "resize_nearest":
+        return enlarge(inputs[0], op.attributes["size"], "nearest")
     return tf.concat(inputs, axis=-1)
 
 

@@ -5,7 +5,8 @@ remains is how a kernel scales an accumulator to its output, and there runtimes
 differ. LiteRT on a CPU runs
 
 - int8 kernels, adds and subtractions through XNNPACK: a float32 multiply rounded to
-  even for kernels, a 20-bit fixed-point multiply for the others;
+  even for kernels, a 20-bit fixed-point multiply for the others, 11-bit weights for
+  bilinear enlarging (see `enlarging.py`);
 - functions of one tensor by table, filled in float32, but for hard-swish (see
   `hard_swish.py`); means and products by a float32 multiply rounded to even; L2
   normalization in fixed point (see `l2_normalization.py`);
@@ -28,6 +29,7 @@ from tflite_export.affine_quantization import (
     INT8_MIN,
     AffineQuantization,
 )
+from tflite_export.enlarging import enlarge_levels
 from tflite_export.export_graph import (
     convolve,
     move_values,
@@ -107,6 +109,8 @@ def _apply(op: IntegerOp, inputs, grids) -> tf.Tensor:
         return _mean(op, inputs[0], grids[0], axes=[1, 2], keepdims=keepdims)
     if op.kind == "average_pool":
         return _average_pool(op, inputs[0])
+    if op.kind == "resize_bilinear":
+        return enlarge_levels(inputs[0], op.attributes["size"])
     if op.kind == "relu":
         ratio = float(np.float32(grids[0].scale) / np.float32(op.grid.scale))
         return _finish(_rescale_to_relu(inputs[0] - grids[0].zero_point, ratio, op), op)

@@ -43,6 +43,9 @@ KINDS = (
     "pad",
     "crop",
     "concatenate",
+    "depth_to_space",
+    "resize_nearest",
+    "resize_bilinear",
 )
 
 
@@ -81,8 +84,9 @@ class IntegerOp:
         strides, padding for pools; level for minimum, which no result is above;
         keepdims (default False) for global_average; constant_level, num_constants for
         l2_normalize: so many channels of that level above the zero point that count
-        beside the input's;
-        shape (without batch) for reshape; pads, crops ((top, bottom), (left, right)).
+        beside the input's; shape (without batch) for reshape; pads for pad, crops for
+        crop and depth_to_space, ((top, bottom), (left, right)); block_size (height,
+        width) for depth_to_space; size (times height, times width) for resizes.
     """
 
     name: str
