@@ -58,9 +58,12 @@ class Preprocessing:
 
     @property
     def is_uniform(self) -> bool:
-        """Whether one scale and one offset serve all channels, in RGB order."""
+        """Whether levels of the input can be pixels - 128: one scale and one offset
+        serve all channels, in RGB order, and the range holds zero, which pads images.
+        """
         same = len(set(self.scale)) == 1 and len(set(self.offset)) == 1
-        return same and not self.reverse_channels
+        holds_zero = 0.0 <= -self.offset[0] / self.scale[0] <= 255.0
+        return same and holds_zero and not self.reverse_channels
 
     @property
     def low(self) -> np.ndarray:

@@ -92,6 +92,20 @@ def test_one_mean_and_std_for_all_channels_is_uniform():
     np.testing.assert_array_equal(preprocessing.to_int8(PIXELS), PIXELS - 128)
 
 
+@pytest.mark.parametrize(
+    ("offset", "uniform"), [(4.0, False), (0.0, True), (-4.0, True), (-4.1, False)]
+)
+def test_ranges_without_zero_get_a_grid_that_holds_it(offset, uniform):
+    """Inputs [offset, offset + 4]: padding needs a zero among the levels."""
+    preprocessing = make("unit").then(np.full(3, 4.0), np.full(3, offset))
+    assert preprocessing.is_uniform == uniform
+    grid = preprocessing.input_quantization()
+    assert -128 <= grid.zero_point <= 127
+    real = grid.scale * (preprocessing.to_int8(PIXELS).astype(float) - grid.zero_point)
+    inputs = preprocessing.to_student_input(PIXELS).numpy()
+    assert np.abs(real - inputs).max() <= 0.51 * grid.scale
+
+
 @pytest.mark.parametrize("name", ["torch", "caffe", "custom"])
 def test_formula_computes_the_int8_input(name):
     """The printed line, evaluated on its own, gives every pixel's int8."""
