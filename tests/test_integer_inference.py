@@ -125,14 +125,17 @@ def movement_network():
     far = AffineQuantization(float(coarse(0.0613)), -100)
     half = AffineQuantization(float(coarse(6.0 / 200.5)), -128)
     shape = INPUT_SHAPE
+    crops = {"attributes": {"crops": [[0, 0], [1, 0]]}}
+    part = b.op("part", "crop", ["image"], (8, 7, 4), **crops)
     ends = [
         b.op("add_signed", "add", [signed, "image"], shape, wider),
         b.op("add_positive", "add", [positive, signed], shape, wider),
         b.op("add_relu", "add", [signed, positive], shape, grid, relu=True),
         b.op("add_narrow_relu", "add", [small, "image"], shape, narrow, relu=True),
         b.op("add_narrow", "add", [small, small], shape, wider),
-        b.op("relu", "relu", ["image"], shape, grid, relu=True),
-        b.op("relu_narrow", "relu", ["image"], shape, narrow, relu=True),
+        # Of a tensor each: the converter makes one RELU of several of the same.
+        b.op("relu", "relu", [signed], shape, grid, relu=True),
+        b.op("relu_narrow", "relu", [part], (8, 7, 4), narrow, relu=True),
         # 6 lies inside these ranges, about half way between two levels of the second.
         b.op("relu_far", "relu", ["image"], shape, far, relu=True),
         b.op("relu6", "relu", ["image"], shape, far, relu=True, relu6=True),
@@ -193,8 +196,8 @@ def movement_network():
     third = b.kernel("third", "conv", "image", bits=8, relu=True)
     ends.append(b.op("concatenated", "concatenate", [signed, other, third], (8, 8, 13)))
     # A mean over a number of positions that is no power of two.
-    part = b.pool("part", "max_pool", "image", size=2, stride=1)
-    ends.append(global_average(b, "global_49", part, wider))
+    positions = b.pool("positions", "max_pool", "image", size=2, stride=1)
+    ends.append(global_average(b, "global_49", positions, wider))
     padded = b.op(
         "padded_signed", "pad", [signed], (9, 9, 4), attributes={"pads": [[0, 1]] * 2}
     )

@@ -113,7 +113,7 @@ def _apply(op: IntegerOp, inputs, grids) -> tf.Tensor:
         return enlarge_levels(inputs[0], op.attributes["size"])
     if op.kind == "relu":
         ratio = float(np.float32(grids[0].scale) / np.float32(op.grid.scale))
-        return _finish(_rescale_to_relu(inputs[0] - grids[0].zero_point, ratio, op), op)
+        return _finish(_rescale_to_relu(inputs[0] - grids[0].zero_point, ratio), op)
     if op.kind == "minimum":
         return tf.minimum(inputs[0], float(op.attributes["level"]))
     return move_values(op, inputs, pad_value=float(op.grid.zero_point))
@@ -223,11 +223,9 @@ def _average_pool(op: IntegerOp, inputs: tf.Tensor) -> tf.Tensor:
     return _clamp(_round_away(nudged) - op.grid.zero_point, op.grid)
 
 
-def _rescale_to_relu(values: tf.Tensor, ratio: float, op: IntegerOp) -> tf.Tensor:
-    """RELU rounds once, XNNPACK's; RELU6 is the reference kernel's, which rounds
-    twice where the step becomes more than twice as wide."""
-    if not op.relu6:
-        return _round_away(values * ratio)
+def _rescale_to_relu(values: tf.Tensor, ratio: float) -> tf.Tensor:
+    """The built-in kernel's, XNNPACK takes none: it rounds twice where the step
+    becomes more than twice as wide."""
     mantissa, exponent = math.frexp(ratio)
     # Below zero, where ties would go elsewhere, all is clamped.
     first = tf.floor(values * 2.0 ** max(exponent, 0) * mantissa + 0.5)
