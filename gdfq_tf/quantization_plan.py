@@ -42,6 +42,13 @@ _SAME_SCALE_LAYERS = (
     _layers.AveragePooling2D,
     _layers.Concatenate,
 )
+# Besides the layers with kernels.
+_RELU_FUSING_LAYERS = (
+    _layers.BatchNormalization,
+    _layers.Add,
+    _layers.Multiply,
+    _layers.AveragePooling2D,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +181,7 @@ def make_plan(
         return name
 
     for layer in classifier.layers:
-        if isinstance(layer, _SAME_SCALE_LAYERS):
+        if _has_scale_of_inputs(layer, consumed_by):
             for producer in input_layers(layer):
                 # The earlier layer names the group.
                 joined = (root(layer.name), root(producer.name))
@@ -220,9 +227,17 @@ def _is_fused_into_consumer(layer, consumers_of_layer: list) -> bool:
     consumer = consumers_of_layer[0]
     if isinstance(layer, KERNEL_LAYERS):
         return isinstance(consumer, (_layers.BatchNormalization, _layers.ReLU))
-    if isinstance(layer, (_layers.BatchNormalization, _layers.Add, _layers.Multiply)):
-        return isinstance(consumer, _layers.ReLU)
-    return False
+    fuses_relu = isinstance(layer, _RELU_FUSING_LAYERS)
+    return fuses_relu and isinstance(consumer, _layers.ReLU)
+
+
+def _has_scale_of_inputs(layer, consumed_by: Mapping[str, list]) -> bool:
+    """Whether the kernel that computes `layer` has one scale for inputs and output."""
+    if isinstance(layer, _layers.ReLU):
+        (producer,) = input_layers(layer)
+        is_fused = _is_fused_into_consumer(producer, consumed_by[producer.name])
+        return is_fused and isinstance(producer, _layers.AveragePooling2D)
+    return isinstance(layer, _SAME_SCALE_LAYERS)
 
 
 def _kernel_layer_of(layer) -> str | None:

@@ -57,6 +57,7 @@ def rewrite(ops: Ops) -> tuple[Ops, np.ndarray, np.ndarray]:
         carry,
         pool_to_the_shape_wanted,
         free_joined_sigmoids,
+        relus_before_moves,
         merge_duplicates,
     ):
         ops = step(ops)
@@ -382,6 +383,27 @@ def _moves_sigmoid(name: str, ops: Ops) -> bool:
     if op.kind in _SCALE_KEEPING:
         return _moves_sigmoid(op.inputs[0], ops)
     return op.config.get("activation") == "sigmoid"
+
+
+def relus_before_moves(ops: Ops) -> Ops:
+    """A ReLU changes places with what only chooses or moves values before it.
+
+    So the kernel before both absorbs it, and has the range of its output only; into a
+    pool the converter would fuse it, whose one integer scale cannot be that of two.
+    """
+
+    def move(op: Op, producer: Op) -> Ops | None:
+        if op.kind != "ReLU" or producer.kind not in _SCALE_KEEPING:
+            return None
+        is_blend = producer.kind == "AveragePooling2D" or (
+            producer.config.get("interpolation") == "bilinear"
+        )
+        if is_blend and not _moves_sigmoid(producer.name, ops):
+            return None
+        relu = dataclasses.replace(op, inputs=producer.inputs)
+        return [relu, dataclasses.replace(producer, inputs=(op.name,))]
+
+    return _rewrite_pairs(ops, move)
 
 
 def merge_duplicates(ops: Ops) -> Ops:

@@ -211,6 +211,11 @@ def affine_before_two(lay, x):
     return lay.Add()([x, lay.Conv2D(3, 1)(x)])
 
 
+def relu_beside_others(lay, x):
+    x = lay.MaxPooling2D()(lay.Conv2D(4, 1)(x))
+    return lay.Concatenate()([x, lay.ReLU()(x)])
+
+
 def transposed_beside_others(lay, x):
     x = lay.Conv2DTranspose(2, 3, 2)(x)
     return lay.Add()([x, lay.BatchNormalization()(x)])
@@ -233,7 +238,7 @@ REWRITES |= {
     ),
     "batch_norm_of_features": (
         lambda lay, x: lay.BatchNormalization()(lay.ReLU()(lay.Flatten()(x))),
-        ["Flatten", "ReLU", "Reshape", *CARRIED, "Reshape"],
+        ["ReLU", "Flatten", "Reshape", *CARRIED, "Reshape"],
     ),
     "grouped": (
         lambda lay, x: lay.Conv2D(8, 3, groups=2, strides=2, padding="same")(
@@ -349,7 +354,7 @@ REWRITES |= {
         lambda lay, x: lay.Concatenate()(
             [x, lay.MaxPooling2D(1)(lay.Activation("sigmoid")(x))]
         ),
-        ["Activation", "MaxPooling2D", "ReLU", "Concatenate"],
+        ["Activation", "ReLU", "MaxPooling2D", "Concatenate"],
     ),
     "upsampling": (
         lambda lay, x: lay.UpSampling2D((2, 3))(lay.Conv2D(2, 4)(x)),
@@ -404,8 +409,38 @@ REWRITES |= {
                 lay.UpSampling2D(2)(lay.Activation("sigmoid")(x)),
             ]
         ),
-        ["Conv2D", "DepthToSpace", "Activation", "Activation", "UpSampling2D", "ReLU",
-         "ReLU", "Concatenate"],
+        ["Conv2D", "DepthToSpace", "Activation", "Activation", "ReLU", "ReLU",
+         "UpSampling2D", "Concatenate"],
+    ),
+    "joined_average_of_sigmoids": (
+        lambda lay, x: lay.Concatenate()(
+            [
+                lay.AveragePooling2D(2)(lay.Activation("sigmoid")(x)),
+                lay.UpSampling2D(interpolation="bilinear")(
+                    lay.Activation("sigmoid")(lay.MaxPooling2D(4)(x))
+                ),
+            ]
+        ),
+        ["MaxPooling2D", "Activation", "Activation", "ReLU", "ReLU", "AveragePooling2D",
+         "UpSampling2D", "Concatenate"],
+    ),
+    "relu_behind_moves": (
+        lambda lay, x: lay.ReLU(0.5)(
+            lay.Flatten()(lay.ZeroPadding2D()(lay.MaxPooling2D()(lay.Conv2D(4, 1)(x))))
+        ),
+        ["Conv2D", "ReLU", "MaxPooling2D", "ZeroPadding2D", "Flatten"],
+    ),
+    "relu_behind_blends": (
+        lambda lay, x: lay.ReLU()(
+            lay.UpSampling2D(interpolation="bilinear")(
+                lay.ReLU()(lay.AveragePooling2D(2)(lay.Conv2D(4, 1)(x)))
+            )
+        ),
+        ["Conv2D", "AveragePooling2D", "ReLU", "UpSampling2D", "ReLU"],
+    ),
+    "relu_beside_others": (
+        relu_beside_others,
+        ["Conv2D", "MaxPooling2D", "ReLU", "Concatenate"],
     ),
     "shared_layer": (shared_conv, ["Conv2D", "Conv2D"]),
     "twins": (twins, ["Conv2D", "ReLU", "MaxPooling2D", "Conv2D", "Add"]),
@@ -478,7 +513,7 @@ REWRITES |= {
             lay.LayerNormalization(scale=False)(lay.GlobalAveragePooling2D()(x))
         ),
         ["GlobalAveragePooling2D", *NORMALIZED, "Reshape", "DepthwiseConv2D",
-         "Reshape", "ReLU"],
+         "ReLU", "Reshape"],
     ),
     "layer_norm_beside_others": (
         layer_norm_beside_others,
@@ -550,7 +585,7 @@ SIGNALS = {
         lambda lay, x: lay.Cropping1D((0, 2))(
             lay.ReLU()(lay.ZeroPadding1D((3, 1))(lay.SpatialDropout1D(0.5)(x)))
         ),
-        ["ZeroPadding2D", "ReLU", "Cropping2D"],
+        ["ReLU", "ZeroPadding2D", "Cropping2D"],
     ),
     "branches": (
         lambda lay, x: lay.Concatenate()(

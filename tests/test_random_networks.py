@@ -158,10 +158,14 @@ def bounded(lay, rng, x):
     return lay.Concatenate()([x, y])
 
 
+def relu_alone(lay, rng, x):
+    return lay.ReLU((None, 1.0, 6.0)[rng.integers(3)])(x)
+
+
 BLOCKS = (
     conv, depthwise, separable, residual, dense_block, squeeze_and_excitation, pool,
     pad_and_crop, arithmetic, twins, layer_norm, convnext, bounded, enlarge,
-    conv_transpose,
+    conv_transpose, relu_alone,
 )  # fmt: skip
 
 
@@ -220,6 +224,20 @@ def test_random_network(
 
 @pytest.mark.parametrize("block", [twins, convnext, enlarge, conv_transpose])
 def test_one_block(block):
+    source = build(keras, [block], channels=3, nested=False, head=None, seed=0)
+    check_all_the_way(source, None, BitWidths(8, 8), seed=0)
+
+
+@pytest.mark.parametrize("pool", ["MaxPooling2D", "AveragePooling2D"])
+@pytest.mark.parametrize("size", [1, 2])
+@pytest.mark.parametrize("bound", [None, 0.5, 6.0])
+def test_relu_behind_a_pool(pool, size, bound):
+    """Into which the converter would fuse it, with one scale for both."""
+
+    def block(lay, rng, x):
+        x = lay.Conv2D(8, 3, padding="same")(x)
+        return lay.Conv2D(4, 1)(lay.ReLU(bound)(getattr(lay, pool)(size)(x)))
+
     source = build(keras, [block], channels=3, nested=False, head=None, seed=0)
     check_all_the_way(source, None, BitWidths(8, 8), seed=0)
 

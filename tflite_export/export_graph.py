@@ -71,7 +71,7 @@ def _apply(op: IntegerOp, inputs: list[tf.Tensor], input_scale) -> tf.Tensor:
         outputs = tf.reduce_mean(inputs[0], [1, 2], keepdims=keepdims)
     elif op.kind == "average_pool":
         outputs = tf.nn.avg_pool2d(inputs[0], **pool_arguments(op))
-        if op.attributes["pool_size"] == [1, 1]:
+        if op.attributes["pool_size"] == [1, 1] and not op.relu:
             return outputs
     elif op.kind == "resize_bilinear":
         outputs = enlarge(inputs[0], op.attributes["size"], "bilinear")

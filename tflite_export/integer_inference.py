@@ -220,7 +220,7 @@ def _average_pool(op: IntegerOp, inputs: tf.Tensor) -> tf.Tensor:
     mean = tf.nn.avg_pool2d(inputs, **pool_arguments(op))
     # Means of up to 2^16 integers differ from a tie by more than this.
     nudged = mean + tf.sign(mean) * 1e-9
-    return _clamp(_round_away(nudged) - op.grid.zero_point, op.grid)
+    return _finish(_round_away(nudged) - op.grid.zero_point, op)
 
 
 def _rescale_to_relu(values: tf.Tensor, ratio: float) -> tf.Tensor:
