@@ -127,7 +127,7 @@ class RefinementConfig:
     num_steps: int
     learning_rate: float = 0.03
     bn_weight: float = 200.0
-    temperature: float = 3.0
+    temperature: float = 2.0
 
 
 @dataclasses.dataclass(frozen=True)

@@ -748,3 +748,10 @@ def test_accuracy_benchmark_measures_what_is_missing_only(inputs, tmp_path):
     assert "reconstruction" not in stderr
     assert output.read_bytes() == before
     assert again == stdout
+    more = [*arguments, "--recipes=calibrate", "--bits=w8a8,w4a8,w3a8"]
+    code, _, stderr = run_tool("accuracy_benchmark", *more)
+    assert code == 0, stderr
+    rows = json.loads(output.read_text())
+    keys = [(row["recipe"], row["bits"]) for row in rows]
+    assert len(set(keys)) == len(keys) == 7
+    assert ("calibrate", "w3a8") in keys

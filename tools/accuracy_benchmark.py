@@ -8,7 +8,7 @@ Every row is the `.tflite` file's top-1 through LiteRT at the recipe's last step
 that --output already holds are not measured again, so a run that was cut off goes on
 where it stopped. Recipe `real` is the baseline with data: the balanced recipe's
 reconstruction from as many labelled images of the second half of --data; all rows name
-their top-1 on the first half beside the one on all images.
+top-1 and agreement on the first half beside those on all images.
 """
 
 from __future__ import annotations
@@ -63,12 +63,17 @@ def main() -> None:
     reference = reporting.float_logits(classifier, data.pixels)
     for recipe in FLAGS.recipes:
         for seed in map(int, FLAGS.seeds):
-            done = {
-                row["bits"] for row in rows if _is_of(row, classifier, recipe, seed)
-            }
-            missing = [width for name, width in widths.items() if name not in done]
+            done = set(map(_key, rows))
+            missing = [
+                width
+                for name, width in widths.items()
+                if (classifier.name, recipe, seed, name) not in done
+            ]
             if missing:
-                rows += _measure(classifier, data, reference, recipe, seed, missing)
+                measured = _measure(classifier, data, reference, recipe, seed, missing)
+                # The converter's rows come again with every run of their seed.
+                keys = set(map(_key, measured))
+                rows = [row for row in rows if _key(row) not in keys] + measured
                 write_whole(output, (json.dumps(rows, indent=1) + "\n").encode())
     rich.console.Console(width=120).print(_table(rows))
 
@@ -92,7 +97,7 @@ def read_rows(path: Path) -> list[dict]:
         return []
     try:
         rows = json.loads(path.read_text())
-        _ = [(row["model"], row["recipe"], row["seed"], row["bits"]) for row in rows]
+        _ = [_key(row) for row in rows]
         return rows
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
@@ -101,9 +106,8 @@ def read_rows(path: Path) -> list[dict]:
         ) from error
 
 
-def _is_of(row: dict, classifier: Classifier, recipe: str, seed: int) -> bool:
-    key = (row["model"], row["recipe"], row["seed"])
-    return key == (classifier.name, recipe, seed)
+def _key(row: dict) -> tuple:
+    return row["model"], row["recipe"], row["seed"], row["bits"]
 
 
 def _measure(
@@ -145,6 +149,7 @@ def _measure(
             "top1": accuracy_of_logits(outputs, data.labels),
             "top1_first_half": accuracy_of_logits(outputs[:half], data.labels[:half]),
             "agreement": agreement(outputs, reference),
+            "agreement_first_half": agreement(outputs[:half], reference[:half]),
             "size_bytes": len(tflite),
         }
 
