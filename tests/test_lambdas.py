@@ -311,7 +311,7 @@ TRANSLATED = {
         lambda lay, x: lay.ReLU(name="relu")(
             lay.Lambda(lambda t, by: t[:, by:], arguments={"by": 2}, name="crop")(x)
         ),
-        [("crop_crop", "Cropping2D"), ("relu", "ReLU")],
+        [("relu", "ReLU"), ("crop_crop", "Cropping2D")],
     ),
     "several_inputs": (
         joined,
