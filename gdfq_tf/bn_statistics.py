@@ -74,12 +74,6 @@ def is_untouched(layer: keras.layers.BatchNormalization) -> bool:
     return not mean.any() and bool(np.all(np.abs(variance - 1) <= 1.01 * layer.epsilon))
 
 
-def bn_slope(layer: keras.layers.BatchNormalization) -> np.ndarray:
-    """What a layer with gamma multiplies its input by, float32 (channels,)."""
-    deviation = np.sqrt(layer.moving_variance.numpy() + layer.epsilon)
-    return layer.gamma.numpy() / deviation
-
-
 def with_statistics_of(model: keras.Model, inputs: tf.Tensor) -> keras.Model:
     """A copy of the model that takes `inputs` (N, H, W, C) for its training data.
 

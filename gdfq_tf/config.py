@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping
+from typing import TypeVar
 
 from gdfq_tf.errors import UserError
 
@@ -131,18 +132,37 @@ class RefinementConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class DistillationConfig:
+    """The reconstructed student's training, end to end.
+
+    Attributes:
+      num_steps: on as many images each as a generator step.
+      learning_rate: Adam, relative to each variable's root mean square, cosine to
+        nothing.
+      temperature: of the softened distributions.
+    """
+
+    num_steps: int
+    learning_rate: float = 3e-3
+    temperature: float = 4.0
+
+
+@dataclasses.dataclass(frozen=True)
 class ReconstructionConfig:
-    """How the student's kernels and ranges are fitted to the teacher, without training.
+    """How the student's kernels and ranges are fitted to the teacher, layer by layer.
 
     Attributes:
       images_are_noise: fit to a classifier whose BatchNormalization statistics are
         the images', so that all ranges behind them are the training data's.
       logits_margin: room above the largest logit that the images give; much more for
         noise, which belongs to no class.
+      distillation: of students so found, but for those of 8 bits throughout; None:
+        none is trained.
     """
 
     images_are_noise: bool = False
     logits_margin: float = 1.5
+    distillation: DistillationConfig | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +182,9 @@ class FineTuningConfig:
     classification_weight: float = 1.0
 
 
+Training = TypeVar("Training", DistillationConfig, FineTuningConfig)
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """How much work, and of which kind.
@@ -179,7 +202,7 @@ class Recipe:
     student: ReconstructionConfig | FineTuningConfig = ReconstructionConfig()
 
     def image_passes(self, height: int, width: int) -> int:
-        """Images that go forward and backward through the teacher."""
+        """Images that go forward and backward through the teacher, for all widths."""
         passes = self.synthesis.num_steps * self.synthesis.images_per_step(
             height, width
         )
@@ -192,9 +215,19 @@ class Recipe:
 RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
-        Recipe("balanced", SynthesisConfig(300), RefinementConfig(40)),
+        Recipe(
+            "balanced",
+            SynthesisConfig(300),
+            RefinementConfig(40),
+            ReconstructionConfig(distillation=DistillationConfig(400)),
+        ),
         Recipe("fast", SynthesisConfig(100, pool_size=1024), RefinementConfig(25)),
-        Recipe("best", SynthesisConfig(1000, pool_size=6144), RefinementConfig(60)),
+        Recipe(
+            "best",
+            SynthesisConfig(1000, pool_size=6144),
+            RefinementConfig(60),
+            ReconstructionConfig(distillation=DistillationConfig(2000)),
+        ),
         Recipe(
             "calibrate",
             SynthesisConfig(num_steps=0, pool_size=384),
@@ -223,7 +256,7 @@ DEFAULT_RECIPE = "balanced"
 def get_recipe(name: str, num_steps: int | None = None) -> Recipe:
     """The recipe of a name, with `num_steps` generator steps if given.
 
-    Where a recipe trains the student too, it takes as many steps.
+    Where a recipe trains the student too, its steps change by the same factor.
 
     Raises:
       UserError: unknown name, `num_steps` < 1, or a recipe without steps.
@@ -242,9 +275,18 @@ def get_recipe(name: str, num_steps: int | None = None) -> Recipe:
             f"--num_steps={num_steps} was given, but recipe {name!r} trains nothing; "
             "drop it or take another --recipe"
         )
+    share = num_steps / recipe.synthesis.num_steps
+
+    def scaled(training: Training) -> Training:
+        steps = max(1, round(share * training.num_steps))
+        return dataclasses.replace(training, num_steps=steps)
+
     student = recipe.student
     if isinstance(student, FineTuningConfig):
-        student = dataclasses.replace(student, num_steps=num_steps)
+        student = scaled(student)
+    elif student.distillation is not None:
+        distillation = scaled(student.distillation)
+        student = dataclasses.replace(student, distillation=distillation)
     return dataclasses.replace(
         recipe,
         synthesis=dataclasses.replace(recipe.synthesis, num_steps=num_steps),

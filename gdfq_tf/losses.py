@@ -112,3 +112,10 @@ def distillation_loss(
     student_log = tf.nn.log_softmax(student_logits / temperature)
     kl = tf.reduce_sum(tf.exp(teacher_log) * (teacher_log - student_log), axis=-1)
     return temperature**2 * tf.reduce_mean(kl)
+
+
+def relative_error(*, targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
+    """Mean squared error of outputs (N, C), relative to the targets' mean variance over
+    images."""
+    variance = tf.reduce_mean(tf.math.reduce_variance(targets, axis=0))
+    return tf.reduce_mean(tf.square(outputs - targets)) / (variance + _EPSILON)

@@ -1,7 +1,7 @@
 """The whole way: a classifier in, verified integer TFLite models out. No data.
 
 classifier -> teacher + BN statistics -> generator -> synthetic images -> refinement
--> student -> reconstruct or fine-tune -> .tflite -> verify
+-> student -> reconstruct and distil, or fine-tune -> .tflite -> verify
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ from gdfq_tf.alternating import train_alternating
 from gdfq_tf.classifiers import Classifier
 from gdfq_tf.config import (
     BitWidths,
+    DistillationConfig,
     FineTuningConfig,
     Recipe,
     ReconstructionConfig,
 )
+from gdfq_tf.distillation import distill
 from gdfq_tf.errors import UserError
 from gdfq_tf.estimation import AccuracyEstimate, Estimate, blend, estimate
 from gdfq_tf.freezing import freeze
@@ -170,7 +172,7 @@ def quantize(
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     baselines = make_baselines(classifier, seed)
     if pool is None:
-        progress.expect(expected_work(classifier, recipe, len(widths)))
+        progress.expect(expected_work(classifier, recipe, widths))
     started = time.monotonic()
     if not alternating:
         images, held_out = _split(
@@ -202,6 +204,19 @@ def quantize(
                 held_out,
                 progress,
             )
+            distillation = _distillation_of(recipe.student, width)
+            if distillation is not None:
+                distill(
+                    student,
+                    classifier,
+                    images,
+                    distillation,
+                    batch_size=recipe.synthesis.images_per_step(
+                        *classifier.input_shape[:2]
+                    ),
+                    seed=seed,
+                    progress=progress,
+                )
         network = freeze(student, classifier.model, head=classifier.head)
         tflite = convert_network(network)
         findings, agreement = verify(
@@ -260,22 +275,38 @@ def _check_fit(
         )
 
 
-def expected_work(classifier: Classifier, recipe: Recipe, num_widths: int) -> float:
+def _distillation_of(
+    config: ReconstructionConfig, widths: BitWidths
+) -> DistillationConfig | None:
+    """How a student of those widths is trained after reconstruction, if at all.
+
+    At 8 bits throughout, kernels lose nothing that training could make good.
+    """
+    if widths.weight_bits == widths.activation_bits == 8:
+        return None
+    return config.distillation
+
+
+def expected_work(
+    classifier: Classifier, recipe: Recipe, widths: Sequence[BitWidths]
+) -> float:
     """All stages of a run, in steps of its first one; a rough guess beyond that."""
     height, width, _ = classifier.input_shape
     steps = recipe.synthesis.num_steps
     if isinstance(recipe.student, FineTuningConfig):
-        return num_widths * (1 + _STUDENT_STEP) * steps
+        return len(widths) * (1 + _STUDENT_STEP) * steps
     if not steps:
         kernels = [x for x in classifier.model.layers if isinstance(x, KERNEL_LAYERS)]
-        return num_widths * len(kernels)
+        return len(widths) * len(kernels)
     batches = recipe.synthesis.images_in_pool(
         height, width
     ) / recipe.synthesis.images_per_step(height, width)
-    per_batch = num_widths * _RECONSTRUCTION
+    per_batch = len(widths) * _RECONSTRUCTION
     if recipe.refinement is not None:
         per_batch += _REFINEMENT_STEP * recipe.refinement.num_steps
-    return steps + batches * per_batch
+    trainings = (_distillation_of(recipe.student, w) for w in widths)
+    student_steps = sum(t.num_steps for t in trainings if t is not None)
+    return steps + batches * per_batch + _STUDENT_STEP * student_steps
 
 
 def _make_pool(

@@ -1,4 +1,4 @@
-"""A student from a pool of images, without training: ranges and kernels fitted."""
+"""A student from a pool of images, layer by layer: ranges and kernels fitted."""
 
 from __future__ import annotations
 

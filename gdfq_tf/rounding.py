@@ -4,14 +4,11 @@ Layer by layer in graph order, the teacher's layer output Y is predicted from th
 student's own, already quantized, layer input X:
 
 1. W* = argmin ||X W - Y||^2 + ridge ||W - W_teacher||^2, means left to the bias:
-   what is already lost before the layer is made good where it can be. Where the output
-   enters a residual sum, Y takes up what the shortcut has lost.
+   what is already lost before the layer is made good where it can be.
 2. The rows of W* are rounded one after the other; the error of each is spread over
    the rows still open, as X^T X says that they can stand in for it (OBQ, Frantar &
    Alistarh 2022, in the fixed order of GPTQ, Frantar et al. 2023).
-   Sweeps over all rows then settle what that order decided too early.
-3. The channel's scale, the best of several, and the bias are refitted to the rounded
-   kernel.
+3. The channel's scale and the bias are refitted to the rounded kernel.
 
 Deviation from GPTQ: the target is the teacher's output, not the student's own with
 its unrounded kernel.
@@ -20,12 +17,10 @@ its unrounded kernel.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from gdfq_tf.bn_statistics import bn_slope
 from gdfq_tf.calibration import weight_scales
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import Preprocessing
@@ -50,11 +45,6 @@ _BATCH_SIZE = 64
 _SMALLEST_RIDGE = 0.01
 # Refitted scales stay near the calibrated ones: further off, the fit is of noise.
 _SCALE_LIMITS = (0.8, 1.25)
-# Scales tried around the one that rounds the kernel alone best.
-_SCALE_RATIOS = (0.75, 0.85, 0.93, 1.0, 1.1)
-_NUM_SWEEPS = 3
-# Relative to the largest of the layer.
-_SMALLEST_SLOPE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,10 +95,9 @@ def round_kernels(
         producers = [producer.name for producer in input_layers(layer)]
         teacher_output = _in_batches(layer, [teacher_tensors[p] for p in producers])
         if isinstance(layer, KERNEL_LAYERS):
-            target = teacher_output + missing_in_sum(
-                layer, consumed_by, teacher_tensors, student_tensors
+            moments = measure_moments(
+                layer, student_tensors[producers[0]], teacher_output
             )
-            moments = measure_moments(layer, student_tensors[producers[0]], target)
             _round_layer(student, layer, moments, consumed_by[layer.name])
             advance()
         student_output = _in_batches(
@@ -120,43 +109,6 @@ def round_kernels(
             waiting[producer] -= 1
             if not waiting[producer]:
                 del teacher_tensors[producer], student_tensors[producer]
-
-
-def missing_in_sum(
-    layer,
-    consumed_by: Mapping[str, list],
-    teacher_tensors: Mapping[str, tf.Tensor],
-    student_tensors: Mapping[str, tf.Tensor],
-) -> tf.Tensor | float:
-    """What a kernel layer's output must have besides, for its sum to be right.
-
-    A shortcut carries on what quantization did to all blocks before. The last layer of
-    the branch beside it can make good for the part that its own input tells.
-
-    Args:
-      layer: of the classifier.
-      consumed_by: layer name -> layers that take its output.
-      teacher_tensors, student_tensors: layer name -> output, of all layers still
-        waited for.
-
-    Returns:
-      (N, ..., channels), or 0 where the output enters no sum, directly or through its
-      BatchNormalization, or another of the sum's inputs is not known yet.
-    """
-    name, slope = layer.name, np.ones(1, np.float32)
-    following = consumed_by[name]
-    if len(following) == 1 and isinstance(following[0], _layers.BatchNormalization):
-        name, slope = following[0].name, bn_slope(following[0])
-        following = consumed_by[name]
-    if len(following) != 1 or type(following[0]) is not _layers.Add:
-        return 0.0
-    others = [p.name for p in input_layers(following[0]) if p.name != name]
-    if not others or not all(other in teacher_tensors for other in others):
-        return 0.0
-    missing = tf.add_n([teacher_tensors[o] - student_tensors[o] for o in others])
-    # A channel that BatchNormalization all but switches off cannot make good.
-    usable = np.abs(slope) > _SMALLEST_SLOPE * np.abs(slope).max()
-    return missing * np.where(usable, 1 / np.where(usable, slope, 1), 0)
 
 
 def _in_batches(layer, inputs: list[tf.Tensor]) -> tf.Tensor:
@@ -237,7 +189,8 @@ def _round_layer(student: Student, layer, moments: Moments, following: list) -> 
     kernel = kernel.reshape(size, groups, channels).transpose(1, 0, 2)
     target, damped = best_kernel(kernel, moments)
     scale = np.stack([weight_scales(target[g], quantizer.bits) for g in range(groups)])
-    levels, scale = round_kernel(target, damped, scale, limit)
+    levels = round_rows(target, damped, scale, limit)
+    scale = _refit_scale(levels, scale, damped, target)
     rounded = levels * scale[:, np.newaxis, :]
     shift = moments.y_mean - np.einsum("gk,gkm->gm", moments.x_mean, rounded)
     quantizer.assign(rounded.transpose(1, 0, 2).reshape(shape), scale.reshape(-1))
@@ -254,35 +207,6 @@ def best_kernel(kernel: np.ndarray, moments: Moments) -> tuple[np.ndarray, np.nd
     damped = moments.xx + (ridge * diagonal)[:, np.newaxis, np.newaxis] * np.eye(size)
     right = moments.xy + (ridge * diagonal)[:, np.newaxis, np.newaxis] * kernel
     return np.linalg.solve(damped, right), damped
-
-
-def round_kernel(
-    target: np.ndarray, damped: np.ndarray, scale: np.ndarray, limit: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Levels (groups, K, M) and scales (groups, M) of the best of several scales.
-
-    Args:
-      target: W*, (groups, K, M).
-      damped: X^T X + ridge, (groups, K, K), positive definite.
-      scale: where to look, (groups, M), > 0.
-      limit: largest level.
-    """
-    # Candidates are channels like any other: all are rounded in one go.
-    count = len(_SCALE_RATIOS)
-    scales = np.concatenate([ratio * scale for ratio in _SCALE_RATIOS], axis=1)
-    targets = np.tile(target, (1, 1, count))
-    levels = round_rows(targets, damped, scales, limit)
-    levels = settle_rows(levels, targets, damped, scales, limit)
-    scales = _refit_scale(levels, scales, damped, targets)
-    error = levels * scales[:, np.newaxis] - targets
-    loss = np.sum(error * (damped @ error), axis=1)
-    groups, size, channels = target.shape
-    best = np.argmin(loss.reshape(groups, count, channels), axis=1)[:, np.newaxis]
-    scale = np.take_along_axis(scales.reshape(groups, count, channels), best, 1)[:, 0]
-    levels = np.take_along_axis(
-        levels.reshape(groups, size, count, channels), best[:, np.newaxis], 2
-    )[:, :, 0]
-    return levels, scale
 
 
 def round_rows(
@@ -317,31 +241,6 @@ def round_rows(
     result = np.empty_like(levels)
     result[group, order] = levels
     return result
-
-
-def settle_rows(
-    levels: np.ndarray,
-    target: np.ndarray,
-    damped: np.ndarray,
-    scale: np.ndarray,
-    limit: int,
-) -> np.ndarray:
-    """Levels after sweeps that give each row its best value beside all the others.
-
-    Arguments as of `round_rows`, whose order of decisions the sweeps make good for:
-    no sweep makes the quadratic form larger.
-    """
-    levels = levels.copy()
-    slope = damped @ (levels * scale[:, np.newaxis] - target)
-    diagonal = np.einsum("gkk->gk", damped)
-    for _ in range(_NUM_SWEEPS):
-        for k in range(levels.shape[1]):
-            step = slope[:, k] / (diagonal[:, k, np.newaxis] * scale)
-            moved = np.clip(np.round(levels[:, k] - step), -limit, limit)
-            change = (moved - levels[:, k]) * scale
-            levels[:, k] = moved
-            slope += damped[:, :, k, np.newaxis] * change[:, np.newaxis]
-    return levels
 
 
 def _refit_scale(

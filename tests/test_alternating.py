@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 
 import numpy as np
@@ -20,19 +19,9 @@ from gdfq_tf.progress import NullProgress
 from gdfq_tf.quantization_plan import make_plan
 from gdfq_tf.student import build_student
 from gdfq_tf.synthesis import SyntheticImages
-from tests.tiny import INPUT_SHAPE, NUM_CLASSES, build_tiny_classifier
+from tests.tiny import INPUT_SHAPE, NUM_CLASSES, Recorder, build_tiny_classifier
 
 NUM_STEPS = 4
-
-
-class Recorder:
-    def __init__(self):
-        self.stages = []
-
-    @contextlib.contextmanager
-    def stage(self, name, total):
-        self.stages.append((name, total))
-        yield lambda n=1, **metrics: None
 
 
 @dataclasses.dataclass
@@ -105,7 +94,7 @@ def run():
             seed=0,
             progress=recorder,
         )
-    seen.stages = recorder.stages
+    seen.stages = [(name, total) for name, total, _ in recorder.stages]
     return seen
 
 

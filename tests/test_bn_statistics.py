@@ -7,7 +7,6 @@ import tensorflow as tf
 from gdfq_tf.bn_statistics import (
     batch_normalization_layers,
     batch_statistics,
-    bn_slope,
     stored_statistics,
     with_statistics_of,
 )
@@ -69,12 +68,6 @@ def test_statistics_of_a_transposed_convolution_are_of_all_its_phases(kernel_siz
     copy = with_statistics_of(model, images)
     for one, two in zip(copy.get_weights(), settled.get_weights(), strict=True):
         np.testing.assert_allclose(one, two, rtol=1e-4)
-
-
-def test_the_slope_is_the_layers_own(tiny_classifier):
-    layer = tiny_classifier.get_layer("bn2")
-    one, zero = (layer(np.full((1, 1, 1, 8), x, np.float32)) for x in (1.0, 0.0))
-    np.testing.assert_allclose(bn_slope(layer), (one - zero)[0, 0, 0], rtol=1e-5)
 
 
 def test_variance_is_the_biased_one_by_hand():

@@ -105,6 +105,10 @@ def test_recipes_take_more_work_the_better_they_are():
     assert steps[0] == 0
     passes = [RECIPES[name].image_passes(32, 32) for name in names]
     assert passes == sorted(set(passes))
+    trainings = [RECIPES[name].student.distillation for name in names]
+    trained = [t.num_steps if t is not None else 0 for t in trainings]
+    assert trained == sorted(trained)
+    assert trained[-1] > trained[-2] > 0
 
 
 @pytest.mark.parametrize(
@@ -131,10 +135,17 @@ def test_num_steps_replaces_the_steps_and_nothing_else(name):
     full = RECIPES[name]
     short = get_recipe(name, 7)
     assert short.synthesis == dataclasses.replace(full.synthesis, num_steps=7)
+    # balanced: 300 generator steps and 400 of the student; best: 1000 and 2000.
+    student_steps = {"gdfq": 7, "balanced": 9, "best": 14}
+    expected = full.student
     if name == "gdfq":
-        assert short.student == dataclasses.replace(full.student, num_steps=7)
-    else:
-        assert short.student == full.student
+        expected = dataclasses.replace(expected, num_steps=student_steps[name])
+    elif name in student_steps:
+        distillation = dataclasses.replace(
+            expected.distillation, num_steps=student_steps[name]
+        )
+        expected = dataclasses.replace(expected, distillation=distillation)
+    assert short.student == expected
     assert full == dataclasses.replace(
         short, synthesis=full.synthesis, student=full.student
     )
@@ -175,3 +186,8 @@ def test_unknown_recipes_and_step_counts_are_refused(arguments, named):
 def test_images_per_step(batch_size, height, width, expected):
     config = SynthesisConfig(1, batch_size=batch_size)
     assert config.images_per_step(height, width) == expected
+
+
+def test_the_shortest_run_trains_its_student_too():
+    assert get_recipe("balanced", 1).student.distillation.num_steps == 1
+    assert get_recipe("gdfq", 1).student.num_steps == 1

@@ -10,7 +10,13 @@ import tensorflow as tf
 
 from gdfq_tf.bn_statistics import with_statistics_of
 from gdfq_tf.classifiers import Classifier, load_classifier
-from gdfq_tf.config import RECIPES, RefinementConfig, parse_bit_widths
+from gdfq_tf.config import (
+    RECIPES,
+    DistillationConfig,
+    ReconstructionConfig,
+    RefinementConfig,
+    parse_bit_widths,
+)
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.pipeline import MixedPrecision, QuantizationResult, quantize
@@ -23,14 +29,15 @@ import keras as keras_3  # isort: skip  (after the environment is set)
 _layers = keras.layers
 WIDTHS = tuple(map(parse_bit_widths, ("w8a8", "w4a8")))
 PAPER = parse_bit_widths("w4a4/paper")
-FAST = RECIPES["fast"]
-# Recipe `fast` with everything in it, only less of it.
+BALANCED = RECIPES["balanced"]
+# The default recipe with everything in it, only less of it.
 TINY = dataclasses.replace(
-    FAST,
+    BALANCED,
     synthesis=dataclasses.replace(
-        FAST.synthesis, num_steps=2, batch_size=16, pool_size=96, num_snapshots=2
+        BALANCED.synthesis, num_steps=2, batch_size=16, pool_size=96, num_snapshots=2
     ),
     refinement=RefinementConfig(num_steps=2),
+    student=ReconstructionConfig(distillation=DistillationConfig(num_steps=2)),
 )
 CALIBRATE = dataclasses.replace(
     RECIPES["calibrate"], synthesis=dataclasses.replace(TINY.synthesis, num_steps=0)

@@ -14,7 +14,9 @@ from gdfq_tf import pipeline
 from gdfq_tf.classifiers import Classifier
 from gdfq_tf.config import (
     RECIPES,
+    DistillationConfig,
     Recipe,
+    ReconstructionConfig,
     RefinementConfig,
     SynthesisConfig,
     get_recipe,
@@ -460,6 +462,29 @@ def test_the_work_of_a_run_is_announced_first():
 
 def test_without_a_generator_work_is_counted_in_kernels():
     recipe = RECIPES["calibrate"]
-    assert expected_work(make_classifier(), recipe, 3) == 3 * 4
+    assert expected_work(make_classifier(), recipe, 3 * WIDTHS[:1]) == 3 * 4
     published = get_recipe("gdfq", 10)
-    assert expected_work(make_classifier(), published, 2) == pytest.approx(2 * 22)
+    assert expected_work(make_classifier(), published, 2 * WIDTHS[:1]) == pytest.approx(
+        2 * 22
+    )
+
+
+def test_only_students_of_8_bits_throughout_are_not_trained():
+    training = ReconstructionConfig(distillation=DistillationConfig(num_steps=30))
+    recipe = dataclasses.replace(TINY_RECIPE, student=training)
+    widths = [parse_bit_widths(text) for text in ("w8a8", "w3a8/paper", "w8a7")]
+    progress = Announced()
+    trained = quantize(make_classifier(), recipe, widths, progress=progress)
+    # The untrained way and two trainings of 30 steps.
+    assert progress.calls[0] == pytest.approx(4 + 6 * (2 * 0.7 + 3 * 8) + 2 * 30 * 1.2)
+    assert progress.calls[3:] == ["reconstruction"] + 2 * [
+        "reconstruction",
+        "distillation",
+    ]
+    untrained = quantize(make_classifier(), TINY_RECIPE, widths)
+    same = [
+        a.tflite == b.tflite
+        for a, b in zip(trained.models, untrained.models, strict=True)
+    ]
+    assert same == [True, False, False]
+    assert all(model.agreement.exact_outputs == 1.0 for model in trained.models)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import numpy as np
 import pytest
 
@@ -14,7 +12,7 @@ from gdfq_tf.progress import NullProgress
 from gdfq_tf.quantization_plan import make_plan
 from gdfq_tf.reconstruction import reconstruct
 from gdfq_tf.synthesis import SyntheticImages, noise_images
-from tests.tiny import INPUT_SHAPE, build_tiny_classifier
+from tests.tiny import INPUT_SHAPE, Recorder, build_tiny_classifier
 
 PREPROCESSING = make_preprocessing("tf", 3)
 IMAGES = noise_images(INPUT_SHAPE, 96, seed=0)
@@ -31,28 +29,12 @@ def run(classifier, bits, config, progress=None, images=IMAGES):
     )
 
 
-class Recorder:
-    """A progress that notes its stages and steps."""
-
-    def __init__(self):
-        self.totals, self.steps = [], 0
-
-    @contextlib.contextmanager
-    def stage(self, name, total):
-        def advance(n=1, **metrics):
-            self.steps += n
-
-        self.totals.append((name, total))
-        yield advance
-
-
 def test_progress_goes_kernel_by_kernel(tiny_classifier):
     recorder = Recorder()
     run(tiny_classifier, "w4a4", ReconstructionConfig(), recorder)
     kernels = [layer for layer in tiny_classifier.layers if layer.weights]
     kernels = [layer for layer in kernels if not layer.name.startswith("bn")]
-    assert recorder.totals == [("reconstruction", len(kernels))]
-    assert recorder.steps == len(kernels)
+    assert recorder.stages == [("reconstruction", len(kernels), len(kernels))]
 
 
 def test_takes_no_more_images_than_memory_holds(tiny_classifier, monkeypatch):

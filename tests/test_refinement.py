@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import numpy as np
 import pytest
 
@@ -15,7 +13,7 @@ from gdfq_tf.progress import NullProgress
 from gdfq_tf.refinement import refine, vary_exposure
 from gdfq_tf.synthesis import SyntheticImages, noise_images
 from gdfq_tf.teacher import Teacher
-from tests.tiny import INPUT_SHAPE, NUM_CLASSES
+from tests.tiny import INPUT_SHAPE, NUM_CLASSES, Recorder
 
 PREPROCESSING = make_preprocessing("tf", 3)
 LABELS = np.arange(40, dtype=np.int32) % NUM_CLASSES
@@ -98,17 +96,10 @@ def test_one_seed_one_result_and_other_seeds_others(tiny_classifier):
 )
 def test_batches_are_of_nearly_the_size_asked(tiny_classifier, batch_size, num_batches):
     """None is left over small: its statistics would be those of a few images."""
-    totals, steps = [], []
-
-    class Recorder:
-        @contextlib.contextmanager
-        def stage(self, name, total):
-            totals.append((name, total))
-            yield lambda n=1, **metrics: steps.append(n)
-
-    refined = run(tiny_classifier, 2, batch_size=batch_size, progress=Recorder())
-    assert totals == [("refinement", 2 * num_batches)]
-    assert sum(steps) == 2 * num_batches
+    recorder = Recorder()
+    refined = run(tiny_classifier, 2, batch_size=batch_size, progress=recorder)
+    steps = 2 * num_batches
+    assert recorder.stages == [("refinement", steps, steps)]
     assert len(refined.pixels) == 40
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import contextlib
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -22,30 +20,10 @@ from gdfq_tf.synthesis import (
     synthesize,
 )
 from gdfq_tf.teacher import Teacher
-from tests.tiny import INPUT_SHAPE, NUM_CLASSES, build_tiny_classifier
+from tests.tiny import INPUT_SHAPE, NUM_CLASSES, Recorder, build_tiny_classifier
 
 PREPROCESSING = make_preprocessing("tf", 3)
 CONFIG = SynthesisConfig(num_steps=20, batch_size=16, pool_size=50, num_snapshots=4)
-
-
-class Recorder:
-    """A `Progress` that keeps what it is told."""
-
-    def __init__(self):
-        self.stages, self.metrics = [], []
-
-    @contextlib.contextmanager
-    def stage(self, name, total):
-        steps = 0
-
-        def advance(n=1, **metrics):
-            nonlocal steps
-            steps += n
-            if metrics:
-                self.metrics.append(metrics)
-
-        yield advance
-        self.stages.append((name, total, steps))
 
 
 def decisive_classifier() -> keras.Model:

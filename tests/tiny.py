@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 
 from gdfq_tf.keras_compat import keras
@@ -54,3 +56,28 @@ def _he_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Normal values that keep a layer's output variance near its input's."""
     fan_in = np.prod(shape[:3]) if len(shape) == 4 else shape[0]
     return rng.normal(0.0, np.sqrt(2.0 / fan_in), shape)
+
+
+class Recorder:
+    """A `Progress` that keeps what it is told.
+
+    Attributes:
+      stages: (name, announced steps, steps taken) of every stage that ended.
+      metrics: of every step that told some.
+    """
+
+    def __init__(self):
+        self.stages, self.metrics = [], []
+
+    @contextlib.contextmanager
+    def stage(self, name, total):
+        steps = 0
+
+        def advance(n=1, **metrics):
+            nonlocal steps
+            steps += n
+            if metrics:
+                self.metrics.append(metrics)
+
+        yield advance
+        self.stages.append((name, total, steps))

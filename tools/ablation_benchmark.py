@@ -28,7 +28,7 @@ import rich.console
 import rich.table
 from absl import flags
 
-from gdfq_tf import losses, objective, refinement, rounding
+from gdfq_tf import losses, objective, pipeline, refinement, rounding
 from gdfq_tf.classifiers import Classifier
 from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, Recipe, parse_bit_widths
 from gdfq_tf.evaluation import accuracy_of_logits, agreement
@@ -53,7 +53,7 @@ class Variant:
       pool: which images: "refined", "generated" (not refined), "noise" (refined from
         noise instead of a generator's images).
       image_patches: (module, attribute, stand-in) while images are refined.
-      student_patches: likewise while students are reconstructed.
+      student_patches: likewise while students are reconstructed and trained.
     """
 
     name: str
@@ -75,7 +75,7 @@ def _teachers_kernel(kernel, moments):
 
 
 def _nearest_levels(target, damped, scale, limit):
-    return np.clip(np.round(target / scale[:, np.newaxis]), -limit, limit), scale
+    return np.clip(np.round(target / scale[:, np.newaxis]), -limit, limit)
 
 
 VARIANTS = (
@@ -103,13 +103,11 @@ VARIANTS = (
         student_patches=((rounding, "best_kernel", _teachers_kernel),),
     ),
     Variant(
-        "nearest levels", student_patches=((rounding, "round_kernel", _nearest_levels),)
+        "nearest levels", student_patches=((rounding, "round_rows", _nearest_levels),)
     ),
-    Variant("no sweeps", student_patches=((rounding, "_NUM_SWEEPS", 0),)),
-    Variant("one scale tried", student_patches=((rounding, "_SCALE_RATIOS", (1.0,)),)),
     Variant(
-        "shortcuts' errors left",
-        student_patches=((rounding, "missing_in_sum", lambda *_: 0.0),),
+        "no training end to end",
+        student_patches=((pipeline, "distill", lambda *_, **__: None),),
     ),
 )
 

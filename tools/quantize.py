@@ -59,7 +59,11 @@ flags.DEFINE_enum(
     list(RECIPES),
     "How much work: calibrate (no training), fast, balanced, best; gdfq: as published.",
 )
-flags.DEFINE_integer("num_steps", None, "Generator steps, instead of the recipe's.")
+flags.DEFINE_integer(
+    "num_steps",
+    None,
+    "Generator steps, instead of the recipe's; student steps change as much.",
+)
 flags.DEFINE_list(
     "keep_layers", [], "Layers that stay at 8 bits: names or patterns, conv_dw_*."
 )

@@ -27,11 +27,13 @@ from gdfq_tf.alternating import make_student_step
 from gdfq_tf.calibration import calibrate
 from gdfq_tf.classifiers import Classifier
 from gdfq_tf.config import (
+    DistillationConfig,
     FineTuningConfig,
     RefinementConfig,
     SynthesisConfig,
     parse_bit_widths,
 )
+from gdfq_tf.distillation import distill
 from gdfq_tf.generator import choose_shape, classifier_multiply_adds
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.losses import classification_loss
@@ -104,6 +106,16 @@ def main() -> None:
         "float training step": _time(lambda: float_step(inputs, labels)),
         "student step": _time(lambda: student_step(images.pixels, labels, logits)),
     }
+    watches["distillation step"] = Stopwatch()
+    distill(
+        student,
+        classifier,
+        images,
+        DistillationConfig(FLAGS.num_steps),
+        batch_size=batch_size,
+        seed=0,
+        progress=watches["distillation step"],
+    )
     watches["generator step"] = Stopwatch()
     synthesize(
         model, preprocessing, synthesis, seed=0, progress=watches["generator step"]
