@@ -65,7 +65,7 @@ _NUM_VERIFICATION_IMAGES = 64  # of each kind: random, synthetic
 # Work on one batch of images, in generator steps: as measured on ResNet-20.
 _REFINEMENT_STEP = 0.7
 _STUDENT_STEP = 1.2
-_RECONSTRUCTION = 8.0
+_RECONSTRUCTION = 4.0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

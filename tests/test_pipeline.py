@@ -451,7 +451,7 @@ def test_the_work_of_a_run_is_announced_first():
     progress = Announced()
     quantize(make_classifier(), TINY_RECIPE, WIDTHS[:2], progress=progress)
     # 4 steps; 6 batches of 16 images, refined by 2 steps and reconstructed twice.
-    assert progress.calls[0] == pytest.approx(4 + 6 * (2 * 0.7 + 2 * 8))
+    assert progress.calls[0] == pytest.approx(4 + 6 * (2 * 0.7 + 2 * 4))
     assert progress.calls[1:] == [
         "generator",
         "refinement",
@@ -476,7 +476,7 @@ def test_only_students_of_8_bits_throughout_are_not_trained():
     progress = Announced()
     trained = quantize(make_classifier(), recipe, widths, progress=progress)
     # The untrained way and two trainings of 30 steps.
-    assert progress.calls[0] == pytest.approx(4 + 6 * (2 * 0.7 + 3 * 8) + 2 * 30 * 1.2)
+    assert progress.calls[0] == pytest.approx(4 + 6 * (2 * 0.7 + 3 * 4) + 2 * 30 * 1.2)
     assert progress.calls[3:] == ["reconstruction"] + 2 * [
         "reconstruction",
         "distillation",
