@@ -280,7 +280,7 @@ def _distillation_of(
 ) -> DistillationConfig | None:
     """How a student of those widths is trained after reconstruction, if at all.
 
-    At 8 bits throughout, kernels lose nothing that training could make good.
+    At 8 bits throughout, kernels lose next to nothing that training could make good.
     """
     if widths.weight_bits == widths.activation_bits == 8:
         return None

@@ -94,12 +94,15 @@ def run():
             seed=0,
             progress=recorder,
         )
-    seen.stages = [(name, total) for name, total, _ in recorder.stages]
+    seen.stages = recorder.stages
     return seen
 
 
 def test_the_generator_warms_up_alone_and_then_both_train(run):
-    assert run.stages == [("warm-up", 3), ("generator and student", NUM_STEPS)]
+    assert run.stages == [
+        ("warm-up", 3, 3),
+        ("generator and student", NUM_STEPS, NUM_STEPS),
+    ]
     assert len(run.generated) == 3 + NUM_STEPS
     assert len(run.trained_on) == NUM_STEPS
 
