@@ -1,7 +1,7 @@
 """The whole way: a classifier in, verified integer TFLite models out. No data.
 
 classifier -> teacher + BN statistics -> generator -> synthetic images -> refinement
--> student -> reconstruct and distil, or fine-tune -> .tflite -> verify
+-> student -> equalize, reconstruct and distil, or fine-tune -> .tflite -> verify
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gdfq_tf.heads import has_classes, outputs_of
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.progress import NullProgress, Progress
 from gdfq_tf.quantization_plan import KERNEL_LAYERS, make_plan, match_kernel_layers
-from gdfq_tf.reconstruction import reconstruct
+from gdfq_tf.reconstruction import equalized, reconstruct
 from gdfq_tf.refinement import refine
 from gdfq_tf.sensitivity import choose_kept_layers, measure_sensitivity
 from gdfq_tf.student import Student
@@ -378,11 +378,18 @@ def _reconstruct(
     progress: Progress,
 ) -> Student:
     """The student, with as many layers at 8 bits as `max_accuracy_loss` takes."""
+    teacher = equalized(
+        classifier.model,
+        make_plan(classifier.model, width, keep_layers),
+        images,
+        config,
+        classifier.preprocessing,
+    )
 
     def student_with(kept: frozenset[str]) -> Student:
         return reconstruct(
-            classifier.model,
-            make_plan(classifier.model, width, kept),
+            teacher,
+            make_plan(teacher, width, kept),
             images,
             config,
             classifier.preprocessing,
@@ -395,7 +402,7 @@ def _reconstruct(
         return student
     sensitivity = measure_sensitivity(
         student,
-        classifier.model,
+        teacher,
         images.pixels[:_NUM_SENSITIVITY_IMAGES],
         classifier.preprocessing,
     )

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from gdfq_tf.bn_statistics import with_statistics_of
 from gdfq_tf.calibration import calibrate
 from gdfq_tf.config import ReconstructionConfig
+from gdfq_tf.equalization import channel_ranges, equalize
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.progress import Progress
@@ -22,6 +25,18 @@ _NUM_RANGE_IMAGES = 512
 _MAX_VALUES = 2**28
 
 
+def equalized(
+    classifier: keras.Model,
+    plan: QuantizationPlan,
+    images: SyntheticImages,
+    config: ReconstructionConfig,
+    preprocessing: Preprocessing,
+) -> keras.Model:
+    """A classifier that computes the same and suits the plan's tensors of few bits."""
+    teacher, inputs = _teacher_of(classifier, images, config, preprocessing)
+    return equalize(classifier, channel_ranges(teacher, plan, inputs))
+
+
 def reconstruct(
     classifier: keras.Model,
     plan: QuantizationPlan,
@@ -33,20 +48,31 @@ def reconstruct(
 ) -> Student:
     """The student whose layers compute what the classifier's do, as far as bits allow:
     ranges first, then kernels on those ranges."""
-    pixels = images.pixels[: images_that_fit(classifier)]
-    inputs = preprocessing.to_input(pixels[:_NUM_RANGE_IMAGES]).numpy()
-    teacher = classifier
-    if config.images_are_noise:
-        teacher = with_statistics_of(classifier, inputs)
+    teacher, inputs = _teacher_of(classifier, images, config, preprocessing)
     calibration = calibrate(
         teacher, plan, inputs, preprocessing, config.logits_margin, head
     )
     student = build_student(teacher, plan, calibration, preprocessing)
+    pixels = images.pixels[: images_that_fit(classifier)]
     with progress.stage("reconstruction", len(student.weight_quantizers)) as advance:
         round_kernels(student, teacher, pixels, preprocessing, advance)
     if config.images_are_noise:
         student.move_statistics(teacher, classifier)
     return student
+
+
+def _teacher_of(
+    classifier: keras.Model,
+    images: SyntheticImages,
+    config: ReconstructionConfig,
+    preprocessing: Preprocessing,
+) -> tuple[keras.Model, np.ndarray]:
+    """What students are fitted to, and its inputs from which ranges are read."""
+    pixels = images.pixels[: min(_NUM_RANGE_IMAGES, images_that_fit(classifier))]
+    inputs = preprocessing.to_input(pixels).numpy()
+    if config.images_are_noise:
+        return with_statistics_of(classifier, inputs), inputs
+    return classifier, inputs
 
 
 def images_that_fit(classifier: keras.Model) -> int:

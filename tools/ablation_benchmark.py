@@ -28,7 +28,7 @@ import rich.console
 import rich.table
 from absl import flags
 
-from gdfq_tf import losses, objective, pipeline, refinement, rounding
+from gdfq_tf import losses, objective, pipeline, reconstruction, refinement, rounding
 from gdfq_tf.classifiers import Classifier
 from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, Recipe, parse_bit_widths
 from gdfq_tf.evaluation import accuracy_of_logits, agreement
@@ -104,6 +104,10 @@ VARIANTS = (
     ),
     Variant(
         "nearest levels", student_patches=((rounding, "round_rows", _nearest_levels),)
+    ),
+    Variant(
+        "channels not equalized",
+        student_patches=((reconstruction, "channel_ranges", lambda *_: {}),),
     ),
     Variant(
         "no training end to end",
