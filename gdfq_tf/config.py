@@ -137,13 +137,13 @@ class DistillationConfig:
 
     Attributes:
       num_steps: on as many images each as a generator step.
-      learning_rate: Adam, relative to each variable's root mean square, cosine to
-        nothing.
+      learning_rate: Adam, relative to each variable's root mean square, after a
+        warm-up; cosine to nothing.
       temperature: of the softened distributions.
     """
 
     num_steps: int
-    learning_rate: float = 3e-3
+    learning_rate: float = 4e-3
     temperature: float = 4.0
 
 

@@ -29,6 +29,8 @@ from gdfq_tf.synthesis import SyntheticImages
 
 # Crops move images by up to this share of height and width.
 _LARGEST_MOVE = 0.1
+# Share of the steps in which the rate rises.
+_WARMUP = 0.25
 # By which a student is found nearer to the teacher or not.
 _NUM_CHECKED_IMAGES = 512
 
@@ -52,11 +54,7 @@ def distill(
     step_function = make_distillation_step(
         loss_function,
         student.model.trainable_variables,
-        keras.optimizers.Adam(
-            keras.optimizers.schedules.CosineDecay(
-                config.learning_rate, config.num_steps
-            )
-        ),
+        keras.optimizers.Adam(_schedule(config)),
     )
     # Shown as they are not while training.
     checked = [
@@ -82,6 +80,23 @@ def distill(
             advance(loss=loss)
     if not error() < error_before:
         student.model.set_weights(weights)
+
+
+def _schedule(
+    config: DistillationConfig,
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Up in a straight line, then down along a cosine.
+
+    Adam's first steps are of full size in all values at once, which takes deep
+    networks without shortcuts far from the teacher.
+    """
+    num_warmup_steps = int(_WARMUP * config.num_steps)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0,
+        config.num_steps - num_warmup_steps,
+        warmup_target=config.learning_rate,
+        warmup_steps=num_warmup_steps,
+    )
 
 
 def make_distillation_loss(

@@ -23,6 +23,7 @@ from gdfq_tf.quantization_plan import (
     consumers,
     input_layers,
     is_depthwise,
+    join,
     output_layer,
 )
 
@@ -51,9 +52,7 @@ _MOMENT = 8
 _BATCH_SIZE = 64
 
 
-def equalize(
-    classifier: keras.Model, ranges: Mapping[str, np.ndarray]
-) -> keras.Model:
+def equalize(classifier: keras.Model, ranges: Mapping[str, np.ndarray]) -> keras.Model:
     """A copy that computes the same, up to float rounding, in which the channels of
     some tensors have more equal ranges.
 
@@ -89,7 +88,9 @@ def channel_ranges(
       plan: which tensors have how many bits.
       inputs: synthetic model inputs (N, H, W, C) float32; a few hundred do.
     """
-    names = [name for name, group in plan.outputs.items() if plan.groups[group].bits < 8]
+    names = [
+        name for name, group in plan.outputs.items() if plan.groups[group].bits < 8
+    ]
     if not names:
         return {}
     probe = keras.Model(
@@ -126,14 +127,8 @@ def channel_factors(ranges: list[np.ndarray]) -> np.ndarray:
 def _tied_layers(model: keras.Model) -> list[list]:
     """Layers, in graph order, whose outputs must have the same factors; none that
     must have the factor 1."""
-    parents = {layer.name: layer.name for layer in model.layers}
-
-    def root(name: str) -> str:
-        while parents[name] != name:
-            name = parents[name]
-        return name
-
     bound = {model.layers[0].name, output_layer(model).name}
+    pairs = []
     for layer in model.layers[1:]:
         producers = [producer.name for producer in input_layers(layer)]
         if isinstance(layer, KERNEL_LAYERS):
@@ -142,15 +137,15 @@ def _tied_layers(model: keras.Model) -> list[list]:
             # Takes a factor in only at its output; only kernel layers stand before.
             bound.update(producers)
         elif _passes_factors(layer):
-            for producer in producers:
-                parents[root(producer)] = root(layer.name)
+            pairs += [(layer.name, producer) for producer in producers]
         else:
             bound.update([layer.name, *producers])
-    roots_bound = {root(name) for name in bound}
+    root = join([layer.name for layer in model.layers], pairs)
+    roots_bound = {root[name] for name in bound}
     tied: dict[str, list] = {}
     for layer in model.layers:
-        if root(layer.name) not in roots_bound:
-            tied.setdefault(root(layer.name), []).append(layer)
+        if root[layer.name] not in roots_bound:
+            tied.setdefault(root[layer.name], []).append(layer)
     return list(tied.values())
 
 
@@ -179,8 +174,8 @@ def _divide_inputs(layer, factors: np.ndarray) -> None:
     kernel, *bias = layer.get_weights()
     if isinstance(layer, _layers.Conv2D) and not is_depthwise(layer):
         # Kernel rows of each output channel are those of its group's inputs.
-        rows = factors.reshape(layer.groups, -1).T
-        rows = np.repeat(rows, kernel.shape[-1] // layer.groups, axis=1)
+        of_groups = factors.reshape(layer.groups, -1).T
+        rows = np.repeat(of_groups, kernel.shape[-1] // layer.groups, axis=1)
     else:
         rows = factors[:, np.newaxis]
     layer.set_weights([kernel / rows, *bias])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError
@@ -130,6 +130,20 @@ def consumers(model: keras.Model) -> dict[str, list]:
     return result
 
 
+def join(names: Sequence[str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Each name -> the first, in the order of `names`, of those that `pairs` join it
+    with, directly or through others."""
+    groups = {name: [name] for name in names}
+    for a, b in pairs:
+        if groups[a] is not groups[b]:
+            groups[a] += groups[b]
+            groups |= dict.fromkeys(groups[b], groups[a])
+    position = {name: i for i, name in enumerate(names)}
+    return {
+        name: min(group, key=position.__getitem__) for name, group in groups.items()
+    }
+
+
 def match_kernel_layers(
     classifier: keras.Model, patterns: Sequence[str]
 ) -> frozenset[str]:
@@ -172,26 +186,20 @@ def make_plan(
     if widths.protocol == "edge":
         kept |= end_layers(classifier)
     consumed_by = consumers(classifier)
-    parents = {layer.name: layer.name for layer in classifier.layers}
-    position = list(parents)
-
-    def root(name: str) -> str:
-        while parents[name] != name:
-            name = parents[name]
-        return name
-
-    for layer in classifier.layers:
-        if _has_scale_of_inputs(layer, consumed_by):
-            for producer in input_layers(layer):
-                # The earlier layer names the group.
-                joined = (root(layer.name), root(producer.name))
-                first, second = sorted(joined, key=position.index)
-                parents[second] = first
+    root = join(
+        [layer.name for layer in classifier.layers],
+        (
+            (layer.name, producer.name)
+            for layer in classifier.layers
+            if _has_scale_of_inputs(layer, consumed_by)
+            for producer in input_layers(layer)
+        ),
+    )
 
     members: dict[str, list] = {}
     for layer in classifier.layers:
         if not _is_fused_into_consumer(layer, consumed_by[layer.name]):
-            members.setdefault(root(layer.name), []).append(layer)
+            members.setdefault(root[layer.name], []).append(layer)
 
     groups = {
         name: _make_group(name, layers, consumed_by, widths, kept)
@@ -205,8 +213,8 @@ def make_plan(
         if layer is not input_layer and _rounds(layer)
     }
     return QuantizationPlan(
-        input_group=root(input_layer.name),
-        output_group=root(output_layer(classifier).name),
+        input_group=root[input_layer.name],
+        output_group=root[output_layer(classifier).name],
         weight_bits={
             layer.name: 8 if layer.name in kept else widths.weight_bits
             for layer in classifier.layers

@@ -15,6 +15,7 @@ from gdfq_tf.config import (
     parse_bit_widths,
 )
 from gdfq_tf.distillation import (
+    _schedule,
     augment,
     distill,
     make_distillation_loss,
@@ -80,6 +81,21 @@ def test_the_student_comes_nearer_to_the_teacher(student, tiny_classifier):
     before = divergence(student, tiny_classifier)
     train(student, tiny_classifier)
     assert divergence(student, tiny_classifier) < 0.8 * before
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "expected"),
+    [
+        # A quarter up, three quarters down: half of them later half of the rate.
+        (8, {0: 0.0, 1: 0.5, 2: 1.0, 5: 0.5, 8: 0.0}),
+        (3, {0: 1.0, 1: 0.75, 2: 0.25}),  # too few to rise
+        (1, {0: 1.0}),
+    ],
+)
+def test_rates_by_hand(num_steps, expected):
+    schedule = _schedule(DistillationConfig(num_steps, learning_rate=1.0))
+    found = {step: float(schedule(step)) for step in expected}
+    assert found == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize("head", ["multi_label", "features"])

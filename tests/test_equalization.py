@@ -168,7 +168,9 @@ def test_only_tensors_of_few_bits_are_measured(tiny_classifier):
 def test_nothing_to_equalize_is_a_copy(tiny_classifier):
     copy = equalize(tiny_classifier, {})
     assert copy is not tiny_classifier
-    for now, then in zip(copy.get_weights(), tiny_classifier.get_weights(), strict=True):
+    for now, then in zip(
+        copy.get_weights(), tiny_classifier.get_weights(), strict=True
+    ):
         np.testing.assert_array_equal(now, then)
 
 
@@ -186,7 +188,9 @@ def test_ranges_by_hand(tiny_classifier):
     plan = make_plan(tiny_classifier, parse_bit_widths("w4a4/paper"))
     inputs = np.concatenate([INPUTS] * 3)[:70]  # more than one batch, one not full
     found = channel_ranges(tiny_classifier, plan, inputs)
-    probe = keras.Model(tiny_classifier.input, tiny_classifier.get_layer("relu3").output)
+    probe = keras.Model(
+        tiny_classifier.input, tiny_classifier.get_layer("relu3").output
+    )
     values = probe(inputs, training=False).numpy().astype(np.float64)
     expected = np.mean(values.reshape(-1, 8) ** 8, axis=0) ** 0.125
     np.testing.assert_allclose(found["relu3"], expected, rtol=1e-5)
@@ -241,7 +245,9 @@ def test_consumers_outside_the_tied_tensors_are_untouched():
         if any(
             not np.array_equal(a, b)
             for a, b in zip(
-                layer.get_weights(), copy.get_layer(layer.name).get_weights(), strict=True
+                layer.get_weights(),
+                copy.get_layer(layer.name).get_weights(),
+                strict=True,
             )
         )
     }

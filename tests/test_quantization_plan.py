@@ -13,6 +13,7 @@ from gdfq_tf.quantization_plan import (
     end_layers,
     input_layers,
     is_depthwise,
+    join,
     make_plan,
     match_kernel_layers,
     output_layer,
@@ -223,6 +224,19 @@ def test_reshaped_sigmoids_keep_the_grid_and_joined_ones_are_refused():
     assert plan.tensor_groups["flat"] == "sigmoid"
     with pytest.raises(UserError, match="'sigmoid' and 'product' are joined"):
         gate(lambda *both: layers.Concatenate()(both))
+
+
+@pytest.mark.parametrize(
+    ("pairs", "expected"),
+    [
+        ([], "abcde"),
+        ([("d", "b")], "abcbe"),
+        ([("e", "d"), ("c", "b"), ("b", "e")], "abbbb"),  # through others
+        ([("a", "b"), ("b", "a"), ("c", "c")], "aacde"),
+    ],
+)
+def test_joined_names_by_hand(pairs, expected):
+    assert join("abcde", pairs) == dict(zip("abcde", expected, strict=True))
 
 
 def test_graph_helpers():

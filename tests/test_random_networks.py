@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from gdfq_tf.calibration import calibrate
 from gdfq_tf.classifiers import translate_classifier
 from gdfq_tf.config import BitWidths
+from gdfq_tf.equalization import channel_ranges, equalize
 from gdfq_tf.errors import UserError
 from gdfq_tf.freezing import freeze
 from gdfq_tf.keras_compat import keras as tf_keras
@@ -277,8 +278,13 @@ def check_all_the_way(source, head, widths, seed):
     plan = make_plan(classifier.model, widths)
     preprocessing = classifier.preprocessing
     inputs = preprocessing.to_input(pixels).numpy()
-    calibration = calibrate(classifier.model, plan, inputs, preprocessing)
-    student = build_student(classifier.model, plan, calibration, preprocessing)
+    teacher = equalize(classifier.model, channel_ranges(classifier.model, plan, inputs))
+    logits = classifier.model(inputs, training=False).numpy()
+    np.testing.assert_allclose(
+        teacher(inputs, training=False), logits, atol=1e-4 * np.abs(logits).max()
+    )
+    calibration = calibrate(teacher, plan, inputs, preprocessing)
+    student = build_student(teacher, plan, calibration, preprocessing)
     network = freeze(student, classifier.model, head=classifier.head)
     tflite = convert_network(network)
     levels = preprocessing.to_int8(pixels)

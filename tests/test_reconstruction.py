@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gdfq_tf import reconstruction
+from gdfq_tf import equalization, reconstruction
+from gdfq_tf.bn_statistics import with_statistics_of
 from gdfq_tf.config import ReconstructionConfig, parse_bit_widths
 from gdfq_tf.preprocessing import make_preprocessing
 from gdfq_tf.progress import NullProgress
@@ -48,6 +49,38 @@ def test_takes_no_more_images_than_memory_holds(tiny_classifier, monkeypatch):
     expected = run(tiny_classifier, "w4a4", ReconstructionConfig(), images=first_40)
     for a, b in zip(limited.model.weights, expected.model.weights, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
+
+
+@pytest.mark.parametrize("images_are_noise", [False, True])
+def test_equalized_by_what_students_are_fitted_to(
+    tiny_classifier, monkeypatch, images_are_noise
+):
+    """The classifier itself, or one whose statistics are the noise's."""
+    measured = []
+
+    def channel_ranges(teacher, plan, inputs):
+        measured.append((teacher.get_weights(), inputs))
+        return equalization.channel_ranges(teacher, plan, inputs)
+
+    monkeypatch.setattr(reconstruction, "channel_ranges", channel_ranges)
+    plan = make_plan(tiny_classifier, parse_bit_widths("w4a4/paper"))
+    config = ReconstructionConfig(images_are_noise=images_are_noise)
+    found = reconstruction.equalized(
+        tiny_classifier, plan, IMAGES, config, PREPROCESSING
+    )
+    inputs = PREPROCESSING.to_input(IMAGES.pixels).numpy()
+    np.testing.assert_allclose(found(inputs), tiny_classifier(inputs), atol=1e-4)
+    changed = found.get_layer("dw2").get_weights()[0]
+    assert not np.array_equal(
+        changed, tiny_classifier.get_layer("dw2").get_weights()[0]
+    )
+    ((weights, seen),) = measured
+    np.testing.assert_array_equal(seen, inputs)
+    expected = tiny_classifier
+    if images_are_noise:
+        expected = with_statistics_of(tiny_classifier, inputs)
+    for now, then in zip(weights, expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(now, then)
 
 
 def logits_error(student, classifier, pixels) -> float:
