@@ -32,7 +32,10 @@ def equalized(
     config: ReconstructionConfig,
     preprocessing: Preprocessing,
 ) -> keras.Model:
-    """A classifier that computes the same and suits the plan's tensors of few bits."""
+    """A classifier that computes the same and suits the plan's tensors of few bits; the
+    very one if there are none."""
+    if all(group.bits == 8 for group in plan.groups.values()):
+        return classifier
     teacher, inputs = _teacher_of(classifier, images, config, preprocessing)
     return equalize(classifier, channel_ranges(teacher, plan, inputs))
 

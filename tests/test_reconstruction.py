@@ -83,6 +83,14 @@ def test_equalized_by_what_students_are_fitted_to(
         np.testing.assert_array_equal(now, then)
 
 
+def test_nothing_is_equalized_where_all_activations_have_8_bits(tiny_classifier):
+    plan = make_plan(tiny_classifier, parse_bit_widths("w4a8"))
+    found = reconstruction.equalized(
+        tiny_classifier, plan, IMAGES, ReconstructionConfig(), PREPROCESSING
+    )
+    assert found is tiny_classifier
+
+
 def logits_error(student, classifier, pixels) -> float:
     """Relative to the deviation of the classifier's logits."""
     expected = classifier(PREPROCESSING.to_input(pixels), training=False).numpy()
