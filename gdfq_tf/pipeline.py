@@ -1,7 +1,7 @@
 """The whole way: a classifier in, verified integer TFLite models out. No data.
 
 classifier -> teacher + BN statistics -> generator -> synthetic images -> refinement
--> student -> equalize, reconstruct and distil, or fine-tune -> .tflite -> verify
+-> equalize -> student -> reconstruct and distil, or fine-tune -> .tflite -> verify
 """
 
 from __future__ import annotations
