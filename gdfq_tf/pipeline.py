@@ -194,8 +194,14 @@ def quantize(
             )
             images, held_out = _split(made, refined=False)
         else:
-            student = _reconstruct(
+            teacher = equalized(
                 classifier,
+                make_plan(classifier.model, width, keep_layers),
+                images,
+                recipe.student,
+            )
+            student = _reconstruct(
+                teacher,
                 recipe.student,
                 width,
                 keep_layers,
@@ -368,7 +374,7 @@ def _estimate(
 
 
 def _reconstruct(
-    classifier: Classifier,
+    teacher: Classifier,
     config: ReconstructionConfig,
     width: BitWidths,
     keep_layers: frozenset[str],
@@ -378,33 +384,19 @@ def _reconstruct(
     progress: Progress,
 ) -> Student:
     """The student, with as many layers at 8 bits as `max_accuracy_loss` takes."""
-    teacher = equalized(
-        classifier.model,
-        make_plan(classifier.model, width, keep_layers),
-        images,
-        config,
-        classifier.preprocessing,
-    )
 
     def student_with(kept: frozenset[str]) -> Student:
-        return reconstruct(
-            teacher,
-            make_plan(teacher, width, kept),
-            images,
-            config,
-            classifier.preprocessing,
-            progress,
-            classifier.head,
-        )
+        plan = make_plan(teacher.model, width, kept)
+        return reconstruct(teacher, plan, images, config, progress)
 
     student = student_with(keep_layers)
     if max_accuracy_loss is None:
         return student
     sensitivity = measure_sensitivity(
         student,
-        teacher,
+        teacher.model,
         images.pixels[:_NUM_SENSITIVITY_IMAGES],
-        classifier.preprocessing,
+        teacher.preprocessing,
     )
     open_layers = sensitivity.keys() - student.plan.layers_at_8_bits
     tried: dict[frozenset[str], Student] = {frozenset(): student}
@@ -412,7 +404,7 @@ def _reconstruct(
     def accuracy_loss(extra: frozenset[str]) -> float:
         if extra not in tried:
             tried[extra] = student_with(keep_layers | extra)
-        found = _estimate(tried[extra], classifier, held_out)
+        found = _estimate(tried[extra], teacher, held_out)
         assert isinstance(found, AccuracyEstimate)  # see `_check_fit`
         return found.accuracy_loss
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
 
 from gdfq_tf.bn_statistics import with_statistics_of
 from gdfq_tf.calibration import calibrate
+from gdfq_tf.classifiers import Classifier
 from gdfq_tf.config import ReconstructionConfig
 from gdfq_tf.equalization import channel_ranges, equalize
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.progress import Progress
 from gdfq_tf.quantization_plan import QuantizationPlan
 from gdfq_tf.rounding import round_kernels
@@ -26,56 +27,53 @@ _MAX_VALUES = 2**28
 
 
 def equalized(
-    classifier: keras.Model,
+    classifier: Classifier,
     plan: QuantizationPlan,
     images: SyntheticImages,
     config: ReconstructionConfig,
-    preprocessing: Preprocessing,
-) -> keras.Model:
+) -> Classifier:
     """A classifier that computes the same and suits the plan's tensors of few bits; the
     very one if there are none."""
     if all(group.bits == 8 for group in plan.groups.values()):
         return classifier
-    teacher, inputs = _teacher_of(classifier, images, config, preprocessing)
-    return equalize(classifier, channel_ranges(teacher, plan, inputs))
+    model, inputs = _target_of(classifier, images, config)
+    ranges = channel_ranges(model, plan, inputs)
+    return dataclasses.replace(classifier, model=equalize(classifier.model, ranges))
 
 
 def reconstruct(
-    classifier: keras.Model,
+    teacher: Classifier,
     plan: QuantizationPlan,
     images: SyntheticImages,
     config: ReconstructionConfig,
-    preprocessing: Preprocessing,
     progress: Progress,
-    head: str = "logits",
 ) -> Student:
-    """The student whose layers compute what the classifier's do, as far as bits allow:
+    """The student whose layers compute what the teacher's do, as far as bits allow:
     ranges first, then kernels on those ranges."""
-    teacher, inputs = _teacher_of(classifier, images, config, preprocessing)
+    preprocessing = teacher.preprocessing
+    target, inputs = _target_of(teacher, images, config)
     calibration = calibrate(
-        teacher, plan, inputs, preprocessing, config.logits_margin, head
+        target, plan, inputs, preprocessing, config.logits_margin, teacher.head
     )
-    student = build_student(teacher, plan, calibration, preprocessing)
-    pixels = images.pixels[: images_that_fit(classifier)]
+    student = build_student(target, plan, calibration, preprocessing)
+    pixels = images.pixels[: images_that_fit(teacher.model)]
     with progress.stage("reconstruction", len(student.weight_quantizers)) as advance:
-        round_kernels(student, teacher, pixels, preprocessing, advance)
+        round_kernels(student, target, pixels, preprocessing, advance)
     if config.images_are_noise:
-        student.move_statistics(teacher, classifier)
+        student.move_statistics(target, teacher.model)
     return student
 
 
-def _teacher_of(
-    classifier: keras.Model,
-    images: SyntheticImages,
-    config: ReconstructionConfig,
-    preprocessing: Preprocessing,
+def _target_of(
+    classifier: Classifier, images: SyntheticImages, config: ReconstructionConfig
 ) -> tuple[keras.Model, np.ndarray]:
     """What students are fitted to, and its inputs from which ranges are read."""
-    pixels = images.pixels[: min(_NUM_RANGE_IMAGES, images_that_fit(classifier))]
-    inputs = preprocessing.to_input(pixels).numpy()
+    model = classifier.model
+    pixels = images.pixels[: min(_NUM_RANGE_IMAGES, images_that_fit(model))]
+    inputs = classifier.preprocessing.to_input(pixels).numpy()
     if config.images_are_noise:
-        return with_statistics_of(classifier, inputs), inputs
-    return classifier, inputs
+        return with_statistics_of(model, inputs), inputs
+    return model, inputs
 
 
 def images_that_fit(classifier: keras.Model) -> int:

@@ -38,19 +38,22 @@ CONFIG = DistillationConfig(40, learning_rate=1e-2)
 @pytest.fixture
 def student(tiny_classifier):
     return reconstruct(
-        tiny_classifier,
+        classifier_of(tiny_classifier),
         make_plan(tiny_classifier, parse_bit_widths("w3a4/paper")),
         IMAGES,
         ReconstructionConfig(),
-        PREPROCESSING,
         NullProgress(),
     )
+
+
+def classifier_of(model, head="logits") -> Classifier:
+    return Classifier("tiny", model, PREPROCESSING, head)
 
 
 def train(student, classifier, config=CONFIG, head="logits", seed=0, progress=None):
     distill(
         student,
-        Classifier("tiny", classifier, PREPROCESSING, head),
+        classifier_of(classifier, head),
         IMAGES,
         config,
         batch_size=16,
@@ -171,7 +174,7 @@ def test_training_ends_at_the_first_loss_that_is_not_finite(student, tiny_classi
 
 
 def test_steps_are_traced_once(student, tiny_classifier):
-    classifier = Classifier("tiny", tiny_classifier, PREPROCESSING, "logits")
+    classifier = classifier_of(tiny_classifier)
     loss_function = make_distillation_loss(student, classifier, CONFIG)
     step = make_distillation_step(
         loss_function, student.model.trainable_variables, keras.optimizers.Adam(1e-3)

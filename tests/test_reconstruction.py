@@ -7,6 +7,7 @@ import pytest
 
 from gdfq_tf import equalization, reconstruction
 from gdfq_tf.bn_statistics import with_statistics_of
+from gdfq_tf.classifiers import Classifier
 from gdfq_tf.config import ReconstructionConfig, parse_bit_widths
 from gdfq_tf.preprocessing import make_preprocessing
 from gdfq_tf.progress import NullProgress
@@ -19,13 +20,16 @@ PREPROCESSING = make_preprocessing("tf", 3)
 IMAGES = noise_images(INPUT_SHAPE, 96, seed=0)
 
 
-def run(classifier, bits, config, progress=None, images=IMAGES):
+def classifier_of(model) -> Classifier:
+    return Classifier("tiny", model, PREPROCESSING, "logits")
+
+
+def run(model, bits, config, progress=None, images=IMAGES):
     return reconstruct(
-        classifier,
-        make_plan(classifier, parse_bit_widths(bits)),
+        classifier_of(model),
+        make_plan(model, parse_bit_widths(bits)),
         images,
         config,
-        PREPROCESSING,
         progress or NullProgress(),
     )
 
@@ -66,8 +70,8 @@ def test_equalized_by_what_students_are_fitted_to(
     plan = make_plan(tiny_classifier, parse_bit_widths("w4a4/paper"))
     config = ReconstructionConfig(images_are_noise=images_are_noise)
     found = reconstruction.equalized(
-        tiny_classifier, plan, IMAGES, config, PREPROCESSING
-    )
+        classifier_of(tiny_classifier), plan, IMAGES, config
+    ).model
     inputs = PREPROCESSING.to_input(IMAGES.pixels).numpy()
     np.testing.assert_allclose(found(inputs), tiny_classifier(inputs), atol=1e-4)
     changed = found.get_layer("dw2").get_weights()[0]
@@ -85,10 +89,9 @@ def test_equalized_by_what_students_are_fitted_to(
 
 def test_nothing_is_equalized_where_all_activations_have_8_bits(tiny_classifier):
     plan = make_plan(tiny_classifier, parse_bit_widths("w4a8"))
-    found = reconstruction.equalized(
-        tiny_classifier, plan, IMAGES, ReconstructionConfig(), PREPROCESSING
-    )
-    assert found is tiny_classifier
+    classifier = classifier_of(tiny_classifier)
+    found = reconstruction.equalized(classifier, plan, IMAGES, ReconstructionConfig())
+    assert found is classifier
 
 
 def logits_error(student, classifier, pixels) -> float:
