@@ -224,9 +224,9 @@ RECIPES: Mapping[str, Recipe] = {
         Recipe("fast", SynthesisConfig(100, pool_size=1024), RefinementConfig(25)),
         Recipe(
             "best",
-            SynthesisConfig(1000, pool_size=6144),
-            RefinementConfig(60),
-            ReconstructionConfig(distillation=DistillationConfig(2000)),
+            SynthesisConfig(600, pool_size=4096),
+            RefinementConfig(50),
+            ReconstructionConfig(distillation=DistillationConfig(1200)),
         ),
         Recipe(
             "calibrate",

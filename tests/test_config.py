@@ -135,7 +135,7 @@ def test_num_steps_replaces_the_steps_and_nothing_else(name):
     full = RECIPES[name]
     short = get_recipe(name, 7)
     assert short.synthesis == dataclasses.replace(full.synthesis, num_steps=7)
-    # balanced: 300 generator steps and 400 of the student; best: 1000 and 2000.
+    # balanced: 300 generator steps and 400 of the student; best: 600 and 1200.
     student_steps = {"gdfq": 7, "balanced": 9, "best": 14}
     expected = full.student
     if name == "gdfq":
