@@ -23,11 +23,13 @@ class AccuracyEstimate:
       num_images: held-out synthetic images.
       agreement: share, 0..1, that student and teacher put into one class.
       accuracy_loss: estimated loss of top-1 accuracy, points.
+      largest_accuracy_loss: what it may be at worst, as far as is known, points.
     """
 
     num_images: int
     agreement: float
     accuracy_loss: float
+    largest_accuracy_loss: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,11 +89,18 @@ def estimate_accuracy(
     student_outputs: np.ndarray, teacher_logits: np.ndarray
 ) -> AccuracyEstimate:
     """The estimate from outputs (N, classes) on the same held-out images."""
-    share = agreement(student_outputs, teacher_logits)
+    count, share = len(teacher_logits), agreement(student_outputs, teacher_logits)
     return AccuracyEstimate(
-        len(teacher_logits), share, 100 * LOSS_PER_DISAGREEMENT * (1 - share)
+        count,
+        share,
+        100 * LOSS_PER_DISAGREEMENT * (1 - share),
+        100 * LARGEST_LOSS_PER_DISAGREEMENT * (1 - share + _UNSEEN / count),
     )
 
 
-# Points of accuracy lost per point of synthetic disagreement; see README, "Estimate".
+# Points of accuracy lost per point of synthetic disagreement, in the middle and at
+# most; see README, "Estimate".
 LOSS_PER_DISAGREEMENT = 0.2
+LARGEST_LOSS_PER_DISAGREEMENT = 0.3
+# Disagreements that a sample without any may have missed, at 95 % confidence.
+_UNSEEN = 3

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from gdfq_tf.estimation import (
+    LARGEST_LOSS_PER_DISAGREEMENT,
     LOSS_PER_DISAGREEMENT,
     FeaturesEstimate,
     LabelEstimate,
@@ -31,7 +32,23 @@ def test_the_estimate_by_hand(winners, agreement):
 def test_a_fifth_of_disagreement_in_points():
     estimate = estimate_accuracy(np.eye(5), np.eye(5)[[0, 1, 2, 3, 3]])
     assert estimate.accuracy_loss == pytest.approx(20 * LOSS_PER_DISAGREEMENT)
-    assert 0 < LOSS_PER_DISAGREEMENT <= 1  # points, of points
+    assert 0 < LOSS_PER_DISAGREEMENT < LARGEST_LOSS_PER_DISAGREEMENT <= 1
+
+
+@pytest.mark.parametrize(
+    ("num_images", "num_disagreements", "possible"),
+    # A hundred images without disagreement leave three of a hundred possible.
+    [(100, 0, 3), (100, 7, 10), (300, 0, 1), (300, 60, 21)],
+)
+def test_few_images_say_little_of_the_largest_loss(
+    num_images, num_disagreements, possible
+):
+    teacher = np.tile([[1.0, 0.0]], (num_images, 1))
+    student = teacher.copy()
+    student[:num_disagreements] = [0.0, 1.0]
+    found = estimate_accuracy(student, teacher)
+    expected = possible * LARGEST_LOSS_PER_DISAGREEMENT
+    assert found.largest_accuracy_loss == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("head", ["logits", "softmax", "sigmoid"])

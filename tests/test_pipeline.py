@@ -311,7 +311,7 @@ def estimates(monkeypatch):
     def estimate(student, classifier, held_out):
         kept = sum(bits == 8 for bits in student.plan.weight_bits.values())
         assert len(held_out.labels) == 24  # of 96
-        return pipeline.AccuracyEstimate(24, 0.5, losses[kept])
+        return pipeline.AccuracyEstimate(24, 0.5, losses[kept], 99.0)
 
     monkeypatch.setattr(pipeline, "_estimate", estimate)
     monkeypatch.setattr(

@@ -190,7 +190,7 @@ def result():
     grid = AffineQuantization(0.5, 3)
     network = IntegerNetwork("image", (2, 2, 1), grid, (), True)
     agreement = Agreement(1, 0, 1.0, 1.0)
-    estimate = AccuracyEstimate(1, 1.0, 0.0)
+    estimate = AccuracyEstimate(1, 1.0, 0.0, 0.9)
     models = tuple(
         QuantizedModel(
             widths, frozenset(), estimate, network, tflite, (), agreement, 1.0

@@ -154,8 +154,9 @@ def main() -> None:
 def _estimate_text(estimate: Estimate) -> str:
     if isinstance(estimate, AccuracyEstimate):
         return (
-            f"agrees on {100 * estimate.agreement:.1f} % of synthetic images, loses "
-            f"about {estimate.accuracy_loss:.1f} points"
+            f"agrees on {100 * estimate.agreement:.1f} % of {estimate.num_images} "
+            f"synthetic images, loses about {estimate.accuracy_loss:.1f} points "
+            f"({estimate.largest_accuracy_loss:.1f} at most)"
         )
     if isinstance(estimate, LabelEstimate):
         return f"agrees on {100 * estimate.label_agreement:.1f} % of labels"
