@@ -451,7 +451,7 @@ def test_kept_layers_are_told_in_the_table_and_the_summary(inputs, tmp_path):
     agrees = f"agrees on {100 * estimate['agreement']:.1f} % of 96 synthetic images"
     assert f"w4a8_paper {agrees}" in stdout
     loss, largest = estimate["accuracy_loss"], estimate["largest_accuracy_loss"]
-    assert f"loses about {loss:.1f} points ({largest:.1f} at most)" in stdout
+    assert f"loses about {loss:.1f} points ({largest:.1f} at worst," in stdout
     assert summary["recipe"]["name"] == "calibrate"
     # No step of any generator.
     assert "generator" not in stderr

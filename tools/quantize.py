@@ -156,7 +156,7 @@ def _estimate_text(estimate: Estimate) -> str:
         return (
             f"agrees on {100 * estimate.agreement:.1f} % of {estimate.num_images} "
             f"synthetic images, loses about {estimate.accuracy_loss:.1f} points "
-            f"({estimate.largest_accuracy_loss:.1f} at most)"
+            f"({estimate.largest_accuracy_loss:.1f} at worst, as far as is known)"
         )
     if isinstance(estimate, LabelEstimate):
         return f"agrees on {100 * estimate.label_agreement:.1f} % of labels"
