@@ -220,6 +220,7 @@ _KINDS = {
     _layers.Subtract: "subtract",
     _layers.Multiply: "multiply",
     _layers.ReLU: "relu",
+    _layers.LeakyReLU: "leaky_relu",
     ChannelMean: "channel_mean",
     L2Normalization: "l2_normalize",
     _layers.GlobalAveragePooling2D: "global_average",
@@ -270,6 +271,8 @@ def _attributes(layer) -> dict[str, object]:
         return {"block_size": list(layer.block_size), "crops": crops}
     if isinstance(layer, _layers.UpSampling2D):
         return {"size": list(layer.size)}
+    if isinstance(layer, _layers.LeakyReLU):
+        return {"slope": float(layer.alpha)}
     if isinstance(layer, _layers.GlobalAveragePooling2D):
         return {"keepdims": bool(layer.keepdims)}
     return {}

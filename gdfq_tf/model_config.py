@@ -33,6 +33,8 @@ _PLAIN_MODULES = (
     "keras.dtype_policies",
     "keras.mixed_precision",
 )
+# Layers that may be other layers' activations: functions of one tensor.
+ACTIVATION_LAYERS = ("ELU", "LeakyReLU", "ReLU")
 _CODE_CLASSES = ("Lambda", "__lambda__")
 _CODE_ARGUMENTS = ("function", "mask", "output_shape")  # of Lambda layers
 # Names of the author's modules. Keras 2 would let the code use what is in those of the
@@ -185,7 +187,7 @@ def _is_of_keras(value: dict) -> bool:
 
 def _is_plain(value: dict) -> bool:
     module, class_name = value.get("module"), value["class_name"]
-    if (module, class_name) == ("keras.layers", "ReLU"):  # as an activation
+    if module == "keras.layers" and class_name in ACTIVATION_LAYERS:
         return True
     return module in _PLAIN_MODULES and class_name not in _CODE_CLASSES
 

@@ -11,13 +11,14 @@ from typing import Any
 
 import numpy as np
 
+from gdfq_tf.model_config import ACTIVATION_LAYERS
 from gdfq_tf.source_operations import (
     OPERATIONS,
     activation_steps,
     concatenate,
+    function_step,
     maximum,
     mean,
-    relu_step,
     reshape,
 )
 from gdfq_tf.source_steps import (
@@ -363,6 +364,9 @@ _IDENTITIES = {
 
 _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     **dict.fromkeys(_IDENTITIES, lambda call: []),
+    **dict.fromkeys(
+        ACTIVATION_LAYERS, lambda call: [function_step(call.layer, call.layer)]
+    ),
     "Activation": lambda call: activation_steps(call, call.layer.activation),
     "AveragePooling1D": _pooling,
     "AveragePooling2D": _pooling,
@@ -389,7 +393,6 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     "MaxPooling1D": _pooling,
     "MaxPooling2D": _pooling,
     "Normalization": _normalization,
-    "ReLU": lambda call: [relu_step(call.layer, call.layer)],
     "Rescaling": _rescaling,
     "Reshape": reshape,
     "Resizing": lambda call: [Step("Resizing", {"layer": call.layer})],

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from gdfq_tf.activations import hard_swish
+from gdfq_tf.model_config import ACTIVATION_LAYERS
 from gdfq_tf.source_steps import (
     Call,
     Step,
@@ -36,8 +37,8 @@ def activation_steps(call: Call, function: Any, suffix: str = "") -> list[Step]:
       suffix: of the last step.
     """
     layer = call.layer
-    if type(function).__name__ == "ReLU":
-        return [relu_step(layer, function, suffix)]
+    if type(function).__name__ in ACTIVATION_LAYERS:
+        return [function_step(layer, function, suffix)]
     name = function
     if not isinstance(name, str):
         name = getattr(function, "__name__", type(function).__name__)
@@ -67,15 +68,25 @@ def _named(function: Any) -> Callable[[str], list[Step]]:
     return lambda suffix: [Step("Activation", {"activation": function}, suffix=suffix)]
 
 
+# Of the functions of either Keras and of TensorFlow; of the layers it is 0.3.
+_DEFAULT_SLOPE = 0.2
+
+
+def _leaky_relu(slope: Any, suffix: str = "") -> Step:
+    return Step("LeakyReLU", {"alpha": float(slope)}, suffix=suffix)
+
+
 def _swish(suffix: str) -> list[Step]:
     gate = Step("Activation", {"activation": "sigmoid"}, suffix=f"{suffix}_sigmoid")
     return [gate, Step("Multiply", suffix=suffix, inputs=(-2, -1))]
 
 
 _FUNCTIONS: dict[str, Callable[[str], list[Step]]] = {
+    "elu": _named("elu"),
     "gelu": _named("gelu"),
     "hard_silu": _named(hard_swish),
     "hard_swish": _named(hard_swish),
+    "leaky_relu": lambda suffix: [_leaky_relu(_DEFAULT_SLOPE, suffix)],
     "relu": _clipped(None),
     "relu6": _clipped(6.0),
     "sigmoid": _named("sigmoid"),
@@ -86,17 +97,32 @@ _FUNCTIONS: dict[str, Callable[[str], list[Step]]] = {
 }
 
 
-def relu_step(layer: Any, relu: Any, suffix: str = "") -> Step:
-    """The step of a ReLU object: `layer` itself or its activation."""
-    if float(relu.negative_slope or 0) or float(relu.threshold or 0):
-        refuse_layer(layer, "expected a ReLU with negative_slope 0 and threshold 0")
-    if relu.max_value is None:
+def function_step(layer: Any, function: Any, suffix: str = "") -> Step:
+    """The step of an object of one of `ACTIVATION_LAYERS`.
+
+    Args:
+      layer: the object itself, or what has it as its activation.
+      suffix: of the step.
+    """
+    kind = type(function).__name__
+    if kind == "ELU":
+        _check_value(layer, "alpha", function.alpha, 1.0)
+        return Step("Activation", {"activation": "elu"}, suffix=suffix)
+    if kind == "LeakyReLU":
+        # Keras 3's name and Keras 2's.
+        slope = getattr(function, "negative_slope", None)
+        return _leaky_relu(function.alpha if slope is None else slope, suffix)
+    _check_value(layer, "threshold", function.threshold or 0.0, 0.0)
+    if float(function.negative_slope or 0):
+        _check_value(layer, "max_value, beside a slope,", function.max_value, None)
+        return _leaky_relu(function.negative_slope, suffix)
+    if function.max_value is None:
         return Step("ReLU", {"max_value": None}, suffix=suffix)
-    if not relu.max_value > 0:
+    if not function.max_value > 0:
         refuse_layer(
-            layer, f"its max_value is {relu.max_value}; expected a positive one"
+            layer, f"its max_value is {function.max_value}; expected a positive one"
         )
-    return Step("ReLU", {"max_value": float(relu.max_value)}, suffix=suffix)
+    return Step("ReLU", {"max_value": float(function.max_value)}, suffix=suffix)
 
 
 def _function(name: str) -> Callable[[Call], list[Step]]:
@@ -109,12 +135,22 @@ def _function(name: str) -> Callable[[Call], list[Step]]:
 
 def _check_parameters(call: Call) -> None:
     """Refuses what makes a function of one tensor another one."""
-    expected = {"approximate": False, "axis": -1, "beta": 1.0}
+    expected = {"alpha": 1.0, "approximate": False, "axis": -1, "beta": 1.0}
     parameters = call_parameters(call)
     for name, value in expected.items():
-        found = parameters.get(name)
-        if found is not None and float(found) != float(value):
-            refuse_layer(call.layer, f"its {name} is {found}; expected {value}")
+        if parameters.get(name) is not None:
+            _check_value(call.layer, name, parameters[name], value)
+
+
+def _check_value(layer: Any, name: str, found: Any, expected: Any) -> None:
+    if found != expected:
+        refuse_layer(layer, f"its {name} is {found}; expected {expected}")
+
+
+def _leaky_relu_operation(slope_name: str) -> Callable[[Call], list[Step]]:
+    return lambda call: [
+        _leaky_relu(call_parameters(call).get(slope_name, _DEFAULT_SLOPE))
+    ]
 
 
 # ---- arithmetic
@@ -321,6 +357,7 @@ OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
     **{
         name: _function(function)
         for name, function in {
+            "Elu": "elu",
             "Gelu": "gelu",
             "HardSigmoid": "hard_sigmoid",
             "HardSilu": "hard_silu",
@@ -332,6 +369,7 @@ OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
             "Tanh": "tanh",
         }.items()
     },
+    "LeakyRelu": _leaky_relu_operation("negative_slope"),
     # TensorFlow functions.
     "tf.__operators__.add": add,
     "tf.__operators__.getitem": _get_item,
@@ -345,6 +383,7 @@ OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
     "tf.math.reduce_mean": mean,
     "tf.math.subtract": _subtract,
     "tf.math.truediv": _divide,
+    "tf.nn.leaky_relu": _leaky_relu_operation("alpha"),
     "tf.pad": _pad,
     "tf.reshape": reshape,
     **{
@@ -354,6 +393,7 @@ OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
             "keras.activations.swish": "swish",
             "math.sigmoid": "sigmoid",
             "math.tanh": "tanh",
+            "nn.elu": "elu",
             "nn.gelu": "gelu",
             "nn.relu": "relu",
             "nn.relu6": "relu6",

@@ -19,7 +19,7 @@ VOCABULARY = {
     "InputLayer", "Conv2D", "DepthwiseConv2D", "Dense", "BatchNormalization", "ReLU",
     "Add", "Concatenate", "MaxPooling2D", "AveragePooling2D",
     "GlobalAveragePooling2D", "Flatten", "Reshape", "ZeroPadding2D", "Cropping2D",
-    "Multiply", "Activation", "ChannelMean", "Subtract", "L2Normalization",
+    "Multiply", "Activation", "ChannelMean", "Subtract", "L2Normalization", "LeakyReLU",
     "UpSampling2D", "DepthToSpace",
 }  # fmt: skip
 
@@ -265,6 +265,16 @@ REWRITES |= {
         ["Conv2D", "Activation", "Multiply"],
     ),
     "gelu": (lambda lay, x: lay.Activation("gelu")(x), ["Activation"]),
+    "elu": (
+        lambda lay, x: lay.Conv2D(4, 3, activation="elu")(lay.ELU()(x)),
+        ["Activation", "Conv2D", "Activation"],
+    ),
+    "leaky_relu": (
+        lambda lay, x: lay.Conv2D(4, 3, activation=lay.LeakyReLU())(
+            lay.ReLU(negative_slope=0.1)(x)
+        ),
+        ["LeakyReLU", "Conv2D", "LeakyReLU"],
+    ),
     "hard_sigmoid": (
         lambda lay, x: lay.Conv2D(4, 3, activation="hard_sigmoid")(x),
         ["Conv2D", "ReLU"],
@@ -679,6 +689,22 @@ def test_operations_and_functions_keep_the_function(k):
 
 
 @pytest.mark.parametrize("k", LIBRARIES)
+def test_functions_with_a_slope(k):
+    functions = tf.nn if k is tf_keras else k.ops
+    by_slope = "alpha" if k is tf_keras else "negative_slope"
+
+    def body(lay, x):
+        x = functions.leaky_relu(lay.Conv2D(4, 3)(x), **{by_slope: 0.15})
+        return functions.elu(functions.leaky_relu(lay.LeakyReLU(0.3)(x)))
+
+    model = make(k, body)
+    assert check_same(model) == ["Conv2D", *["LeakyReLU"] * 3, "Activation"]
+    layers = canonicalize(model).model.layers
+    slopes = [layer.alpha for layer in layers if hasattr(layer, "alpha")]
+    np.testing.assert_allclose(slopes, [0.15, 0.3, 0.2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
 def test_models_inside_the_model_are_entered(k):
     lay = k.layers
     image = k.Input((9, 9, 3))
@@ -1053,13 +1079,17 @@ REFUSALS = {
         lambda lay, x: lay.Multiply(name="m")([x, lay.Conv2D(1, 1)(x)]),
         r"'m' \(Multiply\).*2 of one shape, or one of them \(1, 1, channels\)",
     ),
-    "elu": (
-        lambda lay, x: lay.Conv2D(3, 1, activation="elu", name="c")(x),
-        r"'c' \(Conv2D\).*activation is elu; expected one of gelu",
+    "selu": (
+        lambda lay, x: lay.Conv2D(3, 1, activation="selu", name="c")(x),
+        r"'c' \(Conv2D\).*activation is selu; expected one of elu, gelu",
+    ),
+    "elu_of_another_alpha": (
+        lambda lay, x: lay.ELU(alpha=0.5, name="elu")(x),
+        r"'elu' \(ELU\).*alpha is 0.5; expected 1.0",
     ),
     "unknown_layer": (
-        lambda lay, x: lay.LeakyReLU(name="leaky")(x),
-        r"'leaky' \(LeakyReLU\).*supported are Activation, AveragePooling1D",
+        lambda lay, x: lay.PReLU(name="learnt")(x),
+        r"'learnt' \(PReLU\).*supported are Activation, AveragePooling1D",
     ),
     "bicubic": (
         lambda lay, x: lay.UpSampling2D(interpolation="bicubic", name="up")(x),
@@ -1074,13 +1104,13 @@ REFUSALS = {
         r"'attention' \(Softmax\).*last layer only",
     ),
     "softmax_axis": (lambda lay, x: lay.Softmax(axis=1, name="s")(x), r"'s'.*axis 1"),
-    "leaky_relu": (
-        lambda lay, x: lay.ReLU(negative_slope=0.1, name="leaky")(x),
-        r"'leaky' \(ReLU\).*negative_slope 0",
+    "leaky_relu_with_a_bound": (
+        lambda lay, x: lay.ReLU(6.0, negative_slope=0.1, name="leaky")(x),
+        r"'leaky' \(ReLU\).*max_value, beside a slope, is 6.0; expected None",
     ),
     "relu_threshold": (
         lambda lay, x: lay.ReLU(threshold=1.0, name="r")(x),
-        r"'r' \(ReLU\).*threshold 0",
+        r"'r' \(ReLU\).*threshold is 1.0; expected 0.0",
     ),
     "relu_of_nothing": (
         lambda lay, x: lay.ReLU(max_value=0.0, name="r")(x),

@@ -262,9 +262,11 @@ def product_network():
     swish_grid = AffineQuantization(float(coarse(0.03)), -119)
     sources = {"signed": signed, "positive": positive, "small": small, "image": "image"}
     for name, source in sources.items():
-        for kind in ("sigmoid", "tanh", "gelu", "hard_swish"):
+        for kind in ("sigmoid", "tanh", "elu", "gelu", "hard_swish"):
             grid = FIXED_GRIDS.get(kind, swish_grid)
             b.branch(b.op(f"{kind}_{name}", kind, [source], shape, grid))
+        options = {"attributes": {"slope": 0.1}}
+        b.branch(b.op(f"leaky_{name}", "leaky_relu", [source], shape, wide, **options))
         product = [source, f"sigmoid_{name}"]
         b.branch(b.op(f"swish_{name}", "multiply", product, shape, swish_grid))
         b.branch(b.op(f"product_{name}", "multiply", [source, signed], shape, other))
@@ -349,31 +351,48 @@ def test_equals_litert_bit_by_bit(network, branch):
     np.testing.assert_array_equal(computed, expected)
 
 
-def one_activation(kind, scale, zero_point):
+def one_activation(kind, scale, zero_point, *, lowest=-0.4, **attributes):
     """One function of a tensor of 256 values, on an output grid that just holds it."""
     grid = AffineQuantization(float(coarse(scale)), zero_point)
     high = max(grid.high, 0.1)
-    output = grid_over(-0.4, high) if kind not in FIXED_GRIDS else FIXED_GRIDS[kind]
+    output = grid_over(lowest, high) if kind not in FIXED_GRIDS else FIXED_GRIDS[kind]
     output = AffineQuantization(float(coarse(output.scale)), output.zero_point)
     flat = {"shape": [256]}
     ops = (
-        IntegerOp("y", kind, ("x",), output),
+        IntegerOp("y", kind, ("x",), output, attributes=attributes),
         IntegerOp("flat", "reshape", ("y",), output, attributes=flat),
     )
     return IntegerNetwork("x", (16, 16, 1), grid, ops, False)
 
 
-@pytest.mark.parametrize("kind", ["sigmoid", "tanh", "gelu", "hard_swish"])
-@pytest.mark.parametrize(
-    ("scale", "zero_point"),
-    [(0.0031, -47), (0.0115, 60), (0.021, 7), (0.0367, 45), (0.094, -128), (0.22, -45)],
-)
-def test_every_level_of_an_activation(kind, scale, zero_point):
-    network = one_activation(kind, scale, zero_point)
+INPUT_GRIDS = [
+    (0.0031, -47), (0.0115, 60), (0.021, 7), (0.0367, 45), (0.094, -128), (0.22, -45),
+]  # fmt: skip
+
+
+def check_every_level(network):
     levels = np.arange(-128, 128).astype(np.int8).reshape(1, 16, 16, 1)
     expected = TFLiteClassifier(convert_network(network)).run(levels)
     assert len(np.unique(expected)) > 20
     np.testing.assert_array_equal(infer(network, levels), expected)
+
+
+@pytest.mark.parametrize("kind", ["sigmoid", "tanh", "elu", "gelu", "hard_swish"])
+@pytest.mark.parametrize(("scale", "zero_point"), INPUT_GRIDS)
+def test_every_level_of_an_activation(kind, scale, zero_point):
+    lowest = -1.0 if kind == "elu" else -0.4
+    check_every_level(one_activation(kind, scale, zero_point, lowest=lowest))
+
+
+# The smallest and the largest are not XNNPACK's to compute.
+@pytest.mark.parametrize("slope", [0.0005, 0.01, 0.1, 0.2, 0.3, 1.5, -0.25, 300.0])
+@pytest.mark.parametrize(("scale", "zero_point"), INPUT_GRIDS)
+def test_every_level_of_a_leaky_relu(slope, scale, zero_point):
+    below = slope * scale * (-128 - zero_point)
+    lowest = min(-0.01, below)
+    check_every_level(
+        one_activation("leaky_relu", scale, zero_point, lowest=lowest, slope=slope)
+    )
 
 
 @pytest.mark.parametrize("level", [-128, -127, -3, 0, 126, 127])

@@ -414,6 +414,19 @@ def test_what_only_training_needs_is_not_built(tmp_path):
     np.testing.assert_array_equal(np.asarray(copy(IMAGE)), np.asarray(model(IMAGE)))
 
 
+@pytest.mark.parametrize(
+    ("library", "file"),
+    [("keras3", "net.keras"), ("keras3", "net.h5"), ("tf_keras", "net.h5")],
+)
+def test_layers_as_activations(library, file, tmp_path):
+    path, k = tmp_path / file, LIBRARIES[library]
+    activations = k.layers.LeakyReLU(0.1), k.layers.ELU(), k.layers.ReLU(3.0)
+    model = small(k, *(k.layers.Conv2D(4, 1, activation=x) for x in activations))
+    model.save(path)
+    copy = read(path).model
+    np.testing.assert_array_equal(np.asarray(copy(IMAGE)), np.asarray(model(IMAGE)))
+
+
 def test_unknown_argument_is_one_line(tmp_path):
     path = tmp_path / "net.keras"
     small(keras).save(path)

@@ -37,11 +37,19 @@ from tflite_export.verify import (
 import keras  # isort: skip  (Keras 3, after the environment is set)
 
 NUM_NETWORKS = int(os.environ.get("GDFQ_NUM_RANDOM_NETWORKS", "3"))
-ACTIVATIONS = ("linear", "relu", "relu6", "swish", "hard_sigmoid", "sigmoid", "gelu")
+# fmt: off
+ACTIVATIONS = (
+    "linear", "relu", "relu6", "leaky_relu", "elu", "swish", "hard_sigmoid", "sigmoid",
+    "gelu",
+)
+# fmt: on
 
 
 def activate(lay, rng, x):
-    return lay.Activation(str(rng.choice(ACTIVATIONS)))(x)
+    name = str(rng.choice(ACTIVATIONS))
+    if name == "leaky_relu":  # Keras 2 has no function of that name
+        return lay.LeakyReLU(float(rng.choice([0.01, 0.1, 0.3])))(x)
+    return lay.Activation(name)(x)
 
 
 def normalize(lay, rng, x):

@@ -75,6 +75,8 @@ def _apply(op: IntegerOp, inputs: list[tf.Tensor], input_scale) -> tf.Tensor:
             return outputs
     elif op.kind == "resize_bilinear":
         outputs = enlarge(inputs[0], op.attributes["size"], "bilinear")
+    elif op.kind == "leaky_relu":
+        outputs = tf.nn.leaky_relu(inputs[0], op.attributes["slope"])
     elif op.kind == "relu":
         outputs = inputs[0]
     elif op.kind == "minimum":

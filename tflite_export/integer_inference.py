@@ -8,8 +8,8 @@ differ. LiteRT on a CPU runs
   even for kernels, a 20-bit fixed-point multiply for the others, 11-bit weights for
   bilinear enlarging (see `enlarging.py`);
 - functions of one tensor by table, filled in float32, but for hard-swish (see
-  `hard_swish.py`); means and products by a float32 multiply rounded to even; L2
-  normalization in fixed point (see `l2_normalization.py`);
+  `hard_swish.py`) and leaky ReLU (see `leaky_relu.py`); means and products by a float32
+  multiply rounded to even; L2 normalization in fixed point (see `l2_normalization.py`);
 - INT4 kernels, but for dense ones with an even number of inputs, through its
   built-in ones: a 31-bit fixed-point multiply rounded, then a right shift rounded
   up again. The double rounding favours larger results by half a unit of the first
@@ -39,6 +39,7 @@ from tflite_export.export_graph import (
 from tflite_export.hard_swish import hard_swish_table
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
 from tflite_export.l2_normalization import l2_normalize
+from tflite_export.leaky_relu import leaky_relu_table
 
 _BATCH_SIZE = 64
 
@@ -94,8 +95,10 @@ def _apply(op: IntegerOp, inputs, grids) -> tf.Tensor:
     if op.kind == "multiply":
         return _finish(_multiply(inputs, grids, op.grid), op)
     if op.kind == "hard_swish":
-        table = tf.constant(hard_swish_table(grids[0], op.grid), tf.float64)
-        return tf.gather(table, tf.cast(inputs[0], tf.int32) - INT8_MIN)
+        return _look_up(hard_swish_table(grids[0], op.grid), inputs[0])
+    if op.kind == "leaky_relu":
+        slope = op.attributes["slope"]
+        return _look_up(leaky_relu_table(grids[0], op.grid, slope), inputs[0])
     if op.kind in ACTIVATIONS:
         real = (inputs[0] - grids[0].zero_point) * grids[0].scale
         levels = ACTIVATIONS[op.kind](real) / op.grid.scale
@@ -117,6 +120,11 @@ def _apply(op: IntegerOp, inputs, grids) -> tf.Tensor:
     if op.kind == "minimum":
         return tf.minimum(inputs[0], float(op.attributes["level"]))
     return move_values(op, inputs, pad_value=float(op.grid.zero_point))
+
+
+def _look_up(table: np.ndarray, levels: tf.Tensor) -> tf.Tensor:
+    indices = tf.cast(levels, tf.int32) - INT8_MIN
+    return tf.gather(tf.constant(table, tf.float64), indices)
 
 
 def _apply_kernel(

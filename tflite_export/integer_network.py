@@ -29,9 +29,11 @@ KINDS = (
     "subtract",
     "multiply",
     "relu",
+    "leaky_relu",
     "minimum",
     "sigmoid",
     "tanh",
+    "elu",
     "gelu",
     "hard_swish",
     "l2_normalize",
@@ -82,11 +84,12 @@ class IntegerOp:
       attributes: JSON values by kind: strides, padding ("same" or "valid"),
         dilation for conv and depthwise, groups (default 1) for conv; pool_size,
         strides, padding for pools; level for minimum, which no result is above;
-        keepdims (default False) for global_average; constant_level, num_constants for
-        l2_normalize: so many channels of that level above the zero point that count
-        beside the input's; shape (without batch) for reshape; pads for pad, crops for
-        crop and depth_to_space, ((top, bottom), (left, right)); block_size (height,
-        width) for depth_to_space; size (times height, times width) for resizes.
+        slope for leaky_relu, below zero; keepdims (default False) for global_average;
+        constant_level, num_constants for l2_normalize: so many channels of that level
+        above the zero point that count beside the input's; shape (without batch) for
+        reshape; pads for pad, crops for crop and depth_to_space, ((top, bottom), (left,
+        right)); block_size (height, width) for depth_to_space; size (times height,
+        times width) for resizes.
     """
 
     name: str
