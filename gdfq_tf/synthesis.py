@@ -223,7 +223,6 @@ def report(advance, metrics: dict[str, tf.Tensor], step: int, num_steps: int) ->
         if not math.isfinite(value):
             raise UserError(
                 f"loss {name!r} became {value} at step {step + 1} of {num_steps}; "
-                "check --preprocessing and the classifier's weights, or lower the "
-                "learning rate"
+                "check --preprocessing and the classifier's weights"
             )
     advance(**scalars)
