@@ -8,8 +8,8 @@ InputLayer; Conv2D (also grouped), DepthwiseConv2D, Dense (linear), with a bias 
 BatchNormalization follows;
 BatchNormalization (last axis, directly behind one of those three and its only
 consumer); ReLU (with or without max_value); LeakyReLU; Activation of sigmoid, tanh,
-elu, gelu and hard_swish; Add (two inputs of one shape); Multiply (two inputs of one
-shape, or one of them (1, 1, C)); ChannelMean, Subtract (the second input (..., 1)) and
+gelu and hard_swish; Add (two inputs of one shape); Multiply (two inputs of one shape,
+or one of them (1, 1, C)); ChannelMean, Subtract (the second input (..., 1)) and
 L2Normalization, of LayerNormalization; Concatenate (last axis); MaxPooling2D,
 AveragePooling2D, GlobalAveragePooling2D; UpSampling2D ("nearest" or "bilinear");
 DepthToSpace (BatchNormalization before it, but for ReLU directly, is of the tensor

@@ -34,7 +34,7 @@ _PLAIN_MODULES = (
     "keras.mixed_precision",
 )
 # Layers that may be other layers' activations: functions of one tensor.
-ACTIVATION_LAYERS = ("ELU", "LeakyReLU", "ReLU")
+ACTIVATION_LAYERS = ("LeakyReLU", "ReLU")
 _CODE_CLASSES = ("Lambda", "__lambda__")
 _CODE_ARGUMENTS = ("function", "mask", "output_shape")  # of Lambda layers
 # Names of the author's modules. Keras 2 would let the code use what is in those of the

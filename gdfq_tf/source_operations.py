@@ -82,7 +82,6 @@ def _swish(suffix: str) -> list[Step]:
 
 
 _FUNCTIONS: dict[str, Callable[[str], list[Step]]] = {
-    "elu": _named("elu"),
     "gelu": _named("gelu"),
     "hard_silu": _named(hard_swish),
     "hard_swish": _named(hard_swish),
@@ -104,11 +103,7 @@ def function_step(layer: Any, function: Any, suffix: str = "") -> Step:
       layer: the object itself, or what has it as its activation.
       suffix: of the step.
     """
-    kind = type(function).__name__
-    if kind == "ELU":
-        _check_value(layer, "alpha", function.alpha, 1.0)
-        return Step("Activation", {"activation": "elu"}, suffix=suffix)
-    if kind == "LeakyReLU":
+    if type(function).__name__ == "LeakyReLU":
         # Keras 3's name and Keras 2's.
         slope = getattr(function, "negative_slope", None)
         return _leaky_relu(function.alpha if slope is None else slope, suffix)
@@ -135,7 +130,7 @@ def _function(name: str) -> Callable[[Call], list[Step]]:
 
 def _check_parameters(call: Call) -> None:
     """Refuses what makes a function of one tensor another one."""
-    expected = {"alpha": 1.0, "approximate": False, "axis": -1, "beta": 1.0}
+    expected = {"approximate": False, "axis": -1, "beta": 1.0}
     parameters = call_parameters(call)
     for name, value in expected.items():
         if parameters.get(name) is not None:
@@ -357,7 +352,6 @@ OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
     **{
         name: _function(function)
         for name, function in {
-            "Elu": "elu",
             "Gelu": "gelu",
             "HardSigmoid": "hard_sigmoid",
             "HardSilu": "hard_silu",
@@ -393,7 +387,6 @@ OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
             "keras.activations.swish": "swish",
             "math.sigmoid": "sigmoid",
             "math.tanh": "tanh",
-            "nn.elu": "elu",
             "nn.gelu": "gelu",
             "nn.relu": "relu",
             "nn.relu6": "relu6",

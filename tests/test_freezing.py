@@ -376,8 +376,8 @@ def test_bounds_cost_no_more_operators_than_the_converters_own(bounds):
 
 
 def gated_classifier() -> keras.Model:
-    """Swish, hard-swish, GELU, ELU, a leaky ReLU, squeeze-and-excitation, groups, a
-    lone BN, a crop."""
+    """Swish, hard-swish, GELU, a leaky ReLU, squeeze-and-excitation, groups, a lone BN,
+    a crop."""
     image = keras.Input(INPUT_SHAPE, name="image")
     x = layers.Conv2D(8, 3, name="stem")(image)
     x = layers.LeakyReLU(0.125, name="leaky")(x)
@@ -386,7 +386,6 @@ def gated_classifier() -> keras.Model:
     x = layers.Conv2D(8, 3, padding="same", groups=4, name="grouped")(x)
     x = layers.Activation(hard_swish, name="hard_swish")(x)
     squeezed = layers.GlobalAveragePooling2D(keepdims=True, name="squeeze")(x)
-    squeezed = layers.Activation("elu", name="elu")(squeezed)
     squeezed = layers.Conv2D(8, 1, name="excite")(squeezed)
     squeezed = layers.ReLU(1.0, name="hard_sigmoid")(squeezed)
     x = layers.Multiply(name="scaled")([x, squeezed])
@@ -416,9 +415,8 @@ def test_gates_become_their_operations(gated):
     assert kinds == {
         "stem": "conv", "leaky": "leaky_relu", "gate": "sigmoid", "swish": "multiply",
         "grouped": "conv", "hard_swish": "hard_swish", "squeeze": "global_average",
-        "elu": "elu", "excite": "conv",
-        "scaled": "multiply", "crop": "crop", "carrier": "depthwise", "gelu": "gelu",
-        "flat": "reshape", "logits": "dense",
+        "excite": "conv", "scaled": "multiply", "crop": "crop", "carrier": "depthwise",
+        "gelu": "gelu", "flat": "reshape", "logits": "dense",
     }  # fmt: skip
     assert gated.op("gate").grid == AffineQuantization(1 / 256, -128)
     assert gated.op("grouped").attributes["groups"] == 4

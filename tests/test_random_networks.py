@@ -39,8 +39,7 @@ import keras  # isort: skip  (Keras 3, after the environment is set)
 NUM_NETWORKS = int(os.environ.get("GDFQ_NUM_RANDOM_NETWORKS", "3"))
 # fmt: off
 ACTIVATIONS = (
-    "linear", "relu", "relu6", "leaky_relu", "elu", "swish", "hard_sigmoid", "sigmoid",
-    "gelu",
+    "linear", "relu", "relu6", "leaky_relu", "swish", "hard_sigmoid", "sigmoid", "gelu",
 )
 # fmt: on
 

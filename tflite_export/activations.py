@@ -23,7 +23,6 @@ def hard_swish(inputs: tf.Tensor) -> tf.Tensor:
 
 
 ACTIVATIONS: Mapping[str, Callable[[tf.Tensor], tf.Tensor]] = {
-    "elu": tf.nn.elu,
     "gelu": tf.nn.gelu,
     "hard_swish": hard_swish,
     "sigmoid": tf.sigmoid,

@@ -33,7 +33,6 @@ KINDS = (
     "minimum",
     "sigmoid",
     "tanh",
-    "elu",
     "gelu",
     "hard_swish",
     "l2_normalize",
