@@ -201,6 +201,18 @@ class Recipe:
     refinement: RefinementConfig | None = None
     student: ReconstructionConfig | FineTuningConfig = ReconstructionConfig()
 
+    def without_bn_statistics(self) -> Recipe:
+        """The recipe for a classifier that has none.
+
+        Nothing then holds images back from exciting their class, which refined ones do
+        far beyond what real ones do: images stay as the generator leaves them, and
+        logits need no room above.
+        """
+        student = self.student
+        if isinstance(student, ReconstructionConfig) and not student.images_are_noise:
+            student = dataclasses.replace(student, logits_margin=1.0)
+        return dataclasses.replace(self, refinement=None, student=student)
+
     def image_passes(self, height: int, width: int) -> int:
         """Images that go forward and backward through the teacher, for all widths."""
         passes = self.synthesis.num_steps * self.synthesis.images_per_step(

@@ -111,12 +111,14 @@ class QuantizationResult:
     """All that one run made.
 
     Attributes:
+      recipe: as carried out, see `Recipe.without_bn_statistics`.
       images: a pool of synthetic images; none of the held-out ones.
       models: one per width, in the order asked.
       baselines: see `Baselines`.
       synthesis_seconds: generator, pool and refinement; 0 where recipes alternate.
     """
 
+    recipe: Recipe
     images: SyntheticImages
     models: tuple[QuantizedModel, ...]
     baselines: Baselines
@@ -164,8 +166,10 @@ def quantize(
     """
     progress = progress or NullProgress()
     keep_layers = match_kernel_layers(classifier.model, mixed_precision.keep_layers)
-    alternating = isinstance(recipe.student, FineTuningConfig)
     _check_fit(classifier, recipe, mixed_precision)
+    if not classifier.has_bn_statistics:
+        recipe = recipe.without_bn_statistics()
+    alternating = isinstance(recipe.student, FineTuningConfig)
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
     # The graph optimizer reorders sums of gradients differently in every process.
@@ -246,7 +250,9 @@ def quantize(
                 time.monotonic() - started,
             )
         )
-    return QuantizationResult(images, tuple(models), baselines, synthesis_seconds)
+    return QuantizationResult(
+        recipe, images, tuple(models), baselines, synthesis_seconds
+    )
 
 
 def _check_fit(

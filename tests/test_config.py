@@ -130,6 +130,18 @@ def test_image_passes_by_hand(size, expected):
     assert generator_alone.image_passes(size, size) == 10 * steps
 
 
+def test_without_bn_statistics_nothing_is_refined():
+    balanced, calibrate = RECIPES["balanced"], RECIPES["calibrate"]
+    found = balanced.without_bn_statistics()
+    assert found.refinement is None
+    assert found.student.logits_margin == 1.0
+    assert found.student.distillation == balanced.student.distillation
+    assert found.synthesis == balanced.synthesis
+    # Noise excites no class and keeps its room.
+    assert calibrate.without_bn_statistics() == calibrate
+    assert RECIPES["gdfq"].without_bn_statistics() == RECIPES["gdfq"]
+
+
 @pytest.mark.parametrize("name", sorted(set(RECIPES) - {"calibrate"}))
 def test_num_steps_replaces_the_steps_and_nothing_else(name):
     full = RECIPES[name]

@@ -143,12 +143,18 @@ def test_without_batch_normalization_images_reach_their_classes(tmp_path):
     classifier = loaded(model, tmp_path, without_bn_statistics=True)
     recipe = dataclasses.replace(
         TINY,
-        synthesis=dataclasses.replace(TINY.synthesis, num_steps=30),
+        synthesis=dataclasses.replace(TINY.synthesis, num_steps=300),
         refinement=RefinementConfig(num_steps=20),
     )
-    images = quantize(classifier, recipe, WIDTHS[:1]).images
+    result = quantize(classifier, recipe, WIDTHS[:1])
+    assert result.recipe.refinement is None
+    images = result.images
     outputs = float_outputs(model, classifier, images.pixels)
     assert np.mean(outputs.argmax(axis=-1) == images.labels) > 0.8
+    # The logits' grid ends where those of the images do.
+    (quantized,) = result.models
+    grid = quantized.network.ops[-1].grid
+    np.testing.assert_allclose(grid.high, outputs.max(), rtol=0.1)
 
 
 def convnext() -> keras.Model:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gdfq_tf.config import DEFAULT_RECIPE, BitWidths
+from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, BitWidths
 from gdfq_tf.errors import UserError
 from gdfq_tf.estimation import AccuracyEstimate
 from gdfq_tf.pipeline import Baselines, QuantizationResult, QuantizedModel
@@ -203,7 +203,9 @@ def result():
     images = SyntheticImages(
         np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1), np.array([1, 0], np.int32)
     )
-    return QuantizationResult(images, models, Baselines(b"float", b"noise"), 1.0)
+    recipe = RECIPES[DEFAULT_RECIPE]
+    baselines = Baselines(b"float", b"noise")
+    return QuantizationResult(recipe, images, models, baselines, 1.0)
 
 
 def test_model_files_have_names_titles_and_hashes(result):

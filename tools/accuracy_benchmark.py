@@ -166,7 +166,7 @@ def _measure(
             result.baselines.float32, num_runs=1, warmup_runs=0
         ).machine,
     }
-    passes = 0 if pool else recipe.image_passes(*classifier.input_shape[:2])
+    passes = 0 if pool else result.recipe.image_passes(*classifier.input_shape[:2])
     rows = [
         {
             **common,

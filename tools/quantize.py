@@ -30,7 +30,7 @@ from absl import flags
 
 from gdfq_tf import embedded
 from gdfq_tf.classifiers import Classifier
-from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, Recipe, get_recipe, parse_bit_widths
+from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, get_recipe, parse_bit_widths
 from gdfq_tf.errors import UserError
 from gdfq_tf.estimation import AccuracyEstimate, Estimate, LabelEstimate
 from gdfq_tf.heads import outputs_of
@@ -118,7 +118,7 @@ def main() -> None:
     )
     files = model_files(classifier.name, recipe.name, result)
     rows = _evaluate(classifier, files, data, result)
-    summary = _summary(classifier, recipe, files, rows, result)
+    summary = _summary(classifier, files, rows, result)
     summary["seconds"]["total"] = time.monotonic() - started
     with written_at_once(output_dir) as directory:
         write_run(directory, classifier.name, files, result)
@@ -224,7 +224,6 @@ def _evaluate(
 
 def _summary(
     classifier: Classifier,
-    recipe: Recipe,
     files: list[ModelFile],
     rows: list[dict],
     result: QuantizationResult,
@@ -241,7 +240,7 @@ def _summary(
     return {
         "command": sys.argv,
         "seed": FLAGS.seed,
-        "recipe": dataclasses.asdict(recipe),
+        "recipe": dataclasses.asdict(result.recipe),
         "classifier": {
             "name": classifier.name,
             "source": FLAGS.model,
