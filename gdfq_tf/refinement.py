@@ -1,10 +1,11 @@
 """Synthetic images fitted pixel by pixel to the classifier, after the generator.
 
 A generator soon makes images of the right texture, but is slow to learn many classes,
-and its images are all exposed alike, which no training data is: BatchNormalization
-statistics are those of a whole batch and do not ask for it. So brightness and contrast
-are drawn anew for each image, and the pixels themselves then follow the generator's two
-losses down, batch by batch, from that start.
+and its images are all composed and exposed alike, which no training data is:
+BatchNormalization statistics are those of a whole batch and do not ask for it. So
+half of them become collages, brightness and contrast are drawn anew for each, and the
+pixels themselves then follow the generator's two losses down, batch by batch, from that
+start.
 
 Source: images by gradient on BN statistics and labels, Yin et al. 2020 (DeepInversion),
 Cai et al. 2020 (ZeroQ); here from a generator's images, in tens of steps instead of
@@ -18,6 +19,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from gdfq_tf.collages import make_collages
 from gdfq_tf.config import RefinementConfig
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.objective import image_losses
@@ -81,11 +83,11 @@ def refine(
 
     num_batches = max(1, round(len(images.labels) / batch_size))
     total = num_batches * config.num_steps
-    exposed = vary_exposure(images.pixels, seed)
+    start = vary_exposure(make_collages(images.pixels, seed), seed)
     refined: list[np.ndarray] = []
     with progress.stage("refinement", total) as advance:
         for pixels, labels in zip(
-            np.array_split(exposed, num_batches),
+            np.array_split(start, num_batches),
             np.array_split(images.labels, num_batches),
             strict=True,
         ):

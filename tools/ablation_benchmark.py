@@ -83,6 +83,10 @@ VARIANTS = (
     Variant("no generator: noise refined", pool="noise"),
     Variant("no refinement", pool="generated"),
     Variant(
+        "no collages",
+        image_patches=((refinement, "make_collages", lambda pixels, _: pixels),),
+    ),
+    Variant(
         "all images exposed alike",
         image_patches=((refinement, "vary_exposure", lambda pixels, _: pixels),),
     ),
