@@ -472,7 +472,7 @@ def test_without_a_generator_work_is_counted_in_kernels():
 def test_only_students_of_8_bits_throughout_are_not_trained():
     training = ReconstructionConfig(distillation=DistillationConfig(num_steps=30))
     recipe = dataclasses.replace(TINY_RECIPE, student=training)
-    widths = [parse_bit_widths(text) for text in ("w8a8", "w3a8/paper", "w8a7")]
+    widths = [parse_bit_widths(text) for text in ("w8a8", "w3a8/paper", "w8a4")]
     progress = Announced()
     trained = quantize(make_classifier(), recipe, widths, progress=progress)
     # The untrained way and two trainings of 30 steps.
