@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from fractions import Fraction
 
@@ -414,19 +413,36 @@ def test_every_level_of_a_minimum(level, zero_point):
     np.testing.assert_array_equal(TFLiteClassifier(tflite).run(images), expected)
 
 
-def test_softmax_is_within_one_lsb():
-    b = NetworkBuilder(seed=4)
-    flat = b.flatten("image")
-    logits = AffineQuantization(float(coarse(0.06)), 11)
-    b.kernel("logits", "dense", flat, bits=8, outputs=10, grid=logits)
-    network = dataclasses.replace(b.build_ops(), softmax=True)
-    images = random_images(NUM_IMAGES)
-    computed = infer(network, images).astype(int)
-    expected = TFLiteClassifier(convert_network(network)).run(images).astype(int)
-    assert len(np.unique(expected)) > 50
-    assert np.abs(computed - expected).max() <= 1
-    # Probabilities add up to one, 256 steps.
-    assert np.abs((computed + 128).sum(axis=1) - 256).max() <= 5
+def softmax_network(scale, num_classes):
+    grid = AffineQuantization(scale, 3)
+    flat = {"shape": [num_classes]}
+    flatten = IntegerOp("y", "reshape", ("x",), grid, attributes=flat)
+    return IntegerNetwork("x", (1, 1, num_classes), grid, (flatten,), True)
+
+
+def test_softmax_by_hand():
+    # exp(0.5 (-4 - 2)) = 0.0498 beside 1: 0.9526 and 0.0474 are 243.86 and 12.14 of
+    # 256. Four alike have 64 each, two alike 128. Alone, 256 is one more than fits.
+    two = softmax_network(0.5, 2)
+    logits = np.array([[2, -4], [7, 7], [127, -128]], np.int8).reshape(3, 1, 1, 2)
+    expected = [[244 - 128, 12 - 128], [0, 0], [127, -128]]
+    np.testing.assert_array_equal(infer(two, logits), expected)
+    four = infer(softmax_network(0.5, 4), np.full((1, 1, 1, 4), -5, np.int8))
+    np.testing.assert_array_equal(four, [[-64] * 4])
+
+
+@pytest.mark.parametrize(
+    ("scale", "num_classes"), [(0.0625, 1000), (0.09375, 1000), (0.125, 300), (1.0, 3)]
+)
+def test_softmax(scale, num_classes):
+    """Also where an exact probability, rounded, is another level than LiteRT's: two of
+    the 2,000,000 at 0.09375."""
+    network = softmax_network(scale, num_classes)
+    levels = np.random.default_rng(0).normal(-60, 25, (2000, 1, 1, num_classes))
+    logits = np.clip(np.round(levels), -128, 127).astype(np.int8)
+    expected = TFLiteClassifier(convert_network(network)).run(logits)
+    assert len(np.unique(expected)) > 10
+    np.testing.assert_array_equal(infer(network, logits), expected)
 
 
 def dense_network(values, scale, bias, *, bits=8, relu=False, grid=OUTPUT_GRID):

@@ -9,7 +9,8 @@ differ. LiteRT on a CPU runs
   bilinear enlarging (see `enlarging.py`);
 - functions of one tensor by table, filled in float32, but for hard-swish (see
   `hard_swish.py`) and leaky ReLU (see `leaky_relu.py`); means and products by a float32
-  multiply rounded to even; L2 normalization in fixed point (see `l2_normalization.py`);
+  multiply rounded to even; L2 normalization in fixed point (see `l2_normalization.py`),
+  softmax in float32 (see `softmax.py`);
 - INT4 kernels, but for dense ones with an even number of inputs, through its
   built-in ones: a 31-bit fixed-point multiply rounded, then a right shift rounded
   up again. The double rounding favours larger results by half a unit of the first
@@ -23,7 +24,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from tflite_export.activations import ACTIVATIONS, FIXED_GRIDS
+from tflite_export.activations import ACTIVATIONS
 from tflite_export.affine_quantization import (
     INT8_MAX,
     INT8_MIN,
@@ -40,6 +41,7 @@ from tflite_export.hard_swish import hard_swish_table
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
 from tflite_export.l2_normalization import l2_normalize
 from tflite_export.leaky_relu import leaky_relu_table
+from tflite_export.softmax import softmax_levels
 
 _BATCH_SIZE = 64
 
@@ -47,11 +49,14 @@ _BATCH_SIZE = 64
 def infer(network: IntegerNetwork, images: np.ndarray) -> np.ndarray:
     """int8 outputs (N, classes) of int8 inputs (N, H, W, C)."""
     run = tf.function(lambda batch: _run(network, batch), reduce_retracing=True)
-    outputs = []
+    batches = []
     for start in range(0, len(images), _BATCH_SIZE):
         batch = images[start : start + _BATCH_SIZE]
-        outputs.append(run(tf.constant(batch, tf.float64)).numpy().astype(np.int8))
-    return np.concatenate(outputs)
+        batches.append(run(tf.constant(batch, tf.float64)).numpy().astype(np.int8))
+    outputs = np.concatenate(batches)
+    if network.softmax:
+        outputs = softmax_levels(outputs, network.ops[-1].grid.scale)
+    return outputs
 
 
 def first_rounding_bias(multiplier: np.ndarray) -> np.ndarray:
@@ -78,13 +83,7 @@ def _run(network: IntegerNetwork, images: tf.Tensor) -> tf.Tensor:
         inputs = [tensors[name] for name in op.inputs]
         grids = [network.grid(name) for name in op.inputs]
         tensors[op.name] = _apply(op, inputs, grids)
-    outputs = tensors[network.ops[-1].name]
-    if network.softmax:
-        grid = network.ops[-1].grid
-        probabilities = tf.nn.softmax((outputs - grid.zero_point) * grid.scale)
-        fixed = FIXED_GRIDS["softmax"]
-        outputs = _clamp(tf.round(probabilities / fixed.scale), fixed)
-    return outputs
+    return tensors[network.ops[-1].name]
 
 
 def _apply(op: IntegerOp, inputs, grids) -> tf.Tensor:
