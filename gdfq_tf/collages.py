@@ -2,7 +2,8 @@
 
 A generator trained for minutes makes textures. What photographs have besides are
 things: areas of one kind, of any size, with sharp edges around them and often little
-inside. Collages have those, of the very textures that the classifier asked for.
+inside. Collages have those, of the very textures that the classifier asked for. Of
+small images nearly all is edges anyway, and pieces of two pixels show no texture.
 
 Source: "dead leaves", shapes whose sizes and occlusions give the edges and the spectrum
 of photographs, Lee, Mumford & Huang 2001; as images to learn from, Baradad et al. 2021.
@@ -13,6 +14,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
+# Of the shorter side. Images of 32 pixels gained nothing, of 64 little, of 96 much.
+_SMALLEST_IMAGE = 64
 _NUM_PIECES = 60  # 255 at most
 # Of the longer side. Between them the density of radii r falls as 1 / r^2.
 _SMALLEST_RADIUS, _LARGEST_RADIUS = 0.06, 0.6
@@ -30,8 +33,11 @@ _OVERSAMPLING = 2
 def make_collages(images: np.ndarray, seed: int) -> np.ndarray:
     """The images, uint8 (N, H, W, C), every second one under pieces of them all.
 
-    The others stay: what the generator makes of a whole image is worth as much.
+    The others stay: what the generator makes of a whole image is worth as much. So do
+    images with a side below 64 pixels.
     """
+    if min(images.shape[1:3]) < _SMALLEST_IMAGE:
+        return images
     rng = np.random.default_rng(seed)
     means = images.mean(axis=(1, 2))
     made = images.copy()

@@ -3,9 +3,9 @@
 A generator soon makes images of the right texture, but is slow to learn many classes,
 and its images are all composed and exposed alike, which no training data is:
 BatchNormalization statistics are those of a whole batch and do not ask for it. So
-half of them become collages, brightness and contrast are drawn anew for each, and the
-pixels themselves then follow the generator's two losses down, batch by batch, from that
-start.
+half of all large ones become collages, brightness and contrast are drawn anew for each,
+and the pixels themselves then follow the generator's two losses down, batch by batch,
+from that start.
 
 Source: images by gradient on BN statistics and labels, Yin et al. 2020 (DeepInversion),
 Cai et al. 2020 (ZeroQ); here from a generator's images, in tens of steps instead of

@@ -59,9 +59,13 @@ def test_an_ellipse_turned():
     np.testing.assert_allclose(along**2 + (across / 0.5) ** 2, 1, atol=0.01)
 
 
-@pytest.mark.parametrize("shape", [(32, 32, 3), (7, 5, 1), (40, 1, 8), (1, 1, 3)])
+def random_images(count: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, *shape)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(64, 64, 3), (65, 300, 1), (97, 64, 8)])
 def test_any_size_and_number_of_channels(shape):
-    images = np.random.default_rng(0).integers(0, 256, (3, *shape)).astype(np.uint8)
+    images = random_images(3, *shape)
     collage = make_collages(images, seed=0)
     assert collage.shape == images.shape
     assert collage.dtype == np.uint8
@@ -70,13 +74,19 @@ def test_any_size_and_number_of_channels(shape):
     assert changed == [False, True, False]
 
 
+@pytest.mark.parametrize("shape", [(63, 64, 3), (500, 63, 1), (1000, 1, 8), (1, 1, 3)])
+def test_small_images_and_signals_stay(shape):
+    images = random_images(3, *shape)
+    np.testing.assert_array_equal(make_collages(images, 0), images)
+
+
 def test_no_more_images_than_one():
-    image = np.full((1, 8, 8, 3), 90, np.uint8)
+    image = np.full((1, 64, 64, 3), 90, np.uint8)
     np.testing.assert_array_equal(make_collages(image, 0), image)
 
 
 def test_one_seed_one_result_and_other_seeds_others():
-    images = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)
+    images = random_images(2, 64, 64, 3)
     first, again, other = (make_collages(images, seed) for seed in (1, 1, 2))
     np.testing.assert_array_equal(first, again)
     assert np.mean(first[1] != other[1]) > 0.5
@@ -84,12 +94,13 @@ def test_one_seed_one_result_and_other_seeds_others():
 
 def test_without_pieces_the_images_themselves(monkeypatch):
     monkeypatch.setattr(collages, "_NUM_PIECES", 0)
-    images = np.random.default_rng(0).integers(0, 256, (3, 9, 8, 3)).astype(np.uint8)
+    images = random_images(3, 64, 70, 3)
     np.testing.assert_array_equal(make_collages(images, 0), images)
 
 
 def test_pieces_show_the_texture_of_their_image_around_their_own_colour(monkeypatch):
     """One piece over everything: deviations by hand, 0.4 of the texture's."""
+    monkeypatch.setattr(collages, "_SMALLEST_IMAGE", 4)
     monkeypatch.setattr(collages, "_NUM_PIECES", 1)
     monkeypatch.setattr(collages, "_SHADING_DEVIATION", 0.0)
     monkeypatch.setattr(
@@ -111,6 +122,7 @@ def test_pieces_show_the_texture_of_their_image_around_their_own_colour(monkeypa
 def test_shading_runs_from_a_pieces_middle_to_its_end(monkeypatch):
     """Grey images, uncoloured pieces: all that is left is a plane of slope
     N(0, 25) / radius, so that levels along a piece deviate by some 25."""
+    monkeypatch.setattr(collages, "_SMALLEST_IMAGE", 40)
     monkeypatch.setattr(collages, "_NUM_PIECES", 1)
     monkeypatch.setattr(collages, "_SMALLEST_RADIUS", 0.6)
     monkeypatch.setattr(collages, "_BRIGHTNESS_DEVIATION", 0.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gdfq_tf.collages import make_collages
+from gdfq_tf import refinement
 from gdfq_tf.config import RefinementConfig
 from gdfq_tf.errors import UserError
 from gdfq_tf.losses import classification_loss, relative_bn_statistics_loss
@@ -19,7 +19,7 @@ from tests.tiny import INPUT_SHAPE, NUM_CLASSES, Recorder
 PREPROCESSING = make_preprocessing("tf", 3)
 LABELS = np.arange(40, dtype=np.int32) % NUM_CLASSES
 IMAGES = SyntheticImages(noise_images(INPUT_SHAPE, 40, seed=0).pixels, LABELS)
-START = vary_exposure(make_collages(IMAGES.pixels, 0), 0)
+START = vary_exposure(IMAGES.pixels, 0)
 
 
 def run(classifier, config, *, seed=0, batch_size=20, images=IMAGES, progress=None):
@@ -83,6 +83,15 @@ def test_the_first_step_moves_every_pixel_by_the_learning_rate(tiny_classifier):
     moved = np.abs(refined - START)[inner]
     # Rounding to pixels adds up to half a level; few gradients are exactly zero.
     assert np.mean(np.abs(moved - 0.03 * 127.5) <= 0.51) > 0.99
+
+
+def test_it_starts_from_collages_each_exposed_anew(tiny_classifier, monkeypatch):
+    monkeypatch.setattr(
+        refinement, "make_collages", lambda pixels, seed: pixels[::-1] // (1 + seed)
+    )
+    refined = run(tiny_classifier, RefinementConfig(1, learning_rate=0.0), seed=1)
+    start = vary_exposure(IMAGES.pixels[::-1] // 2, 1)
+    np.testing.assert_allclose(refined.pixels, start, atol=0.51)
 
 
 def test_one_seed_one_result_and_other_seeds_others(tiny_classifier):
