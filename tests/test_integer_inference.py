@@ -435,7 +435,7 @@ def test_softmax_by_hand():
     ("scale", "num_classes"), [(0.0625, 1000), (0.09375, 1000), (0.125, 300), (1.0, 3)]
 )
 def test_softmax(scale, num_classes):
-    """Also where an exact probability, rounded, is another level than LiteRT's: two of
+    """Also where an exact probability, rounded, is another level than LiteRT's: 8 of
     the 2,000,000 at 0.09375."""
     network = softmax_network(scale, num_classes)
     levels = np.random.default_rng(0).normal(-60, 25, (2000, 1, 1, num_classes))
