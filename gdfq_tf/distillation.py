@@ -163,13 +163,14 @@ def augment(pixels: tf.Tensor, seed: tuple[int, int]) -> tf.Tensor:
     All images of a batch move alike; each is mirrored or not, and keeps at least half
     of itself beside another one. `seed`: the same gives the same.
     """
-    pixels = tf.cast(pixels, tf.float32)
     count, height, width, _ = pixels.shape
     seeds = tf.random.experimental.stateless_split(seed, 3)
     down, right = int(height * _LARGEST_MOVE), int(width * _LARGEST_MOVE)
     padded = tf.pad(pixels, [[0, 0], [down, down], [right, right], [0, 0]], "REFLECT")
     moved = tf.image.stateless_random_crop(padded, pixels.shape, seeds[0])
     mirrored = tf.random.stateless_uniform((count, 1, 1, 1), seeds[1]) < 0.5
-    moved = tf.where(mirrored, moved[:, :, ::-1], moved)
+    # tf.reverse is several times as fast as a slice backwards.
+    moved = tf.where(mirrored, tf.reverse(moved, [2]), moved)
+    others = tf.cast(tf.reverse(moved, [0]), tf.float32)
     kept = tf.random.stateless_uniform((count, 1, 1, 1), seeds[2], 0.5, 1.0)
-    return kept * moved + (1 - kept) * moved[::-1]
+    return kept * tf.cast(moved, tf.float32) + (1 - kept) * others
