@@ -57,6 +57,7 @@ def rewrite(ops: Ops) -> tuple[Ops, np.ndarray, np.ndarray]:
         carry,
         pool_to_the_shape_wanted,
         free_joined_sigmoids,
+        free_joined_images,
         relus_before_moves,
         merge_duplicates,
     ):
@@ -385,6 +386,32 @@ def _moves_sigmoid(name: str, ops: Ops) -> bool:
     return op.config.get("activation") == "sigmoid"
 
 
+def free_joined_images(ops: Ops) -> Ops:
+    """An identity convolution between the image and a concatenation with features.
+
+    Joined tensors share one integer scale, and the image's is that of its pixels, which
+    features may exceed. What moves the image in between stands twice if it is read
+    elsewhere, too.
+    """
+    image = ops[0]
+    name = _new_name(ops, f"{image.name}_free")
+    carrier = Op("Affine", name, (image.name,), {})
+    ones = np.ones(image.config["shape"][-1])
+    result = [image, *_as_depthwise(ops, carrier, ones, None)]
+    freed = {image.name: name}
+    for op in ops[1:]:
+        moves = op.kind in (*_SCALE_KEEPING, "Concatenate")
+        if moves and all(x in freed for x in op.inputs):
+            freed[op.name] = _new_name(ops + result, f"{op.name}_free")
+            inputs = tuple(freed[x] for x in op.inputs)
+            result.append(dataclasses.replace(op, name=freed[op.name], inputs=inputs))
+        elif op.kind == "Concatenate":
+            inputs = tuple(freed.get(x, x) for x in op.inputs)
+            op = dataclasses.replace(op, inputs=inputs)
+        result.append(op)
+    return reachable(result, ops[-1].name)
+
+
 def relus_before_moves(ops: Ops) -> Ops:
     """A ReLU changes places with what only chooses or moves values before it.
 
@@ -410,14 +437,25 @@ def merge_duplicates(ops: Ops) -> Ops:
     """Ops that compute the same of the same -> the first of them.
 
     The converter merges them in any case, and then cannot give one tensor the
-    integer scales of two.
+    integer scales of two. Linear layers compute what the BatchNormalization makes of
+    it that they have for themselves.
     """
+    normalizations = {op.inputs[0]: op for op in ops if op.kind == "BatchNormalization"}
     result: Ops = []
     kept_as: dict[str, str] = {}
     for op in ops:
         inputs = tuple(kept_as.get(name, name) for name in op.inputs)
         op = dataclasses.replace(op, inputs=inputs)
-        twin = next((x for x in result if _compute_the_same(x, op)), None)
+        twin = next(
+            (
+                x
+                for x in result
+                if op.inputs == x.inputs
+                and _alike(op, x)
+                and _alike(normalizations.get(op.name), normalizations.get(x.name))
+            ),
+            None,
+        )
         if twin is None:
             result.append(op)
         else:
@@ -425,13 +463,15 @@ def merge_duplicates(ops: Ops) -> Ops:
     return result
 
 
-def _compute_the_same(first: Op, second: Op) -> bool:
-    if (first.kind, first.inputs) != (second.kind, second.inputs):
-        return False
-    same_weights = len(first.weights) == len(second.weights) and all(
-        map(np.array_equal, first.weights, second.weights)
+def _alike(first: Op | None, second: Op | None) -> bool:
+    """Whether two ops, or none, compute the same of what they take."""
+    if first is None or second is None:
+        return first is second
+    return (
+        (first.kind, first.config) == (second.kind, second.config)
+        and len(first.weights) == len(second.weights)
+        and all(map(np.array_equal, first.weights, second.weights))
     )
-    return same_weights and first.config == second.config
 
 
 # ---- lists of ops

@@ -206,6 +206,32 @@ def twins(lay, x):
     return lay.Add()([conv(lay.MaxPooling2D(2)(lay.ReLU()(x))) for _ in range(2)])
 
 
+def twins_with_normalizations(lay, x):
+    conv = lay.Conv2D(4, 1)
+    return lay.Add()([lay.BatchNormalization()(conv(x)) for _ in range(2)])
+
+
+def twins_with_one_normalization(lay, x):
+    conv, normalization = lay.Conv2D(4, 1), lay.BatchNormalization()
+    return lay.Add()([normalization(conv(x)) for _ in range(2)])
+
+
+def batch_norms_of_one_tensor(lay, x):
+    x = lay.ReLU()(x)
+    return lay.Add()([lay.BatchNormalization()(x) for _ in range(2)])
+
+
+def joined_image(lay, x):
+    ends = [lay.Conv2D(4, 2, 2)(x), lay.MaxPooling2D(2)(x)]
+    return lay.Conv2D(2, 1)(lay.Concatenate()([lay.Conv2D(3, 1)(ends[0]), ends[1]]))
+
+
+def moved_image_read_twice(lay, x):
+    x = lay.ZeroPadding2D()(x)
+    joined = lay.Concatenate()([x, lay.Conv2D(4, 1)(x)])
+    return lay.Concatenate()([joined, x])
+
+
 def affine_before_two(lay, x):
     x = lay.ReLU()(x) * -2.0 - 1.5
     return lay.Add()([x, lay.Conv2D(3, 1)(x)])
@@ -360,7 +386,34 @@ REWRITES |= {
         lambda lay, x: lay.Concatenate()(
             [x, lay.MaxPooling2D(1)(lay.Activation("sigmoid")(x))]
         ),
-        ["Activation", "ReLU", "MaxPooling2D", "Concatenate"],
+        ["Activation", "ReLU", "DepthwiseConv2D", "MaxPooling2D", "Concatenate"],
+    ),
+    "joined_image": (
+        joined_image,
+        ["Conv2D", "DepthwiseConv2D", "Conv2D", "MaxPooling2D", "Concatenate",
+         "Conv2D"],
+    ),
+    "moved_image_read_twice": (
+        moved_image_read_twice,
+        ["DepthwiseConv2D", "ZeroPadding2D", "ZeroPadding2D", "Conv2D", "Concatenate",
+         "Concatenate"],
+    ),
+    "images_joined": (
+        lambda lay, x: lay.Conv2D(4, 1)(lay.Concatenate()([x, lay.Cropping2D(0)(x)])),
+        ["Cropping2D", "Concatenate", "Conv2D"],
+    ),
+    "twins_with_normalizations": (
+        twins_with_normalizations,
+        ["Conv2D", "Conv2D", "BatchNormalization", "BatchNormalization", "Add"],
+    ),
+    "twins_with_one_normalization": (
+        twins_with_one_normalization,
+        ["Conv2D", "BatchNormalization", "Add"],
+    ),
+    "batch_norms_of_one_tensor": (
+        batch_norms_of_one_tensor,
+        ["ReLU", "DepthwiseConv2D", "DepthwiseConv2D", "BatchNormalization",
+         "BatchNormalization", "Add"],
     ),
     "upsampling": (
         lambda lay, x: lay.UpSampling2D((2, 3))(lay.Conv2D(2, 4)(x)),

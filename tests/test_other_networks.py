@@ -458,3 +458,48 @@ def test_layers_without_a_bias_make_good_for_the_half_level_of_the_input(tmp_pat
     error = tflite_outputs(quantized.tflite, classifier, pixels) - expected
     # Half a level of nine pixels would be 9 / 255.
     assert np.abs(error.mean(axis=0)).max() < 1 / 255
+
+
+# ---- graphs of other shapes
+
+
+@pytest.mark.parametrize("preprocessing", ["tf", "unit"])
+def test_features_joined_with_the_image_keep_their_range(preprocessing, tmp_path):
+    image = keras.Input((8, 8, 3))
+    x = _layers.Conv2D(5, 3, 2, padding="same")(image)
+    x = _layers.Concatenate()([x, _layers.MaxPooling2D()(image)])
+    x = _layers.ReLU()(_layers.BatchNormalization()(_layers.Conv2D(12, 3)(x)))
+    model = settled(keras.Model(image, classes(x)))
+    kernel, bias = model.layers[1].get_weights()
+    # Far beyond the pixels' range.
+    model.layers[1].set_weights([8 * kernel, bias])
+    model = with_statistics_of(model, noise_images((8, 8, 3), 64, seed=1).pixels / 255)
+    classifier = loaded(model, tmp_path, preprocessing)
+    result = quantize(classifier, TINY, WIDTHS)
+    check_verified(result)
+    errors = relative_errors(result, model, classifier)
+    assert errors[0] < 0.1
+    assert errors[1] < 0.25
+
+
+def test_branches_that_normalize_one_tensor_each(tmp_path):
+    def head(x):
+        branches = [
+            _layers.Conv2D(8, kernel, padding="same")(
+                _layers.ReLU()(_layers.BatchNormalization()(x))
+            )
+            for kernel in (1, 3)
+        ]
+        return classes(_layers.Add()(branches))
+
+    model = network(head)
+    normalizations = [
+        x for x in model.layers if isinstance(x, _layers.BatchNormalization)
+    ]
+    normalizations[-1].gamma.assign(np.linspace(0.5, 2, 12))
+    classifier = loaded(model, tmp_path)
+    result = quantize(classifier, TINY, WIDTHS)
+    check_verified(result)
+    errors = relative_errors(result, model, classifier)
+    assert errors[0] < 0.1
+    assert errors[1] < 0.25
