@@ -110,7 +110,8 @@ def train_alternating(
             )
             metrics = {"generator": made["loss"], "student": trained["loss"]}
             report(advance, metrics, step, num_steps)
-    return student, draw(synthesis.pool_size, POOL_STEP + 1000)
+    pool_size = synthesis.images_in_pool(*classifier.input_shape[:2])
+    return student, draw(pool_size, POOL_STEP + 1000)
 
 
 def make_student_step(

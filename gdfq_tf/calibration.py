@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -27,8 +28,11 @@ _CLIP_RATIOS = np.linspace(1.0, 0.2, 81)
 # sample, few enough that calibration takes seconds.
 _MAX_SAMPLES = 2**16
 _FEATURES_MARGIN = 1.5
+_BATCH_SIZE = 64
+# Of one batch, in float32: 1 GiB.
+_MAX_VALUES_AT_ONCE = 2**28
 # Below this a tensor counts as constant zero; any grid represents it.
-_SMALLEST_RANGE = 1e-6
+_SMALLEST_RANGE = 1e-12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +143,17 @@ def weight_scales(kernel: np.ndarray, bits: int) -> np.ndarray:
     return best_scale
 
 
+def in_batches(inputs: np.ndarray, probe: keras.Model) -> list[np.ndarray]:
+    """Inputs in parts for which all outputs of `probe` fit into memory."""
+    values = sum(math.prod(output.shape[1:]) for output in probe.outputs)
+    return np.array_split(inputs, max(1, len(inputs) // images_per_batch(values)))
+
+
+def images_per_batch(values_per_image: int) -> int:
+    """How many images to look at together, where so many values of each are kept."""
+    return max(1, min(_BATCH_SIZE, _MAX_VALUES_AT_ONCE // values_per_image))
+
+
 def _squared_error(samples: np.ndarray, grid: AffineQuantization) -> float:
     q = np.round(samples / grid.scale) + grid.zero_point
     quantized = (np.clip(q, INT8_MIN, INT8_MAX) - grid.zero_point) * grid.scale
@@ -155,7 +170,7 @@ def _sample_activations(
     )
     rng = np.random.default_rng(0)
     collected: dict[str, list[np.ndarray]] = {}
-    batches = np.array_split(inputs, max(1, len(inputs) // 64))
+    batches = in_batches(inputs, probe)
     for batch in batches:
         outputs = probe(batch, training=False)
         # A model with one output returns it bare.

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from gdfq_tf.calibration import in_batches
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.quantization_plan import (
     KERNEL_LAYERS,
@@ -49,7 +50,6 @@ _SMALLEST_RANGE = 0.05
 # The moment that stands for a channel's range: next to its largest values, but not one
 # of them alone.
 _MOMENT = 8
-_BATCH_SIZE = 64
 
 
 def equalize(classifier: keras.Model, ranges: Mapping[str, np.ndarray]) -> keras.Model:
@@ -97,8 +97,8 @@ def channel_ranges(
         classifier.input, [classifier.get_layer(name).output for name in names]
     )
     sums: dict[str, np.ndarray] = {}
-    for start in range(0, len(inputs), _BATCH_SIZE):
-        outputs = probe(inputs[start : start + _BATCH_SIZE], training=False)
+    for batch in in_batches(inputs, probe):
+        outputs = probe(batch, training=False)
         # A model with one output returns it bare.
         outputs = outputs if isinstance(outputs, list) else [outputs]
         for name, output in zip(names, outputs, strict=True):

@@ -17,11 +17,12 @@ its unrounded kernel.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 import tensorflow as tf
 
-from gdfq_tf.calibration import weight_scales
+from gdfq_tf.calibration import images_per_batch, weight_scales
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.progress import Advance
@@ -128,17 +129,19 @@ def measure_moments(layer, inputs: tf.Tensor, outputs: tf.Tensor) -> Moments:
       outputs: what it gives in the teacher, (N, ..., channels).
     """
     if isinstance(layer, _layers.Dense):
-        groups, rows_per_image = 1, 1
+        groups, rows_per_image, kernel_area = 1, 1, 1
     else:
         groups = inputs.shape[-1] if is_depthwise(layer) else layer.groups
         rows_per_image = outputs.shape[1] * outputs.shape[2]
+        kernel_area = math.prod(layer.kernel_size)
+    batch_size = images_per_batch(rows_per_image * kernel_area * inputs.shape[-1])
     kept = min(rows_per_image, max(1, _MAX_ROWS // len(inputs)))
     rng = np.random.default_rng(0)
     sums: list = [0.0, 0.0, 0.0, 0.0]
     num_rows = 0
-    for start in range(0, len(inputs), _BATCH_SIZE):
-        x = _rows(layer, inputs[start : start + _BATCH_SIZE], groups)
-        y = tf.reshape(outputs[start : start + _BATCH_SIZE], (len(x), groups, -1))
+    for start in range(0, len(inputs), batch_size):
+        x = _rows(layer, inputs[start : start + batch_size], groups)
+        y = tf.reshape(outputs[start : start + batch_size], (len(x), groups, -1))
         if kept < rows_per_image:
             count = len(x) // rows_per_image * kept
             chosen = rng.choice(len(x), count, replace=False)

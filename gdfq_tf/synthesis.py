@@ -38,7 +38,8 @@ class SyntheticImages:
     Attributes:
       pixels: (N, H, W, C) uint8, what a camera would deliver.
       labels: (N,) int32, the classes asked of the generator; of a multi-label
-        network the one label asked to be on; 0 where there are only features.
+        network the one label asked to be on; 0 where there are only features; -1 of
+        noise.
     """
 
     pixels: np.ndarray
@@ -170,11 +171,13 @@ def noise_images(
     rng = np.random.default_rng(seed)
     height, width, channels = shape
     noise = np.zeros((num_images, *shape), np.float32)
-    for octave in range(1, max(2, math.ceil(math.log2(max(height, width)))) + 1):
-        size = 2**octave
-        grid = rng.normal(0, 0.5**octave, (num_images, size, size, channels))
+    finest = [max(1, math.ceil(math.log2(side))) for side in (height, width)]
+    for octave in range(1, max(2, *finest) + 1):
+        size = [2 ** min(octave, limit) for limit in finest]
+        grid = rng.normal(0, 0.5**octave, (num_images, *size, channels))
         noise += tf.image.resize(grid, (height, width), method="bilinear").numpy()
-    noise /= noise.std(axis=(1, 2, 3), keepdims=True)
+    deviation = noise.std(axis=(1, 2, 3), keepdims=True)
+    noise /= np.where(deviation > 0, deviation, 1)
     # Mid grey and a quarter of the range: little is cut off.
     pixels = np.clip(128 + 64 * noise, 0, 255).astype(np.uint8)
     return SyntheticImages(pixels, np.full(num_images, -1, np.int32))

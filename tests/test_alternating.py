@@ -11,7 +11,12 @@ from gdfq_tf.alternating import _step_decay, make_student_step, train_alternatin
 from gdfq_tf.bn_statistics import batch_normalization_layers
 from gdfq_tf.calibration import calibrate
 from gdfq_tf.classifiers import Classifier
-from gdfq_tf.config import RECIPES, FineTuningConfig, parse_bit_widths
+from gdfq_tf.config import (
+    RECIPES,
+    FineTuningConfig,
+    SynthesisConfig,
+    parse_bit_widths,
+)
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import make_preprocessing
@@ -150,6 +155,19 @@ def test_images_of_the_final_generator_are_returned(run):
     assert run.images.pixels.dtype == np.uint8
     assert run.images.labels.shape == (24,)
     assert set(run.images.labels) <= set(range(NUM_CLASSES))
+
+
+def test_of_large_images_the_pool_holds_fewer(monkeypatch):
+    monkeypatch.setattr("gdfq_tf.config._PIXELS_IN_POOL", 1)  # all are large
+    _, images = train_alternating(
+        Classifier("tiny", build_tiny_classifier(), PREPROCESSING, "logits"),
+        make_plan(build_tiny_classifier(), parse_bit_widths("w4a8")),
+        SynthesisConfig(1, batch_size=64, pool_size=700),
+        FineTuningConfig(1),
+        seed=0,
+        progress=NullProgress(),
+    )
+    assert len(images.labels) == 640
 
 
 def test_learning_rates_fall_to_a_tenth_at_each_quarter():

@@ -11,6 +11,8 @@ from gdfq_tf.calibration import (
     activation_grid,
     calibrate,
     features_grid,
+    images_per_batch,
+    in_batches,
     logits_grid,
     weight_scales,
 )
@@ -55,6 +57,34 @@ def test_range_ends_at_the_relus_bound(bound, scale):
     # Even for samples that no such ReLU gives.
     samples = np.linspace(0, 10, 1001)
     assert activation_grid(samples, relu_group(8, bound)).scale == pytest.approx(scale)
+
+
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_grids_are_in_any_unit(unit):
+    samples = unit * np.arange(16) * 0.5
+    assert activation_grid(samples, relu_group(4)).scale == pytest.approx(0.5 * unit)
+    ends = features_grid(unit * np.array([-1.0, 1.0]))
+    assert ends.scale == pytest.approx(3 * unit / 255, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("values_per_image", "expected"),
+    [(1, 64), (2**22, 64), (2**22 + 1, 63), (2**27, 2), (2**28, 1), (2**40, 1)],
+)
+def test_a_batch_holds_a_gigabyte_at_most(values_per_image, expected):
+    assert images_per_batch(values_per_image) == expected
+
+
+def test_batches_are_for_all_outputs_together(monkeypatch):
+    image = keras.Input((4, 4, 1))
+    first = keras.layers.Conv2D(5, 1)(image)  # 80 values
+    probe = keras.Model(image, [first, keras.layers.Conv2D(2, 3)(first)])  # and 8
+    inputs = np.arange(20 * 16, dtype=np.float32).reshape(20, 4, 4, 1)
+    assert [len(batch) for batch in in_batches(inputs, probe)] == [20]
+    monkeypatch.setattr("gdfq_tf.calibration._MAX_VALUES_AT_ONCE", 4 * 88)
+    batches = in_batches(inputs, probe)
+    assert [len(batch) for batch in batches] == [4] * 5
+    np.testing.assert_array_equal(np.concatenate(batches), inputs)
 
 
 def test_signed_range_by_hand():

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -240,6 +242,24 @@ def test_noise_images_have_the_shape_asked_for_and_no_classes(shape):
     assert images.pixels.dtype == np.uint8
     assert images.labels.dtype == np.int32
     assert images.labels.tolist() == [-1] * 5
+
+
+@pytest.mark.parametrize("shape", [(20_000, 1, 2), (3, 5000, 1)])
+def test_noise_of_long_signals_takes_no_square_grids(shape, monkeypatch):
+    grids = []
+    resize = tf.image.resize
+    monkeypatch.setattr(
+        tf.image,
+        "resize",
+        lambda grid, *args, **kw: grids.append(grid.shape) or resize(grid, *args, **kw),
+    )
+    pixels = noise_images(shape, 3, seed=0).pixels.astype(float)
+    assert max(math.prod(grid[1:3]) for grid in grids) <= 8 * math.prod(shape[:2])
+    assert 40 < pixels.std(axis=(1, 2, 3)).mean() < 70
+
+
+def test_noise_of_one_pixel_differs_from_image_to_image():
+    assert len(np.unique(noise_images((1, 1, 1), 8, seed=0).pixels)) > 4
 
 
 def test_noise_images_are_a_function_of_the_seed():
