@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.layers import ChannelMean, DepthToSpace, L2Normalization
 from gdfq_tf.quantization_plan import (
@@ -38,6 +39,8 @@ _SCALE_BITS = 16
 # float32 exactly, and int32 accumulators have room left.
 _LARGEST_BIAS = 2**23
 _SMALLEST_MULTIPLIER = 2.0**-24
+# Channels that stand for epsilon; every position computes them.
+_MOST_CONSTANTS = 4096
 _FUSED_BOUND = 6.0  # the only ReLU's bound that TFLite fuses into other operators
 
 
@@ -48,6 +51,9 @@ def freeze(student: Student, classifier: keras.Model, *, head: str) -> IntegerNe
       student: trained; its BatchNormalization statistics are used as they are.
       classifier: the canonical classifier that it was built from.
       head: what the exported model is to give of the logits, see `heads`.
+
+    Raises:
+      UserError: a LayerNormalization's epsilon outweighs its input.
     """
     consumed_by = consumers(classifier)
     grids = {name: _final_grid(student, name) for name in student.plan.groups}
@@ -74,7 +80,7 @@ def freeze(student: Student, classifier: keras.Model, *, head: str) -> IntegerNe
         if isinstance(layer, KERNEL_LAYERS):
             op = _with_kernel(op, student, chain, input_grid)
         if isinstance(layer, L2Normalization):
-            attributes = _epsilon_as_constants(layer.epsilon, input_grid)
+            attributes = _epsilon_as_constants(layer.name, layer.epsilon, input_grid)
             op = dataclasses.replace(op, attributes=attributes)
         ops += [op, *_bounding(op, bound)]
         tensor_of |= {x.name: ops[-1].name for x in chain}
@@ -197,17 +203,29 @@ def _with_kernel(
 
 
 def _epsilon_as_constants(
-    epsilon: float, input_grid: AffineQuantization
+    name: str, epsilon: float, input_grid: AffineQuantization
 ) -> dict[str, int]:
     """The attributes of an l2_normalize whose sums of squares have epsilon beside them.
 
     The kernel knows none: so many channels of one level stand for it, as few as can.
     Next to nothing beside one step of the grid, it is none.
+
+    Raises:
+      UserError: it would take too many.
     """
     largest = max(INT8_MAX - input_grid.zero_point, input_grid.zero_point - INT8_MIN)
     sign = 1 if largest == INT8_MAX - input_grid.zero_point else -1
     in_steps = epsilon / input_grid.scale**2
     count = max(1, math.ceil(in_steps / largest**2))
+    if count > _MOST_CONSTANTS:
+        reach = largest * input_grid.scale
+        raise UserError(
+            f"layer {name!r} (LayerNormalization): its input stays within {reach:.2g} "
+            f"of the mean, next to nothing beside its epsilon, {epsilon:.2g} for the "
+            "sum of squares; expected at most "
+            f"{_MOST_CONSTANTS * reach**2:.2g}: train it with a smaller epsilon or "
+            "larger weights in front"
+        )
     level = round(math.sqrt(in_steps / count))
     return {"constant_level": sign * level, "num_constants": count if level else 0}
 

@@ -97,7 +97,7 @@ class QuantizationPlan:
         return frozenset(name for name, bits in self.weight_bits.items() if bits == 8)
 
     def is_fixed(self, group_name: str) -> bool:
-        """Whether training must leave a group's scale alone."""
+        """Whether a group's grid is given, not found by calibration."""
         fixed = self.groups[group_name].fixed_grid is not None
         return fixed or group_name == self.input_group
 
@@ -166,9 +166,25 @@ def match_kernel_layers(
 
 
 def end_layers(classifier: keras.Model) -> frozenset[str]:
-    """Names of the first and the last kernel layer."""
-    names = [x.name for x in classifier.layers if isinstance(x, KERNEL_LAYERS)]
-    return frozenset({names[0], names[-1]})
+    """Names of the first and the last kernel layer, and of those beyond them that only
+    scale: for one of these every width is exact, and it stands for no layer of the
+    network's own."""
+    kernel_layers = [x for x in classifier.layers if isinstance(x, KERNEL_LAYERS)]
+    result: set[str] = set()
+    for layers in (kernel_layers, kernel_layers[::-1]):
+        for layer in layers:
+            result.add(layer.name)
+            if not _only_scales(layer):
+                break
+    return frozenset(result)
+
+
+def _only_scales(layer) -> bool:
+    """Whether each of a kernel layer's outputs is a multiple of one of its inputs."""
+    kernel = layer.get_weights()[0]
+    if is_depthwise(layer):
+        return kernel.shape[:2] == (1, 1)
+    return kernel.shape[:-1] in ((1,), (1, 1, 1))
 
 
 def make_plan(

@@ -15,6 +15,7 @@ from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.quantization_plan import (
     KERNEL_LAYERS,
     MOVING_LAYERS,
+    POOLING_LAYERS,
     QuantizationPlan,
     consumers,
     input_layers,
@@ -216,11 +217,12 @@ def _absorb_input_shift(
     if grid_shift == 0.0:
         return
     consumed_by = consumers(classifier)
-    pending = list(consumed_by[classifier.layers[0].name])
-    while pending:
-        layer = pending.pop()
-        if isinstance(layer, MOVING_LAYERS):
-            pending += consumed_by[layer.name]
+    shifted = {classifier.layers[0].name}
+    for layer in classifier.layers[1:]:
+        if not shifted.issuperset(x.name for x in input_layers(layer)):
+            continue
+        if isinstance(layer, (*MOVING_LAYERS, *POOLING_LAYERS, _layers.Concatenate)):
+            shifted.add(layer.name)
         elif isinstance(layer, KERNEL_LAYERS):
             kernel = channels_last_kernel(layer.get_weights()[0], is_depthwise(layer))
             shift = grid_shift * np.sum(kernel, axis=tuple(range(kernel.ndim - 1)))

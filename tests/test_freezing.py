@@ -10,6 +10,7 @@ import pytest
 from gdfq_tf.activations import hard_swish
 from gdfq_tf.calibration import calibrate
 from gdfq_tf.config import BitWidths
+from gdfq_tf.errors import UserError
 from gdfq_tf.freezing import freeze
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.layers import ChannelMean, L2Normalization
@@ -480,6 +481,11 @@ def test_constants_stand_for_epsilon(normalized):
     assert -128 <= grid.zero_point + level <= 127
     assert count * (level * grid.scale) ** 2 == pytest.approx(epsilon, rel=0.05)
     assert (count > 1) == (epsilon == 300.0)
+
+
+def test_an_epsilon_that_outweighs_all_there_is_is_refused():
+    with pytest.raises(UserError, match=r"'unit' \(LayerNormalization\): its input"):
+        make_frozen(normalized_classifier(1e7), WIDTHS["w8a8"])
 
 
 def test_normalized_student_and_integers_agree(normalized):

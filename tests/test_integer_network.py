@@ -13,12 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.tiny_network import NetworkBuilder, random_images
-from tflite_export.affine_quantization import AffineQuantization
 from tflite_export.errors import ExportError
 from tflite_export.integer_inference import infer
 from tflite_export.integer_network import (
     IntegerNetwork,
-    IntegerOp,
     load_network,
     save_network,
 )
@@ -103,15 +101,9 @@ def test_any_file_name_is_written_as_given(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["student.bin"]
 
 
-def test_classes_and_grids():
-    assert NETWORK.num_classes == 7
+def test_grids_by_name():
     assert NETWORK.grid("image") == NETWORK.input_grid
     assert NETWORK.grid("depthwise") == NETWORK.ops[1].grid
-    grid = AffineQuantization(1.0, 0)
-    pool = IntegerOp("pool", "global_average", ("image",), grid)
-    empty = IntegerNetwork("image", (2, 2, 1), grid, (pool,), False)
-    with pytest.raises(ValueError, match="without kernels has no classes"):
-        empty.num_classes  # noqa: B018
 
 
 def test_missing_file_is_named(tmp_path):

@@ -226,6 +226,17 @@ def test_reshaped_sigmoids_keep_the_grid_and_joined_ones_are_refused():
         gate(lambda *both: layers.Concatenate()(both))
 
 
+def test_kernels_at_the_ends_that_only_scale_stand_for_no_layer():
+    image = keras.Input((8, 8, 3))
+    x = layers.DepthwiseConv2D(1, name="carrier")(image)
+    x = layers.Conv2D(4, 3, name="stem")(x)
+    x = layers.DepthwiseConv2D(1, name="between")(x)
+    x = layers.Conv2D(4, 1, name="middle")(x)
+    x = layers.Dense(1, name="probability")(layers.GlobalAveragePooling2D()(x))
+    model = keras.Model(image, layers.Dense(2, name="two_classes")(x))
+    assert end_layers(model) == {"carrier", "stem", "probability", "two_classes"}
+
+
 @pytest.mark.parametrize(
     ("pairs", "expected"),
     [

@@ -187,6 +187,13 @@ def shifted_models():
     for interpolation in ("nearest", "bilinear"):
         enlarging = layers.UpSampling2D(2, interpolation=interpolation)
         yield interpolation, model(enlarging, conv(2, 3, strides=2))
+    for pool in (layers.MaxPooling2D, layers.AveragePooling2D):
+        yield pool.__name__, model(pool(3, 2, padding="same"), conv(2, 3))
+    yield "global", model(layers.GlobalAveragePooling2D())
+    image = keras.Input(INPUT_SHAPE)
+    joined = layers.Concatenate()([image, layers.MaxPooling2D(3, 1, "same")(image)])
+    flat = layers.Flatten()(layers.Conv2D(3, 3)(joined))
+    yield "joined", randomize(keras.Model(image, layers.Dense(3)(flat)))
     image = keras.Input(INPUT_SHAPE)
     ends = [layers.Conv2D(3, 3)(image), layers.DepthwiseConv2D(3)(image)]
     pooled = layers.GlobalAveragePooling2D()(layers.Add()(ends))

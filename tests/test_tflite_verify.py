@@ -411,6 +411,7 @@ def test_storage_and_range_of_weight_bits(bits, dtype, high):
         (["quant/conv_1/Conv2D;bias"], 8),
         (["other", "relu;conv_1;bn"], 8),
         (["fc"], 8),
+        (["other/conv_1"], 4),  # an operation's name
         (["conv_11"], 4),  # whole names, not beginnings
         (["my_conv_1"], 4),
         (["conv"], 4),

@@ -11,13 +11,17 @@ gives INT4 FULLY_CONNECTED, but not INT4 CONV_2D, to XNNPACK).
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Collection
 
 from tensorflow.lite.python import schema_py_generated as schema
 
 from tflite_export.errors import ExportError
-from tflite_export.flatbuffer import operator_name, pack_model, unpack_model
+from tflite_export.flatbuffer import (
+    layers_named_in,
+    operator_name,
+    pack_model,
+    unpack_model,
+)
 
 # The versions the converter itself writes for int8 x int8 and int8 x int4; both
 # need the same runtime as CONV_2D with such weights, so the file's
@@ -93,10 +97,9 @@ class _Graph:
     def is_layer(self, operator, name: str) -> bool:
         if self.name(operator) not in ("CONV_2D", "FULLY_CONNECTED"):
             return False
-        # Fused operators join their names by ";".
         ends = (operator.inputs[1], operator.outputs[0])
         names = (self.tensors[index].name.decode() for index in ends)
-        return any(name in re.split("[;/]", full) for full in names)
+        return any(name in layers_named_in(full) for full in names)
 
     def example_name(self) -> str:
         for operator in self.operators:

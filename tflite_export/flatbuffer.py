@@ -240,6 +240,16 @@ def operator_name(code: schema.OperatorCodeT) -> str:
     return _OPERATORS[max(code.builtinCode, code.deprecatedBuiltinCode)]
 
 
+def layers_named_in(tensor_name: str) -> frozenset[str]:
+    """The layers, and scopes around them, that a tensor's name tells of.
+
+    Fused operators join their names by ";"; behind a "/", the last part of each is a
+    TensorFlow operation's.
+    """
+    paths = (name.split("/") for name in tensor_name.split(";"))
+    return frozenset(part for path in paths for part in path[:-1] or path)
+
+
 def _indices(values) -> tuple[int, ...]:
     return tuple(int(value) for value in _or_empty(values))
 

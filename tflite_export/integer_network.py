@@ -118,14 +118,6 @@ class IntegerNetwork:
     ops: tuple[IntegerOp, ...]
     softmax: bool
 
-    @property
-    def num_classes(self) -> int:
-        """Length of the output."""
-        for op in reversed(self.ops):
-            if op.kernel is not None:
-                return len(op.kernel.bias)
-        raise ValueError("a network without kernels has no classes")
-
     def grid(self, name: str) -> AffineQuantization:
         """The grid of a tensor."""
         if name == self.input_name:

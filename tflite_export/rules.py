@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import re
 from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
@@ -19,6 +18,7 @@ from tflite_export.flatbuffer import (
     Tensor,
     TFLiteModel,
     constant_values,
+    layers_named_in,
 )
 
 _CHANNEL_DIMENSIONS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
@@ -51,9 +51,8 @@ class Expectation:
 
     def bits(self, tensor_names: Iterable[str]) -> int:
         """Weight bits of the layer that tensors of these names belong to."""
-        # Fused operators join their names by ";".
-        parts = {part for name in tensor_names for part in re.split("[;/]", name)}
-        return 8 if parts & self.layers_at_8_bits else self.weight_bits
+        layers = {layer for name in tensor_names for layer in layers_named_in(name)}
+        return 8 if layers & self.layers_at_8_bits else self.weight_bits
 
 
 def stored_as(bits: int) -> str:
