@@ -40,7 +40,10 @@ class BitWidths:
                 f"{self.activation_bits}; e.g. --bits=w4a8"
             )
         if self.protocol not in ("edge", "paper"):
-            raise UserError(f"protocol must be edge or paper, got {self.protocol!r}")
+            raise UserError(
+                f"protocol must be edge or paper, got {self.protocol!r}; "
+                "e.g. --bits=w4a4/paper"
+            )
 
     @property
     def name(self) -> str:

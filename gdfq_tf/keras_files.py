@@ -160,8 +160,8 @@ def read_file(
     """The uncompiled model of a file or SavedModel; see `read_model`."""
     if not path.exists():
         raise UserError(
-            f"model file {path} does not exist; expected a .keras, .h5 or .hdf5 file "
-            f"or {APPLICATION_PREFIX}NAME"
+            f"model file {path} does not exist; expected a .keras, .h5, .hdf5 or "
+            f".json file, a SavedModel or {APPLICATION_PREFIX}NAME"
         )
     readers = {
         ".keras": _read_zip_config,
@@ -187,8 +187,8 @@ def read_file(
         version, config = readers[path.suffix.lower()](path)
     else:
         raise UserError(
-            f"{path} ends in {path.suffix!r}; expected a .keras, .h5 or .hdf5 file: "
-            "save the model with model.save('classifier.keras')"
+            f"{path} ends in {path.suffix!r}; expected a .keras, .h5, .hdf5 or .json "
+            "file or a SavedModel: save the model with model.save('classifier.keras')"
         )
     with _one_line(f"{path} is damaged, save the model again"):
         config = inference_config(

@@ -30,6 +30,8 @@ NAMES = ("tf", "torch", "caffe", "unit", "uint8", "custom")
 _TORCH_MEAN = (0.485, 0.456, 0.406)
 _TORCH_STD = (0.229, 0.224, 0.225)
 _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
+# Means and deviations of pixel / 255 are 1 at most; with room for odd conventions.
+_LARGEST_UNIT = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,6 +207,12 @@ def make_preprocessing(
         raise UserError(f"--std must be positive, got {list(std)}")
     if not all(math.isfinite(m) for m in mean):
         raise UserError(f"--mean must be finite, got {list(mean)}")
+    for label, values in (("mean", mean), ("std", std)):
+        if max(map(abs, values)) > _LARGEST_UNIT:
+            raise UserError(
+                f"--{label}={','.join(f'{value:g}' for value in values)} looks like "
+                "pixel levels; expected units of pixel / 255: divide by 255"
+            )
     mean = tuple(mean) * (num_channels if len(mean) == 1 else 1)
     std = tuple(std) * (num_channels if len(std) == 1 else 1)
     scale = tuple(1 / (255.0 * s) for s in std)

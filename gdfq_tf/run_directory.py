@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,19 +37,49 @@ def check_output_directory(path: Path, *, overwrite: bool) -> None:
                 f"output directory {path} exists; pass --overwrite to replace it or "
                 "another --output_dir"
             )
-        if not path.is_dir() or (any(path.iterdir()) and not (path / SUMMARY).exists()):
+        if foreign := _what_no_run_wrote(path):
             raise UserError(
-                f"{path} is not a directory of an earlier run (it has no {SUMMARY}), "
-                "so it is not overwritten; pass another --output_dir"
+                f"{path} is not a directory of an earlier run ({foreign}), so it is "
+                "not overwritten; pass another --output_dir"
             )
-    existing = path.absolute().parent
+    existing = _real(path).parent
     while not existing.exists():
         existing = existing.parent
-    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=f".{path.name}.", dir=existing))
+    except OSError as error:
         raise UserError(
             f"output directory {path} cannot be made: {existing} is not a writable "
-            "directory; pass another --output_dir"
-        )
+            f"directory ({error.strerror}); pass another --output_dir"
+        ) from error
+
+
+def _what_no_run_wrote(path: Path) -> str | None:
+    """What in or about a path shows that no run wrote it."""
+    if not path.is_dir():
+        return "it is a file"
+    found = {entry.name for entry in path.iterdir()}
+    if not found:
+        return None
+    if SUMMARY not in found:
+        return f"it has no {SUMMARY}"
+    try:
+        files = [row["file"] for row in read_summary(path)["models"]]
+    except UserError:
+        return f"its {SUMMARY} is no run's"
+    students = [student_file(file) for file in files]
+    foreign = sorted(found - {SUMMARY, SYNTHETIC_IMAGES, *files, *students})
+    return f"it holds {foreign[0]}" if foreign else None
+
+
+def student_file(tflite_file: str) -> str:
+    """Name of the student beside a `.tflite` file of a run."""
+    return f"{tflite_file.removesuffix('.tflite')}_student.npz"
+
+
+def _real(path: Path) -> Path:
+    """Where a path leads, links followed: a link itself cannot be replaced."""
+    return Path(os.path.realpath(path))
 
 
 @contextlib.contextmanager
@@ -60,7 +91,7 @@ def written_at_once(path: Path) -> Iterator[Path]:
     Raises:
       UserError: the file system refused.
     """
-    path = path.absolute()
+    path = _real(path)
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)
@@ -133,9 +164,8 @@ def write_run(
     for file in files:
         (directory / file.file).write_bytes(file.tflite)
     for model in result.models:
-        save_network(
-            model.network, directory / f"{name}_{model.widths.name}_student.npz"
-        )
+        student = student_file(f"{name}_{model.widths.name}.tflite")
+        save_network(model.network, directory / student)
     np.savez_compressed(
         directory / SYNTHETIC_IMAGES,
         pixels=result.images.pixels,
@@ -158,8 +188,8 @@ def read_summary(directory: Path) -> dict:
     path = directory / SUMMARY
     try:
         summary = json.loads(path.read_text())
-        classifier = summary["classifier"]
-        _ = summary["models"], classifier["preprocessing"], classifier["head"]
+        _ = summary["classifier"]["head"], preprocessing_of(summary)
+        _ = [row["file"] for row in summary["models"]]
         return summary
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(

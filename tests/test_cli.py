@@ -63,6 +63,32 @@ def test_users_mistakes_are_one_line(run, kind):
     assert result == (1, "", "error: got 3, expected 4\n")
 
 
+def test_what_the_file_system_refuses_is_one_line(run):
+    def main():
+        pathlib.Path("m" * 300).read_bytes()
+
+    code, stdout, stderr = run(main, "--test_model=m")
+    assert (code, stdout) == (1, "")
+    assert stderr == f"error: {'m' * 300}: File name too long; check the path\n"
+
+
+def test_other_errors_of_the_system_are_bugs(run):
+    with pytest.raises(OSError, match="a bug"):
+        run(fails_with(OSError("a bug")), "--test_model=m")
+
+
+def test_help_is_no_failure():
+    done = subprocess.run(
+        [sys.executable, "tools/convert.py", "--help"],
+        cwd=pathlib.Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--student" in done.stdout
+
+
 def test_warnings_are_one_line(run):
     def main():
         warnings.simplefilter("always")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import struct
 
 from tools.labelled_images import read_labelled_images, read_split
@@ -116,6 +117,36 @@ def test_files_that_are_no_npz_are_refused(tmp_path):
     refuses("not a readable .npz", broken)
 
 
+def test_damage_anywhere_in_an_npz_file_is_one_line(tmp_path):
+    good, damaged = tmp_path / "good.npz", tmp_path / "damaged.npz"
+    np.savez_compressed(good, x_test=some_pixels(3), y_test=np.array([0, 1, 2]))
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        content = bytearray(good.read_bytes())
+        for position in rng.integers(0, len(content), rng.integers(1, 9)):
+            content[position] = rng.integers(256)
+        damaged.write_bytes(content)
+        try:
+            read_labelled_images(str(damaged), GRAY)
+        except UserError as error:
+            assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected", "advice"),
+    [
+        ((3, 5, 4), (5, 4, 3), "np.moveaxis(images, 1, -1)"),
+        ((5, 4, 1), (5, 4, 3), "np.repeat(images, 3, -1)"),
+        ((20, 3), (5, 4, 3), "reshape them"),
+        ((6, 4, 3), (5, 4, 3), "resize or convert them first"),
+    ],
+)
+def test_images_of_other_shapes_come_with_advice(tmp_path, shape, expected, advice):
+    pixels = np.zeros((2, *shape), np.uint8)
+    spec = write_npz(tmp_path / "a.npz", x=pixels, y=np.arange(2))
+    refuses(re.escape(advice), spec, expected)
+
+
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_idx_folder(tmp_path, suffix):
     pixels, labels = some_pixels(3)[..., 0], np.array([7, 0, 9])
@@ -124,7 +155,7 @@ def test_idx_folder(tmp_path, suffix):
     images = read_labelled_images(str(tmp_path), GRAY, num_classes=10)
     np.testing.assert_array_equal(images.pixels[..., 0], pixels)
     assert images.labels.tolist() == [7, 0, 9]
-    with pytest.raises(UserError, match="not found"):
+    with pytest.raises(UserError, match="of no known kind"):
         read_split(str(tmp_path), "train")
 
 
@@ -208,3 +239,11 @@ def test_unreadable_image_folders_are_refused(tmp_path):
     refuses("no class folders with images", tmp_path)
     (tmp_path / "a" / "0.png").write_bytes(b"text")
     refuses("0.png is not a readable image", tmp_path)
+
+
+def test_images_that_claim_to_be_huge_are_refused(tmp_path):
+    write_image(tmp_path / "a" / "0.bmp", np.zeros(GRAY[:2], np.uint8))
+    content = bytearray((tmp_path / "a" / "0.bmp").read_bytes())
+    content[18:26] = struct.pack("<ii", 2**16, 2**16)
+    (tmp_path / "a" / "0.bmp").write_bytes(content)
+    refuses("0.bmp is not a readable image", tmp_path)

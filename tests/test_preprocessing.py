@@ -186,6 +186,18 @@ def test_uniform_ones_take_any_number_of_channels(channels):
         ("custom", 1, {"mean": [0.5], "std": [float("inf")]}, "--std must be positive"),
         ("custom", 1, {"mean": [0.5], "std": [float("nan")]}, "--std must be positive"),
         ("custom", 1, {"mean": [float("nan")], "std": [1.0]}, "--mean must be finite"),
+        (
+            "custom",
+            1,
+            {"mean": [33.3], "std": [0.3]},
+            "--mean=33.3 looks like pixel le",
+        ),
+        (
+            "custom",
+            1,
+            {"mean": [0.1], "std": [78.6]},
+            "--std=78.6 looks like pixel lev",
+        ),
     ],
 )
 def test_mistakes_are_explained_in_one_line(name, channels, arguments, message):
@@ -195,5 +207,5 @@ def test_mistakes_are_explained_in_one_line(name, channels, arguments, message):
 
 
 def test_only_three_channels_are_colours():
-    six = make_preprocessing("custom", 6, mean=range(6), std=(0.5,))
+    six = make_preprocessing("custom", 6, mean=[i / 6 for i in range(6)], std=(0.5,))
     assert six.formula().endswith("-128, 127), by channel")

@@ -40,8 +40,12 @@ def refusal(call, *args, **kwargs) -> str:
 
 def make_run(path: Path, content: str = "old") -> Path:
     path.mkdir()
-    write_summary(path, {"content": content})
+    preprocessing = dataclasses.asdict(make_preprocessing("tf", 3))
+    classifier = {"head": "logits", "preprocessing": preprocessing}
+    models = [{"file": "model.tflite"}]
+    write_summary(path, {"classifier": classifier, "models": models})
     (path / "model.tflite").write_text(content)
+    (path / "model_student.npz").write_text(content)
     return path
 
 
@@ -77,6 +81,45 @@ def test_other_directories_and_files_are_never_overwritten(tmp_path):
     assert SUMMARY in message
     file = tmp_path / "thesis.txt"
     assert "is not overwritten" in refusal(check_output_directory, file, overwrite=True)
+
+
+def test_other_files_beside_a_run_are_never_overwritten(tmp_path):
+    path = make_run(tmp_path / "run")
+    (path / "thesis.txt").write_text("years of work")
+    message = refusal(check_output_directory, path, overwrite=True)
+    assert "it holds thesis.txt" in message
+
+
+def test_other_programs_have_summaries_too(tmp_path):
+    (tmp_path / SUMMARY).write_text('{"models": 3}')
+    message = refusal(check_output_directory, tmp_path, overwrite=True)
+    assert f"its {SUMMARY} is no run's" in message
+
+
+def test_what_a_link_leads_to_is_replaced(tmp_path):
+    path, link = make_run(tmp_path / "run"), tmp_path / "link"
+    link.symlink_to(path)
+    check_output_directory(link, overwrite=True)
+    with written_at_once(link) as directory:
+        (directory / "model.tflite").write_text("new")
+    assert link.is_symlink()
+    assert (path / "model.tflite").read_text() == "new"
+    assert sorted(tmp_path.iterdir()) == [link, path]
+
+
+def test_a_link_that_leads_nowhere_yet(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "new" / "run")
+    check_output_directory(link, overwrite=False)
+    with written_at_once(link) as directory:
+        (directory / "x").write_text("x")
+    assert (tmp_path / "new" / "run" / "x").read_text() == "x"
+
+
+def test_directories_that_only_seem_writable_are_refused():
+    # Even root makes none there.
+    message = refusal(check_output_directory, Path("/proc/run"), overwrite=False)
+    assert "/proc is not a writable directory" in message
 
 
 @pytest.mark.parametrize("name", ["file/run", "file/a/b/run"])

@@ -1,6 +1,6 @@
 """What each ingredient of a recipe is worth: one taken away at a time.
 
-    python tools/ablation_benchmark.py --model=classifier.keras --preprocessing=torch \
+    python tools/ablation_benchmark.py --model=classifier.keras --preprocessing=torch \\
         --data=test.npz --bits=w4a8,w4a4/paper --seeds=0 --output=ablation.json
 
 Every row is the `.tflite` file's top-1 through LiteRT. All variants of one seed start

@@ -1,7 +1,7 @@
 """Accuracy of recipes x widths x seeds on one classifier, as JSON and as a table.
 
-    python tools/accuracy_benchmark.py --model=classifier.keras --preprocessing=torch \
-        --data=test.npz --bits=w8a8,w4a8,w4a4/paper --recipes=balanced,fast \
+    python tools/accuracy_benchmark.py --model=classifier.keras --preprocessing=torch \\
+        --data=test.npz --bits=w8a8,w4a8,w4a4/paper --recipes=balanced,fast \\
         --seeds=0,1,2 --output=accuracy.json
 
 Every row is the `.tflite` file's top-1 through LiteRT at the recipe's last step. Rows

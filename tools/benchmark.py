@@ -13,6 +13,7 @@ from tools.output_files import write_whole
 
 import rich.box
 import rich.console
+import rich.markup
 import rich.table
 from absl import flags
 
@@ -21,7 +22,9 @@ from tflite_export.benchmark import benchmark
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("model", None, "`.tflite` files, separated by commas.", required=True)
-flags.DEFINE_integer("num_threads", 1, "Threads of one invocation.", lower_bound=1)
+flags.DEFINE_integer(
+    "num_threads", 1, "Threads of one invocation.", lower_bound=1, upper_bound=256
+)
 flags.DEFINE_integer("num_runs", 50, "Timed invocations.", lower_bound=1)
 flags.DEFINE_integer("warmup_runs", 5, "Invocations before them.", lower_bound=0)
 flags.DEFINE_string("result_json", None, "Also write the results to this file.")
@@ -56,7 +59,9 @@ def main() -> None:
     for path, r in results.items():
         times = (r.median_ms, r.p90_ms, r.min_ms, r.init_ms)
         table.add_row(
-            Path(path).name, *(f"{t:.3f}" for t in times), f"{r.model_bytes:,}"
+            rich.markup.escape(Path(path).name),
+            *(f"{t:.3f}" for t in times),
+            f"{r.model_bytes:,}",
         )
     rich.console.Console().print(table)
 

@@ -12,13 +12,22 @@ from gdfq_tf.heads import has_classes
 from gdfq_tf.preprocessing import NAMES, Preprocessing, make_preprocessing
 
 EMBEDDED = "embedded"
+_OF_OTHER_MODELS = (
+    "weights",
+    "input_size",
+    "output_name",
+    "allow_unsafe",
+    "preprocessing",
+    "mean",
+    "std",
+)
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "model",
     None,
-    "A .keras, .h5, .hdf5 or .json file, keras.applications.NAME, or `embedded`: the "
-    "Fashion-MNIST classifier that comes with the package.",
+    "A .keras, .h5, .hdf5 or .json file, a SavedModel, keras.applications.NAME, "
+    "or `embedded`: the Fashion-MNIST classifier that comes with the package.",
     required=True,
 )
 flags.DEFINE_string(
@@ -73,6 +82,12 @@ def load_classifier_from_flags() -> Classifier:
       UserError: see `load_classifier`; or a flag that does not fit.
     """
     if FLAGS.model == EMBEDDED:
+        given = [name for name in _OF_OTHER_MODELS if FLAGS[name].value]
+        if given:
+            raise UserError(
+                f"--{given[0]} does not go with --model={EMBEDDED}, of which all is "
+                "known; drop it"
+            )
         return load_classifier(
             str(embedded.MODEL_PATH),
             preprocessing=embedded.PREPROCESSING,

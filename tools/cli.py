@@ -39,6 +39,10 @@ def run(main: Callable[[], None]) -> NoReturn:
         app.run(lambda argv: main(), flags_parser=_parse_flags)
     except (UserError, ExportError) as error:
         _fail(str(error), EXIT_ERROR)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}; check the path", EXIT_ERROR)
     except KeyboardInterrupt:
         _fail("interrupted", EXIT_INTERRUPTED)
     sys.exit(0)  # app.run has exited already; for the type checker
@@ -47,6 +51,8 @@ def run(main: Callable[[], None]) -> NoReturn:
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
         arguments = flags.FLAGS(argv)
+    except SystemExit:  # --help was given, which absl takes for a failure
+        sys.exit(0)
     except flags.Error as error:
         # absl gives each missing flag a line of its own.
         message = " ".join(str(error).splitlines())

@@ -41,8 +41,10 @@ def main() -> None:
         )
     network = load_network(Path(FLAGS.student))
     tflite = convert_network(network)
-    bits = {op.kernel.bits for op in network.ops if op.kernel is not None}
-    findings = verify_structure(tflite, Expectation(max(bits)))
+    bits = {op.name: op.kernel.bits for op in network.ops if op.kernel is not None}
+    at_8_bits = frozenset(name for name, width in bits.items() if width == 8)
+    expectation = Expectation(min(bits.values()), layers_at_8_bits=at_8_bits)
+    findings = verify_structure(tflite, expectation)
     inputs = np.random.default_rng(0).integers(
         -128, 128, (FLAGS.num_images, *network.input_shape), np.int8
     )

@@ -30,7 +30,7 @@ from absl import flags
 from gdfq_tf import embedded
 from gdfq_tf.errors import UserError
 from gdfq_tf.preprocessing import Preprocessing
-from gdfq_tf.run_directory import SUMMARY, preprocessing_of, read_summary
+from gdfq_tf.run_directory import preprocessing_of, read_summary, student_file
 from tflite_export.integer_network import load_network
 from tflite_export.interpreter import TFLiteClassifier, read_tflite
 
@@ -41,7 +41,7 @@ flags.DEFINE_string(
     None,
     "Labelled images: .npz, keras.datasets name, or folder of class folders.",
 )
-flags.DEFINE_integer("num_images", None, "How many of them at most.")
+flags.DEFINE_integer("num_images", None, "How many of them at most.", lower_bound=1)
 flags.DEFINE_string("result_json", None, "Also write the results to this file.")
 
 
@@ -69,27 +69,27 @@ def _models(model: str) -> Iterator[str]:
         return
     for row in read_summary(path)["models"]:
         yield str(path / row["file"])
-        student = path / row["file"].replace(".tflite", "_student.npz")
+        student = path / student_file(row["file"])
         if student.exists():
             yield str(student)
 
 
 def _evaluate(model: str, data: str) -> dict:
     path = Path(model)
-    if (path.parent / SUMMARY).exists():
-        head = read_summary(path.parent)["classifier"]["head"]
-        require_classes(path.name, head)
+    summary = _summary_of(path)
+    if summary is not None:
+        require_classes(path.name, summary["classifier"]["head"])
     if path.suffix == ".tflite":
         tflite = read_tflite(path)
         shape = TFLiteClassifier(tflite).input_shape[1:]
         images = read_labelled_images(data, shape, FLAGS.num_images)
-        preprocessing = _preprocessing(path, shape[-1])
+        preprocessing = _preprocessing(path, shape[-1], summary)
         outputs = reporting.tflite_outputs(tflite, preprocessing, images.pixels)
     elif path.suffix == ".npz":
         network = load_network(path)
         shape = network.input_shape
         images = read_labelled_images(data, shape, FLAGS.num_images)
-        preprocessing = _preprocessing(path, shape[-1])
+        preprocessing = _preprocessing(path, shape[-1], summary)
         outputs = reporting.student_outputs(network, preprocessing, images.pixels)
     else:
         classifier = load_classifier_from_flags()
@@ -110,12 +110,22 @@ def _evaluate(model: str, data: str) -> dict:
     return {"title": path.name, **facts}
 
 
-def _preprocessing(path: Path, channels: int) -> Preprocessing:
-    """As the flags say, else as the run directory says that the file lies in."""
+def _summary_of(path: Path) -> dict | None:
+    """The summary of the run that wrote a file, if one did."""
+    try:
+        summary = read_summary(path.parent)
+    except UserError:  # none, or some other program's
+        return None
+    files = [row["file"] for row in summary["models"]]
+    return summary if path.name in (*files, *map(student_file, files)) else None
+
+
+def _preprocessing(path: Path, channels: int, summary: dict | None) -> Preprocessing:
+    """As the flags say, else as the summary of the run says that wrote the file."""
     if FLAGS.preprocessing:
         return preprocessing_from_flags(channels)
-    if (path.parent / SUMMARY).exists():
-        return preprocessing_of(read_summary(path.parent))
+    if summary is not None:
+        return preprocessing_of(summary)
     raise UserError(
         f"{path} does not tell how its input was scaled and lies in no run directory; "
         "pass --preprocessing"

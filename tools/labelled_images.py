@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import math
 import pathlib
-import zipfile
 from collections.abc import Sequence
 
 import numpy as np
@@ -125,7 +125,7 @@ def _read_npz(path: pathlib.Path) -> LabelledImages:
             names = ", ".join(arrays.files) or "nothing"
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; check the path") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # damage shows in zipfile, zlib, numpy or tokenize
         raise UserError(
             f"{path} is not a readable .npz file ({_first_line(error)}); write it "
             "with numpy.savez(path, x_test=pixels, y_test=labels)"
@@ -199,7 +199,7 @@ def _read_image(path: pathlib.Path, shape: tuple[int, int, int]) -> np.ndarray:
                 (width, height),
                 method=Image.Resampling.BICUBIC,
             )
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         raise UserError(
             f"{path} is not a readable image ({_first_line(error)}); remove it"
         ) from error
@@ -221,7 +221,8 @@ def _check(
     if pixels.shape[1:] != input_shape:
         raise UserError(
             f"{spec}: images are {pixels.shape[1:]}, but the classifier takes "
-            f"{input_shape} (height, width, channels); resize them first"
+            f"{input_shape} (height, width, channels); "
+            f"{_advice(pixels.shape[1:], input_shape)}"
         )
     if labels.shape != pixels.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise UserError(
@@ -246,6 +247,17 @@ def _check(
         )
 
 
+def _advice(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """What makes images of the one shape such of the other."""
+    if shape == (expected[-1], *expected[:-1]):
+        return "move the channels to the end, np.moveaxis(images, 1, -1)"
+    if shape[:-1] == expected[:-1] and shape[-1] == 1:
+        return f"repeat the channel, np.repeat(images, {expected[-1]}, -1)"
+    if math.prod(shape) == math.prod(expected):
+        return "reshape them"
+    return "resize or convert them first"
+
+
 def _from_arrays(pixels: np.ndarray, labels: np.ndarray) -> LabelledImages:
     """Adds the channel axis gray images lack; drops the label axis CIFAR has."""
     if pixels.ndim == 3:
@@ -260,8 +272,9 @@ def _first_line(error: Exception) -> str:
 
 
 def _unknown(spec: str) -> UserError:
+    found = "are of no known kind" if pathlib.Path(spec).exists() else "not found"
     return UserError(
-        f"labelled images {spec!r} not found; expected an .npz file, one of "
+        f"labelled images {spec!r} {found}; expected an .npz file, one of "
         f"{', '.join(KERAS_DATASETS)}, a folder of IDX files or a folder of class "
         "folders with images"
     )

@@ -1,6 +1,6 @@
 """Quantizes a trained Keras classifier to fully integer TFLite, without any data.
 
-    python tools/quantize.py --model=classifier.keras --preprocessing=torch \
+    python tools/quantize.py --model=classifier.keras --preprocessing=torch \\
         --bits=w8a8,w4a8 --output_dir=runs/classifier
 
 Labelled images, if given by --data, are used for the closing table alone, after
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import math
 import platform
 import sys
 import time
@@ -80,7 +81,7 @@ flags.DEFINE_integer(
 flags.DEFINE_string("output_dir", None, "Where the run directory goes.", required=True)
 flags.DEFINE_bool("overwrite", False, "Replace an earlier run at --output_dir.")
 flags.DEFINE_string("data", None, "Labelled test images for the closing table only.")
-flags.DEFINE_integer("num_images", None, "How many of them at most.")
+flags.DEFINE_integer("num_images", None, "How many of them at most.", lower_bound=1)
 
 _NO_STATISTICS = "\nno BatchNormalization statistics were used: the model has none"
 _PACKAGES = (
@@ -100,7 +101,11 @@ def main() -> None:
     recipe = get_recipe(FLAGS.recipe, FLAGS.num_steps)
     widths = [parse_bit_widths(text) for text in FLAGS.bits]
     if not widths or len(set(widths)) < len(widths):
-        raise UserError(f"--bits={','.join(FLAGS.bits)} must name each width once")
+        raise UserError(
+            f"--bits={','.join(FLAGS.bits)} must name at least one width, and each once"
+        )
+    if FLAGS.max_accuracy_loss is not None and math.isnan(FLAGS.max_accuracy_loss):
+        raise UserError("--max_accuracy_loss=nan must be a number of points")
     classifier = load_classifier_from_flags()
     # Read now to refuse wrong data early; used after quantization only.
     data = _read_data(classifier)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import rich.box
+import rich.markup
 import rich.table
 import tensorflow as tf
 
@@ -110,5 +111,5 @@ def results_table(title: str, rows: Sequence[dict]) -> rich.table.Table:
         table.add_column(columns[key][0], justify="right")
     for row in rows:
         cells = [columns[key][1](row[key]) if key in row else "-" for key in shown]
-        table.add_row(row["title"], *cells)
+        table.add_row(rich.markup.escape(row["title"]), *cells)
     return table
