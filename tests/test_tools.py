@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import io
 import json
@@ -21,6 +22,7 @@ from absl import flags
 
 from gdfq_tf.keras_compat import keras
 from tests.tiny import INPUT_SHAPE, NUM_CLASSES, build_tiny_classifier
+from tflite_export.interpreter import TFLiteClassifier
 
 ROOT = pathlib.Path(__file__).parent.parent
 FLAGS = flags.FLAGS
@@ -182,6 +184,8 @@ def test_the_summary_tells_the_whole_run(run):
         "protocol": "paper",
     }
     assert paper["verification"]["student_agreement"]["max_lsb"] <= 1
+    file = TFLiteClassifier(directory / paper["file"])
+    assert paper["int8_output"] == dataclasses.asdict(file.output_quantization)
     assert all(rule["passed"] for rule in paper["verification"]["rules"])
     assert summary["versions"]["tensorflow"]
 

@@ -45,6 +45,7 @@ from gdfq_tf.run_directory import (
     written_at_once,
 )
 from tflite_export.benchmark import benchmark
+from tflite_export.interpreter import TFLiteClassifier
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(classifier_flags)  # so that --help shows them
@@ -236,6 +237,8 @@ def _summary(
     for row, model in zip(rows[-len(result.models) :], result.models, strict=True):
         row["widths"] = dataclasses.asdict(model.widths)
         row["layers_at_8_bits"] = sorted(model.layers_at_8_bits)
+        quantization = TFLiteClassifier(model.tflite).output_quantization
+        row["int8_output"] = dataclasses.asdict(quantization)
         row["estimate"] = dataclasses.asdict(model.estimate)
         row["verification"] = {
             "rules": [dataclasses.asdict(finding) for finding in model.findings],
