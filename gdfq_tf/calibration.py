@@ -29,7 +29,7 @@ _CLIP_RATIOS = np.linspace(1.0, 0.2, 81)
 _MAX_SAMPLES = 2**16
 _FEATURES_MARGIN = 1.5
 _BATCH_SIZE = 64
-# Of one batch, in float32: 1 GiB.
+# Of one batch, in float32: 1 GiB, up to twice that where batches are made even.
 _MAX_VALUES_AT_ONCE = 2**28
 # Below this a tensor counts as constant zero; any grid represents it.
 _SMALLEST_RANGE = 1e-12

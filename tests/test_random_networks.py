@@ -166,6 +166,15 @@ def bounded(lay, rng, x):
     return lay.Concatenate()([x, y])
 
 
+def normalized_branches(lay, rng, x):
+    """Pre-activation: one tensor, normalized by each branch for itself."""
+    branches = [
+        lay.Conv2D(4, kernel, padding="same")(lay.ReLU()(lay.BatchNormalization()(x)))
+        for kernel in (1, 3)
+    ]
+    return lay.Add()(branches)
+
+
 def relu_alone(lay, rng, x):
     return lay.ReLU((None, 1.0, 6.0)[rng.integers(3)])(x)
 
@@ -173,17 +182,20 @@ def relu_alone(lay, rng, x):
 BLOCKS = (
     conv, depthwise, separable, residual, dense_block, squeeze_and_excitation, pool,
     pad_and_crop, arithmetic, twins, layer_norm, convnext, bounded, enlarge,
-    conv_transpose, relu_alone,
+    conv_transpose, relu_alone, normalized_branches,
 )  # fmt: skip
 
 
-def build(k, blocks, *, channels, nested, head, seed):
-    """A network with normalised activations, its BatchNormalization settled."""
+def build(k, blocks, *, channels, nested, head, seed, joined=False):
+    """A network with normalised activations, its BatchNormalization settled; the blocks
+    see the image, too, if it is `joined`."""
     rng = np.random.default_rng(seed)
     k.utils.set_random_seed(seed)
     lay = k.layers
     image = k.Input((9, 8, channels))
     x = lay.BatchNormalization()(lay.Conv2D(4, 3, padding="same")(image))
+    if joined:
+        x = lay.Concatenate()([x, image])
     before = x
     for block in blocks:
         x = block(lay, rng, x)
@@ -212,15 +224,24 @@ def build(k, blocks, *, channels, nested, head, seed):
     blocks=st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=5),
     channels=st.sampled_from([1, 3]),
     nested=st.booleans(),
+    joined=st.booleans(),
     head=st.sampled_from([None, "softmax"]),
     weight_bits=st.sampled_from([8, 4]),
     activation_bits=st.sampled_from([8, 4]),
     seed=st.integers(0, 2**16),
 )
 def test_random_network(
-    k, blocks, channels, nested, head, weight_bits, activation_bits, seed
+    k, blocks, channels, nested, joined, head, weight_bits, activation_bits, seed
 ):
-    source = build(k, blocks, channels=channels, nested=nested, head=head, seed=seed)
+    source = build(
+        k,
+        blocks,
+        channels=channels,
+        nested=nested,
+        joined=joined,
+        head=head,
+        seed=seed,
+    )
     try:
         check_all_the_way(source, head, BitWidths(weight_bits, activation_bits), seed)
     except UserError as error:
@@ -230,7 +251,9 @@ def test_random_network(
         reject()
 
 
-@pytest.mark.parametrize("block", [twins, convnext, enlarge, conv_transpose])
+@pytest.mark.parametrize(
+    "block", [twins, convnext, enlarge, conv_transpose, normalized_branches]
+)
 def test_one_block(block):
     source = build(keras, [block], channels=3, nested=False, head=None, seed=0)
     check_all_the_way(source, None, BitWidths(8, 8), seed=0)
