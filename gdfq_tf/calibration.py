@@ -29,7 +29,7 @@ _CLIP_RATIOS = np.linspace(1.0, 0.2, 81)
 _MAX_SAMPLES = 2**16
 _FEATURES_MARGIN = 1.5
 _BATCH_SIZE = 64
-# Of one batch, in float32: 1 GiB, up to twice that where batches are made even.
+# Of one batch, in float32: 1 GiB.
 _MAX_VALUES_AT_ONCE = 2**28
 # Below this a tensor counts as constant zero; any grid represents it.
 _SMALLEST_RANGE = 1e-12
@@ -143,15 +143,14 @@ def weight_scales(kernel: np.ndarray, bits: int) -> np.ndarray:
     return best_scale
 
 
-def in_batches(inputs: np.ndarray, probe: keras.Model) -> list[np.ndarray]:
-    """Inputs in parts for which all outputs of `probe` fit into memory."""
-    values = sum(math.prod(output.shape[1:]) for output in probe.outputs)
-    return np.array_split(inputs, max(1, len(inputs) // images_per_batch(values)))
+def values_per_image(probe: keras.Model) -> int:
+    """How many values all outputs of `probe` have together."""
+    return sum(math.prod(output.shape[1:]) for output in probe.outputs)
 
 
-def images_per_batch(values_per_image: int) -> int:
+def images_per_batch(num_values: int) -> int:
     """How many images to look at together, where so many values of each are kept."""
-    return max(1, min(_BATCH_SIZE, _MAX_VALUES_AT_ONCE // values_per_image))
+    return max(1, min(_BATCH_SIZE, _MAX_VALUES_AT_ONCE // num_values))
 
 
 def _squared_error(samples: np.ndarray, grid: AffineQuantization) -> float:
@@ -170,7 +169,8 @@ def _sample_activations(
     )
     rng = np.random.default_rng(0)
     collected: dict[str, list[np.ndarray]] = {}
-    batches = in_batches(inputs, probe)
+    batch_size = images_per_batch(values_per_image(probe))
+    batches = np.array_split(inputs, max(1, len(inputs) // batch_size))
     for batch in batches:
         outputs = probe(batch, training=False)
         # A model with one output returns it bare.

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gdfq_tf.calibration import in_batches
+from gdfq_tf.calibration import images_per_batch, values_per_image
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.quantization_plan import (
     KERNEL_LAYERS,
@@ -97,8 +97,9 @@ def channel_ranges(
         classifier.input, [classifier.get_layer(name).output for name in names]
     )
     sums: dict[str, np.ndarray] = {}
-    for batch in in_batches(inputs, probe):
-        outputs = probe(batch, training=False)
+    batch_size = images_per_batch(values_per_image(probe))
+    for start in range(0, len(inputs), batch_size):
+        outputs = probe(inputs[start : start + batch_size], training=False)
         # A model with one output returns it bare.
         outputs = outputs if isinstance(outputs, list) else [outputs]
         for name, output in zip(names, outputs, strict=True):

@@ -12,8 +12,8 @@ from gdfq_tf.calibration import (
     calibrate,
     features_grid,
     images_per_batch,
-    in_batches,
     logits_grid,
+    values_per_image,
     weight_scales,
 )
 from gdfq_tf.config import BitWidths
@@ -75,16 +75,30 @@ def test_a_batch_holds_a_gigabyte_at_most(values_per_image, expected):
     assert images_per_batch(values_per_image) == expected
 
 
-def test_batches_are_for_all_outputs_together(monkeypatch):
+def test_all_outputs_of_a_batch_are_kept_together(monkeypatch):
     image = keras.Input((4, 4, 1))
     first = keras.layers.Conv2D(5, 1)(image)  # 80 values
     probe = keras.Model(image, [first, keras.layers.Conv2D(2, 3)(first)])  # and 8
-    inputs = np.arange(20 * 16, dtype=np.float32).reshape(20, 4, 4, 1)
-    assert [len(batch) for batch in in_batches(inputs, probe)] == [20]
-    monkeypatch.setattr("gdfq_tf.calibration._MAX_VALUES_AT_ONCE", 4 * 88)
-    batches = in_batches(inputs, probe)
-    assert [len(batch) for batch in batches] == [4] * 5
-    np.testing.assert_array_equal(np.concatenate(batches), inputs)
+    assert values_per_image(probe) == 88
+    sizes = []
+    call = keras.Model.__call__
+
+    def spied(model, inputs, **options):
+        sizes.append(len(inputs))
+        return call(model, inputs, **options)
+
+    classifier, inputs = build_tiny_classifier(), np.zeros((12, *INPUT_SHAPE), "f4")
+    plan = make_plan(classifier, BitWidths(4, 4))
+    largest = 12 * values_per_image(
+        keras.Model(
+            classifier.input,
+            [classifier.get_layer(name).output for name in plan.outputs],
+        )
+    )
+    monkeypatch.setattr("gdfq_tf.calibration._MAX_VALUES_AT_ONCE", largest // 4)
+    monkeypatch.setattr(keras.Model, "__call__", spied)
+    calibrate(classifier, plan, inputs, make_preprocessing("tf", 3))
+    assert sizes == [3, 3, 3, 3]
 
 
 def test_signed_range_by_hand():
