@@ -64,11 +64,10 @@ def _what_no_run_wrote(path: Path) -> str | None:
     if SUMMARY not in found:
         return f"it has no {SUMMARY}"
     try:
-        files = [row["file"] for row in read_summary(path)["models"]]
+        models = model_and_student_files(read_summary(path))
     except UserError:
         return f"its {SUMMARY} is no run's"
-    students = [student_file(file) for file in files]
-    foreign = sorted(found - {SUMMARY, SYNTHETIC_IMAGES, *files, *students})
+    foreign = sorted(found - models - {SUMMARY, SYNTHETIC_IMAGES})
     return f"it holds {foreign[0]}" if foreign else None
 
 
@@ -196,6 +195,12 @@ def read_summary(directory: Path) -> dict:
             f"{path} is missing or damaged; expected a directory that "
             "tools/quantize.py wrote"
         ) from error
+
+
+def model_and_student_files(summary: dict) -> set[str]:
+    """Names of the `.tflite` files of a run and of the students beside them, if any."""
+    files = {row["file"] for row in summary["models"]}
+    return files | {student_file(file) for file in files}
 
 
 def preprocessing_of(summary: dict) -> Preprocessing:

@@ -68,11 +68,11 @@ def test_grids_are_in_any_unit(unit):
 
 
 @pytest.mark.parametrize(
-    ("values_per_image", "expected"),
+    ("num_values", "expected"),
     [(1, 64), (2**22, 64), (2**22 + 1, 63), (2**27, 2), (2**28, 1), (2**40, 1)],
 )
-def test_a_batch_holds_a_gigabyte_at_most(values_per_image, expected):
-    assert images_per_batch(values_per_image) == expected
+def test_a_batch_holds_a_gigabyte_at_most(num_values, expected):
+    assert images_per_batch(num_values) == expected
 
 
 def test_all_outputs_of_a_batch_are_kept_together(monkeypatch):
@@ -89,13 +89,11 @@ def test_all_outputs_of_a_batch_are_kept_together(monkeypatch):
 
     classifier, inputs = build_tiny_classifier(), np.zeros((12, *INPUT_SHAPE), "f4")
     plan = make_plan(classifier, BitWidths(4, 4))
-    largest = 12 * values_per_image(
-        keras.Model(
-            classifier.input,
-            [classifier.get_layer(name).output for name in plan.outputs],
-        )
+    probe = keras.Model(
+        classifier.input, [classifier.get_layer(name).output for name in plan.outputs]
     )
-    monkeypatch.setattr("gdfq_tf.calibration._MAX_VALUES_AT_ONCE", largest // 4)
+    most = 3 * values_per_image(probe)
+    monkeypatch.setattr("gdfq_tf.calibration._MAX_VALUES_AT_ONCE", most)
     monkeypatch.setattr(keras.Model, "__call__", spied)
     calibrate(classifier, plan, inputs, make_preprocessing("tf", 3))
     assert sizes == [3, 3, 3, 3]

@@ -104,15 +104,15 @@ def check_verified(result: QuantizationResult) -> None:
         assert model.agreement.max_lsb <= 1
 
 
-def relative_errors(result, model, classifier) -> list[float]:
-    """Of each width's file, root mean square over that of the network's outputs."""
+def check_near(result, model, classifier, bounds) -> None:
+    """Each width's file errs by less than its bound: root mean square over that of the
+    network's outputs."""
     pixels = result.images.pixels
     expected = float_outputs(model, classifier, pixels)
-    return [
-        np.linalg.norm(tflite_outputs(x.tflite, classifier, pixels) - expected)
-        / np.linalg.norm(expected - expected.mean(axis=0))
-        for x in result.models
-    ]
+    for quantized, bound in zip(result.models, bounds, strict=True):
+        error = tflite_outputs(quantized.tflite, classifier, pixels) - expected
+        spread = np.linalg.norm(expected - expected.mean(axis=0))
+        assert np.linalg.norm(error) / spread < bound
 
 
 def classes(x):
@@ -128,9 +128,7 @@ def test_networks_without_batch_normalization(recipe, tmp_path):
     classifier = loaded(model, tmp_path, without_bn_statistics=True)
     result = quantize(classifier, recipe, WIDTHS)
     check_verified(result)
-    errors = relative_errors(result, model, classifier)
-    assert errors[0] < 0.15
-    assert errors[1] < 0.3
+    check_near(result, model, classifier, (0.15, 0.3))
 
 
 def test_without_batch_normalization_images_reach_their_classes(tmp_path):
@@ -192,9 +190,7 @@ def test_networks_with_layer_normalization(recipe, tmp_path):
     check_verified(result)
     assert all(x.agreement.exact_outputs == 1 for x in result.models)
     # What differs between images of noise is little, and rounding is all the more.
-    errors = relative_errors(result, model, classifier)
-    assert errors[0] < 0.15
-    assert errors[1] < 0.4
+    check_near(result, model, classifier, (0.15, 0.4))
 
 
 # ---- labels beside each other
@@ -290,9 +286,7 @@ def test_networks_of_features(case, recipe, tmp_path):
     assert classifier.head == "features"
     result = quantize(classifier, recipe, WIDTHS)
     check_verified(result)
-    errors = relative_errors(result, model, classifier)
-    assert errors[0] < 0.15
-    assert errors[1] < 0.4
+    check_near(result, model, classifier, (0.15, 0.4))
     eight, four = (quantized.estimate for quantized in result.models)
     assert eight.num_images == four.num_images == 24
     assert eight.signal_to_noise_db > four.signal_to_noise_db > 5
@@ -346,7 +340,7 @@ def test_features_without_statistics_are_calibrated_on_noise(tmp_path):
     classifier = loaded(model, tmp_path, task="features", without_bn_statistics=True)
     result = quantize(classifier, CALIBRATE, WIDTHS)
     check_verified(result)
-    assert relative_errors(result, model, classifier)[0] < 0.15
+    check_near(result, model, classifier, (0.15, np.inf))
 
 
 # ---- images from images
@@ -400,9 +394,7 @@ def test_autoencoders(k, interpolation, kernel_size, recipe, decoder, tmp_path):
     # Normalization and ReLU are in the convolutions, also in the transposed one.
     ends = ["CONV_2D", "CONV_2D"], ["CONV_2D", "CONV_2D", "LOGISTIC", "RESHAPE"]
     assert names == [*ends[0], *decoder, *ends[1]]
-    errors = relative_errors(result, model, classifier)
-    assert errors[0] < 0.15
-    assert errors[1] < 0.4
+    check_near(result, model, classifier, (0.15, 0.4))
 
 
 # ---- inputs of other shapes
@@ -429,9 +421,7 @@ def test_inputs_of_other_shapes(shape, kernel, tmp_path):
     result = quantize(classifier, TINY, WIDTHS)
     check_verified(result)
     assert result.images.pixels.shape == (72, *shape)
-    errors = relative_errors(result, model, classifier)
-    assert errors[0] < 0.2
-    assert errors[1] < 0.4
+    check_near(result, model, classifier, (0.2, 0.4))
 
 
 def test_one_column_without_batch_normalization(tmp_path):
@@ -477,9 +467,7 @@ def test_features_joined_with_the_image_keep_their_range(preprocessing, tmp_path
     classifier = loaded(model, tmp_path, preprocessing)
     result = quantize(classifier, TINY, WIDTHS)
     check_verified(result)
-    errors = relative_errors(result, model, classifier)
-    assert errors[0] < 0.1
-    assert errors[1] < 0.25
+    check_near(result, model, classifier, (0.1, 0.25))
 
 
 def test_branches_that_normalize_one_tensor_each(tmp_path):
@@ -500,6 +488,4 @@ def test_branches_that_normalize_one_tensor_each(tmp_path):
     classifier = loaded(model, tmp_path)
     result = quantize(classifier, TINY, WIDTHS)
     check_verified(result)
-    errors = relative_errors(result, model, classifier)
-    assert errors[0] < 0.1
-    assert errors[1] < 0.25
+    check_near(result, model, classifier, (0.1, 0.25))

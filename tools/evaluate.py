@@ -30,7 +30,12 @@ from absl import flags
 from gdfq_tf import embedded
 from gdfq_tf.errors import UserError
 from gdfq_tf.preprocessing import Preprocessing
-from gdfq_tf.run_directory import preprocessing_of, read_summary, student_file
+from gdfq_tf.run_directory import (
+    model_and_student_files,
+    preprocessing_of,
+    read_summary,
+    student_file,
+)
 from tflite_export.integer_network import load_network
 from tflite_export.interpreter import TFLiteClassifier, read_tflite
 
@@ -116,8 +121,7 @@ def _summary_of(path: Path) -> dict | None:
         summary = read_summary(path.parent)
     except UserError:  # none, or some other program's
         return None
-    files = [row["file"] for row in summary["models"]]
-    return summary if path.name in (*files, *map(student_file, files)) else None
+    return summary if path.name in model_and_student_files(summary) else None
 
 
 def _preprocessing(path: Path, channels: int, summary: dict | None) -> Preprocessing:
