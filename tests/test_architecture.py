@@ -5,11 +5,13 @@ from __future__ import annotations
 import ast
 import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
-OURS = ("gdfq_tf", "tflite_export", "tools")
+OURS = ("gdfq_tf", "tflite_export", "tools", "benchmarks")
 
 # Files every room may use, whatever its place.
 SHARED = {"errors", "keras_compat", "config", "progress"}
@@ -28,6 +30,12 @@ def sources(*folders: str) -> list[str]:
         for folder in folders
         for path in (ROOT / folder).rglob("*.py")
     )
+
+
+def library() -> list[str]:
+    """The sources that are no command lines."""
+    everything = sources("gdfq_tf", "tflite_export")
+    return [path for path in everything if not path.startswith("gdfq_tf/cli/")]
 
 
 def imported_modules(source: str) -> set[str]:
@@ -76,14 +84,30 @@ def test_tflite_export_stands_alone(path):
     assert not within(imports_of(path), "gdfq_tf", "tools")
 
 
-@pytest.mark.parametrize("path", sources("gdfq_tf"))
-def test_library_does_not_import_tools(path):
-    assert not within(imports_of(path), "tools")
+@pytest.mark.parametrize("path", library())
+def test_library_does_not_import_command_lines(path):
+    assert not within(imports_of(path), "gdfq_tf.cli", "tools", "benchmarks")
 
 
-@pytest.mark.parametrize("path", sources("gdfq_tf", "tflite_export"))
-def test_flags_belong_to_tools(path):
+@pytest.mark.parametrize("path", sources("gdfq_tf/cli"))
+def test_command_lines_do_not_import_tools(path):
+    assert not within(imports_of(path), "tools", "benchmarks")
+
+
+@pytest.mark.parametrize("path", library())
+def test_flags_belong_to_command_lines(path):
     assert not within(imports_of(path), "absl.flags", "absl.app")
+
+
+@pytest.mark.parametrize("module", ["start", "supervisor"])
+def test_supervisors_start_at_once(module):
+    """They import the standard library and what needs no more."""
+    program = f"import sys, gdfq_tf.cli.{module}; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    packages = {name.partition(".")[0] for name in done.stdout.split()}
+    assert not packages & {"numpy", "tensorflow", "absl", "rich", "tflite_export"}
 
 
 @pytest.mark.parametrize("path", sources(*OURS))
@@ -96,7 +120,7 @@ def test_keras_comes_through_one_door(path):
         assert not within(modules, "tf_keras")
 
 
-@pytest.mark.parametrize("path", sources("gdfq_tf"))
+@pytest.mark.parametrize("path", library())
 def test_library_is_data_free(path):
     """No room reads a data set or an image file."""
     modules = imports_of(path)

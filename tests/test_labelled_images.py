@@ -4,11 +4,10 @@ import gzip
 import re
 import struct
 
-from tools.labelled_images import read_labelled_images, read_split
-
 import numpy as np
 import pytest
 
+from gdfq_tf.cli.labelled_images import read_labelled_images, read_split
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
 

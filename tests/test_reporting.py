@@ -2,14 +2,13 @@ from __future__ import annotations
 
 import io
 
-from tools import reporting
-
 import numpy as np
 import pytest
 import rich.console
 import tensorflow as tf
 
 from gdfq_tf.classifiers import Classifier
+from gdfq_tf.cli import reporting
 from gdfq_tf.pipeline import make_baselines
 from gdfq_tf.preprocessing import make_preprocessing
 from tests.tiny import INPUT_SHAPE, build_tiny_classifier

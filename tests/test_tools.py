@@ -14,17 +14,18 @@ import shutil
 import subprocess
 import sys
 
-from tools import cli
-
 import numpy as np
 import pytest
 from absl import flags
 
+from gdfq_tf.cli import runner
 from gdfq_tf.keras_compat import keras
 from tests.tiny import INPUT_SHAPE, NUM_CLASSES, build_tiny_classifier
 from tflite_export.interpreter import TFLiteClassifier
 
 ROOT = pathlib.Path(__file__).parent.parent
+PACKAGES = ("gdfq_tf.cli.", "tools.")
+COMMANDS = ("quantize", "convert", "evaluate", "benchmark")
 FLAGS = flags.FLAGS
 _layers = keras.layers
 
@@ -33,20 +34,23 @@ _layers = keras.layers
 def imported(tool: str):
     """The tool's module with its flags alone: several tools define the same ones."""
 
+    package = "gdfq_tf.cli" if tool in COMMANDS else "tools"
+    module_name = f"{package}.{tool}"
+
     def unregister(saved):
         for name in list(FLAGS):
             module = FLAGS.find_module_defining_flag(name) or ""
-            if module.startswith("tools."):
+            if module.startswith(PACKAGES):
                 saved[name] = module, FLAGS[name]
                 delattr(FLAGS, name)
-        for name in ("tools.classifier_flags", f"tools.{tool}"):
+        for name in ("gdfq_tf.cli.classifier_flags", module_name):
             sys.modules.pop(name, None)
 
     others: dict = {}
-    modules = {k: v for k, v in sys.modules.items() if k.startswith("tools")}
+    modules = {k: v for k, v in sys.modules.items() if k.startswith(PACKAGES)}
     unregister(others)
     try:
-        yield importlib.import_module(f"tools.{tool}")
+        yield importlib.import_module(module_name)
     finally:
         unregister({})
         sys.modules.update(modules)
@@ -69,7 +73,7 @@ def run_tool(tool: str, *arguments: str, **patches):
         for name, value in patches.items():
             patch.setattr(module, name, value)
         with pytest.raises(SystemExit) as done:
-            cli.run(module.main)
+            runner.run(module.main)
     return done.value.code or 0, stdout.getvalue(), stderr.getvalue()
 
 

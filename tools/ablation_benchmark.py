@@ -16,11 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from unittest import mock
 
-from tools import classifier_flags, cli, reporting  # quiets TensorFlow: first
-from tools.accuracy_benchmark import read_rows
-from tools.classifier_flags import load_classifier_from_flags
-from tools.labelled_images import read_labelled_images
-from tools.output_files import write_whole
+import gdfq_tf.cli.quiet_tensorflow  # noqa: F401
 
 import numpy as np
 import rich.box
@@ -30,11 +26,16 @@ from absl import flags
 
 from gdfq_tf import losses, objective, pipeline, reconstruction, refinement, rounding
 from gdfq_tf.classifiers import Classifier
+from gdfq_tf.cli import classifier_flags, reporting, runner
+from gdfq_tf.cli.classifier_flags import load_classifier_from_flags
+from gdfq_tf.cli.labelled_images import read_labelled_images
+from gdfq_tf.cli.output_files import write_whole
 from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, Recipe, parse_bit_widths
 from gdfq_tf.evaluation import accuracy_of_logits, agreement
 from gdfq_tf.pipeline import quantize
 from gdfq_tf.refinement import refine
 from gdfq_tf.synthesis import SyntheticImages, noise_images, synthesize
+from tools.accuracy_benchmark import read_rows
 
 FLAGS = flags.FLAGS
 # So that --help shows them; --recipes alone means nothing here.
@@ -144,7 +145,7 @@ def main() -> None:
                     classifier.preprocessing,
                     recipe.synthesis,
                     seed=seed,
-                    progress=cli.RichProgress(),
+                    progress=runner.RichProgress(),
                 )
             images = (variant.pool, variant.image_patches)
             if images not in pools:
@@ -157,7 +158,7 @@ def main() -> None:
                     widths,
                     pool=pools[images],
                     seed=seed,
-                    progress=cli.RichProgress(),
+                    progress=runner.RichProgress(),
                 )
             for model in result.models:
                 outputs = reporting.tflite_outputs(
@@ -207,7 +208,7 @@ def _pool(
         recipe.refinement,
         batch_size=recipe.synthesis.images_per_step(*classifier.input_shape[:2]),
         seed=seed,
-        progress=cli.RichProgress(),
+        progress=runner.RichProgress(),
     )
 
 
@@ -237,4 +238,4 @@ def _table(rows: list[dict]) -> rich.table.Table:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

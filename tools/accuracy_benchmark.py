@@ -19,10 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from tools import classifier_flags, cli, reporting  # quiets TensorFlow: first
-from tools.classifier_flags import load_classifier_from_flags, require_classes
-from tools.labelled_images import LabelledImages, read_labelled_images
-from tools.output_files import write_whole
+import gdfq_tf.cli.quiet_tensorflow  # noqa: F401
 
 import numpy as np
 import rich.box
@@ -31,6 +28,10 @@ import rich.table
 from absl import flags
 
 from gdfq_tf.classifiers import Classifier
+from gdfq_tf.cli import classifier_flags, reporting, runner
+from gdfq_tf.cli.classifier_flags import load_classifier_from_flags, require_classes
+from gdfq_tf.cli.labelled_images import LabelledImages, read_labelled_images
+from gdfq_tf.cli.output_files import write_whole
 from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, parse_bit_widths
 from gdfq_tf.errors import UserError
 from gdfq_tf.evaluation import accuracy_of_logits, agreement
@@ -137,7 +138,7 @@ def _measure(
         widths,
         pool=pool,
         seed=seed,
-        progress=cli.RichProgress(),
+        progress=runner.RichProgress(),
     )
     seconds = time.monotonic() - started
 
@@ -226,4 +227,4 @@ def _table(rows: Sequence[dict]) -> rich.table.Table:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

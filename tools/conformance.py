@@ -15,8 +15,7 @@ import resource
 import time
 from pathlib import Path
 
-from tools import cli  # quiets TensorFlow, so it stands first
-from tools.output_files import write_whole
+import gdfq_tf.cli.quiet_tensorflow  # noqa: F401
 
 import keras
 import numpy as np
@@ -24,6 +23,8 @@ from absl import flags
 
 from gdfq_tf.calibration import calibrate
 from gdfq_tf.classifiers import Classifier, translate_classifier
+from gdfq_tf.cli import runner
+from gdfq_tf.cli.output_files import write_whole
 from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError
 from gdfq_tf.freezing import freeze
@@ -267,4 +268,4 @@ def markdown_row(row: Row) -> str:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -13,8 +13,7 @@ import resource
 import time
 from collections.abc import Callable, Iterator
 
-from tools import classifier_flags, cli  # quiets TensorFlow: first
-from tools.classifier_flags import load_classifier_from_flags
+import gdfq_tf.cli.quiet_tensorflow  # noqa: F401
 
 import numpy as np
 import rich.box
@@ -26,6 +25,8 @@ from absl import flags
 from gdfq_tf.alternating import make_student_step
 from gdfq_tf.calibration import calibrate
 from gdfq_tf.classifiers import Classifier
+from gdfq_tf.cli import classifier_flags, runner
+from gdfq_tf.cli.classifier_flags import load_classifier_from_flags
 from gdfq_tf.config import (
     DistillationConfig,
     FineTuningConfig,
@@ -181,4 +182,4 @@ def _time(step: Callable[[], object]) -> Stopwatch:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

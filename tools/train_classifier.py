@@ -20,13 +20,14 @@ import shlex
 import sys
 import time
 
-from tools import cli
-from tools.labelled_images import read_split
+import gdfq_tf.cli.quiet_tensorflow  # noqa: F401
 
 import keras  # Keras 3: the embedded file is a Keras 3 one
 import numpy as np
 from absl import flags
 
+from gdfq_tf.cli import runner
+from gdfq_tf.cli.labelled_images import read_split
 from gdfq_tf.preprocessing import make_preprocessing
 
 _NETWORKS = {
@@ -247,4 +248,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    runner.run(main)

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from types import ModuleType
 from typing import NoReturn
 
 import rich.console
 import rich.progress
-import tensorflow as tf
-from absl import app, flags, logging
+from absl import app, flags
+from absl import logging as absl_logging
 
+from gdfq_tf.cli import session
 from gdfq_tf.errors import UserError
 from gdfq_tf.progress import Advance
 from tflite_export.errors import ExportError
@@ -33,8 +36,8 @@ def run(main: Callable[[], None]) -> NoReturn:
     keeps its traceback. Warnings are one line as well.
     """
     warnings.showwarning = _print_warning  # type: ignore[assignment]
-    logging.set_verbosity(logging.ERROR)
-    tf.get_logger().setLevel("ERROR")
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger("tensorflow").setLevel("ERROR")
     try:
         app.run(lambda argv: main(), flags_parser=_parse_flags)
     except (UserError, ExportError) as error:
@@ -46,6 +49,14 @@ def run(main: Callable[[], None]) -> NoReturn:
     except KeyboardInterrupt:
         _fail("interrupted", EXIT_INTERRUPTED)
     sys.exit(0)  # app.run has exited already; for the type checker
+
+
+def run_module(module: ModuleType) -> NoReturn:
+    """The same with `main()` of a module; --help shows it as if it were the program."""
+    for flag in flags.FLAGS.get_key_flags_for_module(module):
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
+    sys.modules["__main__"].__doc__ = module.__doc__
+    run(module.main)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -95,6 +106,7 @@ class RichProgress:
     @contextlib.contextmanager
     def stage(self, name: str, total: int) -> Iterator[Advance]:
         """See `gdfq_tf.progress.Progress.stage`."""
+        session.stage(name)
         show_stage = self._bar if self._console.is_terminal else self._lines
         with show_stage(name, total) as show:
             yield self._timed(name, total, show)

@@ -1,0 +1,57 @@
+"""What a command tells its supervisor, should it be killed or crash.
+
+Without a supervisor, as in tests, nobody is told.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+_channel: int | None = None
+_fallback_directory: Path | None = None
+
+
+def connect(channel: int, temporary_directory: Path) -> None:
+    """Called once, in the command's process.
+
+    Args:
+      channel: descriptor of the pipe to the supervisor.
+      temporary_directory: for this process alone; the supervisor removes it.
+    """
+    global _channel, _fallback_directory
+    _channel = channel
+    _fallback_directory = Path(tempfile.gettempdir())
+    os.environ["TMPDIR"] = str(temporary_directory)
+    tempfile.tempdir = None  # to be found out anew
+
+
+def fallback_directories() -> tuple[Path, ...]:
+    """Where a finished run may go that cannot be written where it should."""
+    return (_fallback_directory or Path(tempfile.gettempdir()), Path.home())
+
+
+def stage(name: str) -> None:
+    """What the command does from now on."""
+    _tell({"stage": name})
+
+
+def holds(lock: Path, partial: Path | None = None) -> None:
+    """A lock file, see `file_system.locked`, and the unfinished output it guards, both
+    to be removed if the command is killed."""
+    _tell({"lock": str(lock), "partial": str(partial) if partial else None})
+
+
+def worth_keeping(partial: Path, name: Path) -> None:
+    """An unfinished output that holds what a crash should not take: to be kept as
+    `name`, or behind it if that is taken."""
+    _tell({"keep": str(partial), "as": str(name)})
+
+
+def _tell(message: dict[str, str | None]) -> None:
+    if _channel is not None:
+        with contextlib.suppress(OSError):
+            os.write(_channel, json.dumps(message).encode() + b"\n")
