@@ -1,8 +1,8 @@
 """Readers of Keras models: files and `keras.applications` names.
 
-The only place that reads model files and the only one that imports Keras 3. A
-file is opened by the generation of Keras that wrote it, in two steps that are the
-same for all formats: build the model from its checked JSON, load its weights.
+The only place that imports Keras 3. A file is opened in a process of its own, its JSON
+is held against the positive list, and the network is built in the generation of Keras
+that wrote it by constructors and calls; then it gets the file's arrays for weights.
 """
 
 from __future__ import annotations
@@ -10,30 +10,23 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import importlib
+import functools
 import json
 import re
 import socket
 import sys
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
-import numpy as np
-
 from gdfq_tf.errors import UserError
-from gdfq_tf.hdf5_probe import is_readable
+from gdfq_tf.file_cell import ModelFile, inspect_file, one_line
 from gdfq_tf.keras_compat import keras as tf_keras
-from gdfq_tf.keras_compat import saved_metadata_pb2
-from gdfq_tf.model_config import (
-    CheckLayer,
-    bytecode,
-    inference_config,
-    lambda_layers,
-)
+from gdfq_tf.model_builder import ParameterBudget, build_model
+from gdfq_tf.model_spec import CheckLayer, LayerSpec, bytecode, read_model_spec
+from gdfq_tf.model_weights import load_weights, num_floats_of
 from gdfq_tf.stored_functions import is_of_this_python, missing_names
+from tflite_export.names import shown
 
 APPLICATION_PREFIX = "keras.applications."
 
@@ -45,12 +38,8 @@ _APPLICATION_PREPROCESSING = (
     (r"VGG.*|ResNet\d+", "caffe"),
 )
 
-# Layers of keras.applications that Keras does not always find by itself -> module.
-_APPLICATION_LAYERS = {
-    "CustomScaleLayer": "inception_resnet_v2",
-    "LayerScale": "convnext",
-    "StochasticDepth": "convnext",
-}
+# Suffix of a file -> what its reader takes it for.
+_FORMATS = {".keras": "zip", ".h5": "hdf5", ".hdf5": "hdf5", ".json": "json"}
 
 _DOWNLOAD_TIMEOUT_SECONDS = 15.0
 
@@ -163,83 +152,98 @@ def read_file(
             f"model file {path} does not exist; expected a .keras, .h5, .hdf5 or "
             f".json file, a SavedModel or {APPLICATION_PREFIX}NAME"
         )
-    readers = {
-        ".keras": _read_zip_config,
-        ".h5": _read_h5_config,
-        ".hdf5": _read_h5_config,
-        ".json": _read_json_config,
-    }
-    is_json = path.suffix.lower() == ".json" and not path.is_dir()
-    if weights is not None and not is_json:
+    file_format = _format_of(path)
+    if weights is not None and file_format != "json":
         raise UserError(
             f"--weights={weights} was given with the model file {path}, which holds "
             f"its own; it belongs to --model={APPLICATION_PREFIX}NAME or a .json file: "
             "drop it"
         )
-    if weights is None and is_json:
+    if weights is None and file_format == "json":
         raise UserError(
             f"{path} without --weights has no weights; pass --weights=FILE.weights.h5"
         )
-    num_floats = _inspect_weights(weights)[1] if weights is not None else 0
-    if path.is_dir():
-        version, config = _read_saved_model_config(path)
-    elif path.suffix.lower() in readers:
-        version, config = readers[path.suffix.lower()](path)
-    else:
+    stored = None if weights is None else inspect_weights(weights)
+    file = inspect_file(path, file_format)
+    if file.config is None:
         raise UserError(
-            f"{path} ends in {path.suffix!r}; expected a .keras, .h5, .hdf5 or .json "
-            "file or a SavedModel: save the model with model.save('classifier.keras')"
+            f"{path} holds weights only; expected a whole model: build the model, "
+            "call model.load_weights and save it with model.save('classifier.keras')"
         )
-    with _one_line(f"{path} is damaged, save the model again"):
-        config = inference_config(
+    with _one_line(f"{path} is damaged or no model's JSON, save the model again"):
+        config = json.loads(file.config, object_hook=_without_tuples)
+        spec = read_model_spec(
             config, str(path), check_layer, allow_unsafe=allow_unsafe
         )
+    # Without a version: HDF5 files from before Keras 2, and the JSON of Keras 3.
+    version = file.keras_version or config.get("keras_version")
+    version = str(version or ("3" if file_format == "json" else "1"))
     library = _library(version, path)
-    for layer in lambda_layers(config):
-        _check_code(layer, library, path)
+    for layer in spec.all_layers():
+        if layer.class_name == "Lambda":
+            _check_code(layer, library, path)
+    source = file if stored is None else stored
     with _one_line(
-        f"{path}, written by Keras {version}, cannot be loaded by the installed "
-        f"{library.__name__} {library.__version__}"
+        f"{path}, written by Keras {shown(version)[1:-1]}, cannot be loaded by the "
+        f"installed {library.__name__} {library.__version__}"
     ):
-        is_sequential = config["class_name"] == "Sequential"
-        name = "keras.Sequential" if is_sequential else "keras.Model"
-        model = _build(library, name, config["config"], allow_unsafe=allow_unsafe)
-        if weights is not None:
-            _load_weights(model, weights, num_floats, str(path))
-        elif path.is_dir():
-            status = model.load_weights(path / "variables" / "variables")
-            status.assert_existing_objects_matched()
-        else:
-            model.load_weights(path)
-    if any(lambda_layers(config)) and not getattr(model, "inputs", None):
+        model = build_model(
+            spec,
+            library,
+            ParameterBudget(source.num_floats),
+            functools.partial(_make_lambda, library),
+        )
+    has_lambdas = any(x.class_name == "Lambda" for x in spec.all_layers())
+    if has_lambdas and not getattr(model, "inputs", None):
         # Keras 3 leaves a Sequential model unfinished where a layer fails.
         raise UserError(
             f"{path} has Lambda layers and no fixed graph: their code fails here, or "
             "there is no Input layer; use standard layers where the model is built, "
             "and save it again"
         )
+    complaint = f"{path} is damaged, save the model again"
+    if weights is not None:
+        complaint = f"--weights={weights} does not fit {path}"
+    load_weights(model, source, complaint)
     return model
 
 
-def _build(library: Any, name: str, config: dict, *, allow_unsafe: bool) -> Any:
-    """An object of Keras' own class; code is restored in this call only, if at all."""
-    module, _, class_name = name.rpartition(".")
+def _format_of(path: Path) -> str:
+    """What `inspect_file` is to take a file for."""
+    if path.is_dir():
+        if not (path / "keras_metadata.pb").is_file():
+            raise UserError(
+                f"{path} is a directory without a keras_metadata.pb; expected one "
+                ".keras, .h5 or .hdf5 file: load it where it was made and save it with "
+                "model.save('classifier.keras')"
+            )
+        return "saved_model"
+    if path.suffix.lower() not in _FORMATS:
+        raise UserError(
+            f"{path} ends in {path.suffix!r}; expected a .keras, .h5, .hdf5 or .json "
+            "file or a SavedModel: save the model with model.save('classifier.keras')"
+        )
+    return _FORMATS[path.suffix.lower()]
+
+
+def _make_lambda(library: Any, arguments: Mapping[str, Any]) -> Any:
+    """A Lambda layer, its code restored by the Keras that wrote it.
+
+    The only object that Keras deserializes, after --allow_unsafe.
+    """
     described = {
-        "module": module,
-        "class_name": class_name,
+        "module": "keras.layers",
+        "class_name": "Lambda",
         "registered_name": None,
         # A copy, because Keras puts the functions it restores into what it is given.
-        "config": copy.deepcopy(config),
+        "config": copy.deepcopy(dict(arguments)),
     }
-    with library.utils.custom_object_scope(_application_layers(library)):
-        return library.saving.deserialize_keras_object(
-            described, safe_mode=not allow_unsafe
-        )
+    return library.saving.deserialize_keras_object(described, safe_mode=False)
 
 
-def _check_code(layer: dict, library: Any, path: Path) -> None:
+def _check_code(layer: LayerSpec, library: Any, path: Path) -> None:
     """Refuses a Lambda layer whose function can be restored but not run here."""
-    name = f"layer {layer['config'].get('name')!r} (Lambda) of {path}"
+    name = f"layer {shown(layer.name)} (Lambda) of {path}"
     advice = "use standard layers where the model is built, and save it again"
     python = ".".join(map(str, sys.version_info[:2]))
     other_python = (
@@ -249,9 +253,7 @@ def _check_code(layer: dict, library: Any, path: Path) -> None:
     with _one_line(other_python):
         if not is_of_this_python(bytecode(layer)):
             raise UserError(other_python)
-        function = _build(
-            library, "keras.layers.Lambda", layer["config"], allow_unsafe=True
-        ).function
+        function = _make_lambda(library, layer.arguments).function
     if missing := missing_names(function):
         raise UserError(
             f"{name} uses {', '.join(missing)}, which the file does not hold; expected "
@@ -260,70 +262,9 @@ def _check_code(layer: dict, library: Any, path: Path) -> None:
         )
 
 
-def _application_layers(library: Any) -> dict[str, Any]:
-    """One Keras' own classes of those names."""
-    return {
-        name: getattr(
-            importlib.import_module(f"{library.__name__}.src.applications.{module}"),
-            name,
-        )
-        for name, module in _APPLICATION_LAYERS.items()
-    }
-
-
-def _read_zip_config(path: Path) -> tuple[str, dict]:
-    message = f"{path} is damaged or not a .keras file, save the model again"
-    with _one_line(message), zipfile.ZipFile(path) as archive:
-        version = json.loads(archive.read("metadata.json"))["keras_version"]
-        return version, json.loads(archive.read("config.json"))
-
-
-def _read_h5_config(path: Path) -> tuple[str, dict]:
-    message = f"{path} is damaged or not an HDF5 file, save the model again"
-    if not is_readable(path):
-        raise UserError(message)
-    with _one_line(message), h5py.File(path, "r") as file:
-        # Files from before Keras 2 kept no version; tf_keras still tries them.
-        version = _text(file.attrs.get("keras_version", "1"))
-        config = json.loads(_text(file.attrs.get("model_config", "null")))
-    if config is None:
-        raise UserError(
-            f"{path} holds weights only; expected a whole model: build the model, "
-            "call model.load_weights and save it with model.save('classifier.keras')"
-        )
-    return version, config
-
-
-def _read_json_config(path: Path) -> tuple[str, dict]:
-    """What `model.to_json()` gives; Keras 3 leaves its version out."""
-    with _one_line(f"{path} is damaged or no model's JSON, save the model again"):
-        config = json.loads(path.read_text())
-        return config.get("keras_version", "3"), config
-
-
-def _read_saved_model_config(path: Path) -> tuple[str, dict]:
-    """What Keras 2 keeps beside the graph, whose functions are never called."""
-    metadata = path / "keras_metadata.pb"
-    if not metadata.is_file():
-        raise UserError(
-            f"{path} is a directory without a keras_metadata.pb; expected one .keras, "
-            ".h5 or .hdf5 file: load it where it was made and save it with "
-            "model.save('classifier.keras')"
-        )
-    with _one_line(f"{path} is damaged, save the model again"):
-        nodes = saved_metadata_pb2.SavedMetadata.FromString(metadata.read_bytes()).nodes
-        root = next(node for node in nodes if node.node_path == "root")
-        return "2", json.loads(root.metadata, object_hook=_without_tuples)
-
-
 def _without_tuples(value: dict) -> Any:
-    """A JSON object, or the list that stands for a tuple."""
+    """A JSON object, or the list that stands for a tuple in SavedModels."""
     return value["items"] if value.get("class_name") == "__tuple__" else value
-
-
-def _text(attribute: str | bytes) -> str:
-    """Old versions of h5py wrote bytes."""
-    return attribute.decode() if isinstance(attribute, bytes) else attribute
 
 
 def _library(version: str, path: Path) -> Any:
@@ -359,15 +300,17 @@ def _read_application(name: str, weights: str | None, input_size: int | None) ->
         message += "--weights=FILE.h5 with a copy of them"
         with _one_line(message), _download_timeout():
             return getattr(tf_keras.applications, name)(weights="imagenet", **options)
-    library, num_floats = _inspect_weights(weights)
+    stored = inspect_weights(weights)
+    library = _library_of_weights(stored)
     # Keras 3 lacks some families; files of those are tf_keras' own.
     build = getattr(library.applications, name, getattr(tf_keras.applications, name))
     with _one_line(f"{APPLICATION_PREFIX}{name} cannot be built"):
         model = build(weights=None, **options)
-        num_classes = _num_classes(model, num_floats)
+        num_classes = _num_classes(model, stored.num_floats)
         if num_classes != model.output_shape[-1]:
             model = build(weights=None, classes=num_classes, **options)
-    _load_weights(model, weights, num_floats, f"{APPLICATION_PREFIX}{name}")
+    complaint = f"--weights={weights} does not fit {APPLICATION_PREFIX}{name}"
+    load_weights(model, stored, complaint)
     return model
 
 
@@ -379,53 +322,30 @@ def _num_classes(application: Any, num_floats: int) -> int:
     num_classes = application.output_shape[-1]
     head = [layer for layer in application.layers if layer.get_weights()][-1]
     more, rest = divmod(
-        num_floats - _num_floats(application), _num_floats(head) // num_classes
+        num_floats - num_floats_of(application), num_floats_of(head) // num_classes
     )
     return num_classes + more if rest == 0 and num_classes + more > 1 else num_classes
 
 
-def _num_floats(layer: Any) -> int:
-    """How many numbers a layer or model has for weights, without counters."""
-    return sum(np.size(w) for w in layer.get_weights() if w.dtype.kind == "f")
-
-
-def _inspect_weights(weights: str) -> tuple[Any, int]:
-    """The Keras that wrote a weights file, and how many numbers it holds for layers."""
+def inspect_weights(weights: str) -> ModelFile:
+    """What a file of weights holds. Raises UserError if it cannot be read."""
     path = Path(weights)
     if not path.is_file():
         raise UserError(
             f"--weights={weights} is no file; expected the path of a weights file "
             "(.weights.h5 or .h5), or 'imagenet' for keras.applications"
         )
-    message = f"--weights={weights} is damaged or not an HDF5 file, save it again"
-    if not is_readable(path):
-        raise UserError(message)
-    sizes = []
-
-    def visit(name: str, item: Any) -> None:
-        is_float = isinstance(item, h5py.Dataset) and item.dtype.kind == "f"
-        if is_float and not name.startswith("optimizer"):
-            sizes.append(item.size)
-
-    with _one_line(message), h5py.File(path, "r") as file:
-        file.get("layers", file).visititems(visit)
-        # Without a version both write one layout, and only Keras 3 notes names in it.
-        has_names = "vars" in file and "name" in file["vars"].attrs
-        version = _text(file.attrs.get("keras_version", "3" if has_names else "2"))
-    return _library(version, path), sum(sizes)
+    try:
+        return inspect_file(path, "hdf5")
+    except UserError as error:
+        raise UserError(f"--weights={error}") from error
 
 
-def _load_weights(model: Any, weights: str, num_floats: int, name: str) -> None:
-    """Loads a file of so many weights into the model of another file or a name."""
-    message = f"--weights={weights} does not fit {name}"
-    if num_floats != _num_floats(model):
-        raise UserError(
-            f"{message}: it holds {num_floats:,} numbers, expected "
-            f"{_num_floats(model):,}; pass weights that were saved from this very "
-            "network"
-        )
-    with _one_line(message):
-        model.load_weights(weights)
+def _library_of_weights(file: ModelFile) -> Any:
+    """The Keras that wrote a weights file."""
+    # Without a version both write one layout, and only Keras 3 notes names in it.
+    version = file.keras_version or ("3" if file.notes_names else "2")
+    return _library(version, file.path)
 
 
 def _preprocessing_of(application: str) -> str:
@@ -469,4 +389,4 @@ def _one_line(message: str) -> Iterator[None]:
         first = inner[-1] if inner else 0
         has_reason_behind = lines[first].startswith("Exception encountered when")
         reason = " ".join(lines[first : first + 1 + has_reason_behind])
-        raise UserError(f"{message}: {reason[:300]}") from error
+        raise UserError(f"{message}: {one_line(reason)}") from error

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gdfq_tf.model_config import ACTIVATION_LAYERS
+from gdfq_tf.layer_arguments import ACTIVATION_LAYERS
 from gdfq_tf.source_operations import (
     OPERATIONS,
     activation_steps,
@@ -335,9 +335,16 @@ def _rescaling(call: Call) -> list[Step]:
 
 def _normalization(call: Call) -> list[Step]:
     layer = call.layer
-    mean = np.asarray(layer.mean, np.float64)
+    mean, variance = (np.asarray(x, np.float64) for x in (layer.mean, layer.variance))
+    is_variance = (variance >= 0) & np.isfinite(variance)
+    if not np.all(is_variance):
+        refuse_layer(
+            layer,
+            f"its variance holds {variance[~is_variance][0]}; expected finite numbers "
+            "of at least 0: adapt it to the training data again",
+        )
     # Both Keras bound the deviation by their epsilon.
-    deviation = np.maximum(np.sqrt(np.asarray(layer.variance, np.float64)), 1e-7)
+    deviation = np.maximum(np.sqrt(variance), 1e-7)
     if layer.invert:
         return [affine(call, scale=deviation, offset=mean)]
     return [affine(call, scale=1 / deviation, offset=-mean / deviation)]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from gdfq_tf.activations import hard_swish
-from gdfq_tf.model_config import ACTIVATION_LAYERS
+from gdfq_tf.layer_arguments import ACTIVATION_LAYERS
 from gdfq_tf.source_steps import (
     Call,
     Step,

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from gdfq_tf.errors import UserError
-from gdfq_tf.model_config import qualified_class_name
+from gdfq_tf.model_spec import qualified_class_name
 
 
 @dataclasses.dataclass(frozen=True)

@@ -222,7 +222,7 @@ def test_objects_beside_the_function(tmp_path, k, suffix):
     path = save(network(k, k.layers.Lambda(lambda x: x, name="code")), tmp_path, suffix)
     value = {"module": "evil", "class_name": "Evil", "config": {}}
     edit_lambda(path, lambda config: config.update(arguments={"a": [value]}))
-    matches(r"'code' of .* holds the object evil\.Evil", refusal(path))
+    matches(r"'code' \(Lambda\) of .* holds the object 'evil\.Evil'", refusal(path))
 
 
 class Custom(keras.layers.Layer):
@@ -269,7 +269,7 @@ def test_bytecode_of_another_version_does_not_run(tmp_path, monkeypatch, k, suff
     path = save(network(k, k.layers.Lambda(lambda x: x, name="code")), tmp_path, suffix)
     monkeypatch.setattr("gdfq_tf.keras_files.is_of_this_python", lambda code: False)
     built = []
-    monkeypatch.setattr("gdfq_tf.keras_files._build", lambda *a, **b: built.append(a))
+    monkeypatch.setattr("gdfq_tf.keras_files._make_lambda", lambda *a: built.append(a))
     matches(r"cannot run, damaged or of another version; load", refusal(path))
     assert not built
 

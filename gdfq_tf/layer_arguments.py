@@ -1,0 +1,503 @@
+"""What may stand in a model's JSON, as tables: layers, their arguments, the kinds of
+value that each takes.
+
+A kind turns one JSON value into a plain Python value, or raises. Whatever has no kind
+here is not looked at: no object of a file is ever deserialized by Keras.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+# What damaged or hostile values raise inside a kind.
+UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
+_LARGEST_COUNT = 2**24  # filters, units, pixels of one side
+_MOST_CONSTANTS = 2**20  # numbers of one constant
+_LONGEST_NAME = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One kind of value.
+
+    Attributes:
+      expected: it in words, for messages.
+      read: the checked value of a JSON value; raises one of `UNFIT` for any other.
+    """
+
+    expected: str
+    read: Callable[[Any], Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationLayer:
+    """A layer of `ACTIVATION_LAYERS` that is another layer's activation.
+
+    Attributes:
+      class_name: of Keras.
+      arguments: of its constructor, checked.
+    """
+
+    class_name: str
+    arguments: Mapping[str, Any]
+
+
+def _name(value: Any) -> str:
+    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
+        raise ValueError
+    return value
+
+
+def _flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def integer(value: Any, low: int = -_LARGEST_COUNT, high: int = _LARGEST_COUNT) -> int:
+    """An integer from `low` to `high`; no bool."""
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError
+    return value
+
+
+def number(value: Any) -> float:
+    """A finite number; no bool."""
+    if isinstance(value, dict):
+        return float(numbers(value))  # of an array of one number only
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise ValueError
+    return float(value)
+
+
+def numbers(value: Any) -> Any:
+    """Finite numbers: one, a list of them, or an array as Keras writes it."""
+    if type(value) in (int, float):
+        return number(value)
+    if not isinstance(value, dict):
+        _constant(value, "float64")
+        return value
+    if value["class_name"] not in ("__numpy__", "__tensor__"):
+        raise ValueError
+    return _constant(value["config"]["value"], value["config"]["dtype"])
+
+
+def _constant(value: Any, dtype: str) -> np.ndarray:
+    if dtype not in _CONSTANT_DTYPES or _count(value) > _MOST_CONSTANTS:
+        raise ValueError
+    array = np.array(value, dtype)
+    if not np.isfinite(array).all():
+        raise ValueError
+    return array
+
+
+def _count(value: Any) -> int:
+    """How many numbers nested lists hold. Raises if they hold anything else."""
+    if isinstance(value, list):
+        return sum(map(_count, value))
+    if type(value) not in (int, float):
+        raise TypeError
+    return 1
+
+
+def _per_dimension(low: int) -> Callable[[Any], Any]:
+    """One integer, or one for each dimension."""
+
+    def read(value: Any) -> Any:
+        if isinstance(value, list):
+            if not 1 <= len(value) <= 3:
+                raise ValueError
+            return tuple(integer(x, low) for x in value)
+        return integer(value, low)
+
+    return read
+
+
+def _sides(value: Any) -> Any:
+    """What is added or cut at each side: 1, [1, 1] or [[1, 1], [1, 1]]."""
+    if isinstance(value, list):
+        if not 1 <= len(value) <= 3:
+            raise ValueError
+        return tuple(
+            tuple(integer(y, 0) for y in x) if isinstance(x, list) else integer(x, 0)
+            for x in value
+        )
+    return integer(value, 0)
+
+
+def _shape(low: int) -> Callable[[Any], Any]:
+    """Sizes, None where one is open."""
+
+    def read(value: Any) -> tuple[int | None, ...]:
+        if not isinstance(value, list) or len(value) > 6:
+            raise ValueError
+        return tuple(None if x is None else integer(x, low) for x in value)
+
+    return read
+
+
+def _axis(value: Any) -> Any:
+    if isinstance(value, list):
+        if not 1 <= len(value) <= 6:
+            raise ValueError
+        return [integer(x, -6, 6) for x in value]
+    return integer(value, -6, 6)
+
+
+def _dtype(value: Any) -> str:
+    """The name of a dtype or of a policy."""
+    if isinstance(value, dict):
+        if not _POLICIES.fullmatch(value["class_name"]):
+            raise ValueError
+        value = value["config"]["name"]
+    if value not in _DTYPES:
+        raise ValueError
+    return value
+
+
+def _activation(value: Any) -> str | ActivationLayer:
+    if isinstance(value, dict):
+        class_name, content = value["class_name"], value["config"]
+        module = value.get("module")
+        if class_name in ACTIVATION_LAYERS and module in ("keras.layers", None):
+            return ActivationLayer(class_name, plain_arguments(class_name, content))
+        if class_name != "function" or module not in _FUNCTION_MODULES:
+            raise ValueError
+        value = content
+    if not isinstance(value, str) or value not in ACTIVATIONS:
+        raise ValueError
+    return value
+
+
+def plain_arguments(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The checked arguments of a layer's JSON.
+
+    Left out is what matters to training only, and what is null: a default.
+
+    Raises:
+      ArgumentError: one is unknown or no value of its kind.
+    """
+    kinds, arguments = ARGUMENTS[class_name], {}
+    for argument, value in config.items():
+        if value is None or TRAINING_ARGUMENTS.fullmatch(argument):
+            continue
+        if argument not in kinds:
+            raise ArgumentError(argument, value, None)
+        try:
+            arguments[argument] = kinds[argument].read(value)
+        except UNFIT:
+            raise ArgumentError(argument, value, kinds[argument].expected) from None
+    return arguments
+
+
+class ArgumentError(ValueError):
+    """An argument that may not stand in a file.
+
+    Attributes:
+      argument, value: as found.
+      expected: in words; None if there is no such argument.
+    """
+
+    def __init__(self, argument: str, value: Any, expected: str | None):
+        super().__init__(argument)
+        self.argument, self.value, self.expected = argument, value, expected
+
+
+def _one_of(*choices: Any) -> Kind:
+    return Kind(
+        f"one of {', '.join(map(str, choices))}", lambda value: _in(value, choices)
+    )
+
+
+def _in(value: Any, choices: tuple[Any, ...]) -> Any:
+    # Equality alone would take 1 for True.
+    if not any(type(value) is type(x) and value == x for x in choices):
+        raise ValueError
+    return value
+
+
+# Layers that may be other layers' activations: functions of one tensor.
+ACTIVATION_LAYERS = ("LeakyReLU", "ReLU")
+# Activation functions that can be translated, by Keras' names.
+ACTIVATIONS = (
+    "gelu",
+    "hard_sigmoid",
+    "hard_silu",
+    "hard_swish",
+    "leaky_relu",
+    "linear",
+    "relu",
+    "relu6",
+    "sigmoid",
+    "silu",
+    "softmax",
+    "swish",
+    "tanh",
+)
+_FUNCTION_MODULES = (None, "builtins", "keras.activations")
+_POLICIES = re.compile(r"DTypePolicy|FloatDTypePolicy|Policy|PolicyV1")
+_DTYPES = (
+    *("float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16"),
+    *("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "bool"),
+)
+_CONSTANT_DTYPES = ("float16", "float32", "float64", "int32", "int64", "uint8")
+# Arguments that matter to training only. Each Keras adds some; they are not looked at.
+TRAINING_ARGUMENTS = re.compile(
+    r"\w+_(initializer|regularizer|constraint)|renorm\w*|quantization_config"
+    r"|lora_\w+|virtual_batch_size|momentum|synchronized"
+)
+
+NAME = Kind(f"a text of 1 to {_LONGEST_NAME} characters", _name)
+FLAG = Kind("true or false", _flag)
+COUNT = Kind("a positive integer", lambda value: integer(value, 1))
+NUMBER = Kind("a finite number", number)
+NUMBERS = Kind("finite numbers", numbers)
+SIZES = Kind("a positive integer, or one for each dimension", _per_dimension(1))
+SIDES = Kind("integers from 0 for each side", _sides)
+SHAPE = Kind("positive sizes, null where one is open", _shape(1))
+TARGET_SHAPE = Kind("sizes, -1 for the rest", _shape(-1))
+AXIS = Kind("an axis, or a list of them", _axis)
+DTYPE = Kind(f"one of {', '.join(_DTYPES)}", _dtype)
+ACTIVATION = Kind(
+    f"one of {', '.join(ACTIVATIONS)}, {' or '.join(ACTIVATION_LAYERS)}", _activation
+)
+DATA_FORMAT = _one_of("channels_last", "channels_first")
+PADDING = _one_of("valid", "same", "causal")
+
+_COMMON = {
+    "name": NAME,
+    "trainable": FLAG,
+    "dtype": DTYPE,
+    "batch_input_shape": SHAPE,
+}
+_WINDOW = {"strides": SIZES, "padding": PADDING, "data_format": DATA_FORMAT}
+_CONVOLUTION = {
+    **_COMMON,
+    **_WINDOW,
+    "kernel_size": SIZES,
+    "dilation_rate": SIZES,
+    "groups": COUNT,
+    "activation": ACTIVATION,
+    "use_bias": FLAG,
+}
+_FILTERS = {"filters": COUNT}
+_MULTIPLIER = {"depth_multiplier": COUNT}
+_POOLING = {**_COMMON, **_WINDOW, "pool_size": SIZES}
+_GLOBAL = {**_COMMON, "data_format": DATA_FORMAT, "keepdims": FLAG}
+_TRANSPOSED = {
+    **_CONVOLUTION,
+    **_FILTERS,
+    "output_padding": Kind("integers from 0", _per_dimension(0)),
+}
+_NORMALIZATION = {
+    **_COMMON,
+    "axis": AXIS,
+    "epsilon": NUMBER,
+    "center": FLAG,
+    "scale": FLAG,
+}
+_RESIZED = {
+    **_COMMON,
+    "data_format": DATA_FORMAT,
+    "interpolation": _one_of("nearest", "bilinear", "bicubic", "area", "lanczos3"),
+}
+
+# Layers that are the identity at inference: of their arguments only the name matters.
+IDENTITIES = (
+    "ActivityRegularization",
+    "AlphaDropout",
+    "Dropout",
+    "GaussianDropout",
+    "GaussianNoise",
+    "Identity",
+    "RandomBrightness",
+    "RandomContrast",
+    "RandomFlip",
+    "RandomRotation",
+    "RandomTranslation",
+    "RandomZoom",
+    "SpatialDropout1D",
+    "SpatialDropout2D",
+    "StochasticDepth",
+)
+
+# Class name of a layer -> its arguments -> their kinds.
+ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
+    "Activation": {**_COMMON, "activation": ACTIVATION},
+    "Add": _COMMON,
+    "AveragePooling1D": _POOLING,
+    "AveragePooling2D": _POOLING,
+    "BatchNormalization": _NORMALIZATION,
+    "Concatenate": {**_COMMON, "axis": AXIS},
+    "Conv1D": _CONVOLUTION | _FILTERS,
+    "Conv1DTranspose": _TRANSPOSED,
+    "Conv2D": _CONVOLUTION | _FILTERS,
+    "Conv2DTranspose": _TRANSPOSED,
+    "Cropping1D": {**_COMMON, "cropping": SIDES, "data_format": DATA_FORMAT},
+    "Cropping2D": {**_COMMON, "cropping": SIDES, "data_format": DATA_FORMAT},
+    "CustomScaleLayer": {**_COMMON, "scale": NUMBER},
+    "Dense": {**_COMMON, "units": COUNT, "activation": ACTIVATION, "use_bias": FLAG},
+    "DepthwiseConv1D": _CONVOLUTION | _MULTIPLIER,
+    "DepthwiseConv2D": _CONVOLUTION | _MULTIPLIER,
+    "Flatten": {**_COMMON, "data_format": DATA_FORMAT},
+    "GlobalAveragePooling1D": _GLOBAL,
+    "GlobalAveragePooling2D": _GLOBAL,
+    "GlobalMaxPooling1D": _GLOBAL,
+    "GlobalMaxPooling2D": _GLOBAL,
+    "InputLayer": {
+        **_COMMON,
+        "batch_shape": SHAPE,
+        "shape": SHAPE,
+        "sparse": _one_of(False),
+        "ragged": _one_of(False),
+        "optional": _one_of(False),
+    },
+    "LayerNormalization": _NORMALIZATION | {"rms_scaling": FLAG},
+    "LayerScale": {**_COMMON, "init_values": NUMBER, "projection_dim": COUNT},
+    "LeakyReLU": {**_COMMON, "alpha": NUMBER, "negative_slope": NUMBER},
+    "MaxPooling1D": _POOLING,
+    "MaxPooling2D": _POOLING,
+    "Multiply": _COMMON,
+    "Normalization": {
+        **_COMMON,
+        "axis": AXIS,
+        "mean": NUMBERS,
+        "variance": NUMBERS,
+        "invert": FLAG,
+    },
+    "ReLU": {
+        **_COMMON,
+        "max_value": NUMBER,
+        "negative_slope": NUMBER,
+        "threshold": NUMBER,
+    },
+    "Rescaling": {**_COMMON, "scale": NUMBERS, "offset": NUMBERS},
+    "Reshape": {**_COMMON, "target_shape": TARGET_SHAPE},
+    "Resizing": _RESIZED
+    | {
+        "height": COUNT,
+        "width": COUNT,
+        "crop_to_aspect_ratio": FLAG,
+        "pad_to_aspect_ratio": FLAG,
+        "fill_mode": _one_of("constant"),
+        "fill_value": NUMBER,
+        "antialias": FLAG,
+    },
+    "SeparableConv1D": _CONVOLUTION | _FILTERS | _MULTIPLIER,
+    "SeparableConv2D": _CONVOLUTION | _FILTERS | _MULTIPLIER,
+    "Softmax": {**_COMMON, "axis": AXIS},
+    "Subtract": _COMMON,
+    "UpSampling1D": {**_COMMON, "size": SIZES},
+    "UpSampling2D": _RESIZED | {"size": SIZES},
+    "ZeroPadding1D": {**_COMMON, "padding": SIDES, "data_format": DATA_FORMAT},
+    "ZeroPadding2D": {**_COMMON, "padding": SIDES, "data_format": DATA_FORMAT},
+}
+
+# Arguments by which layers make their weights; these come from the file afterwards.
+INITIALIZERS: Mapping[str, tuple[str, ...]] = {
+    "BatchNormalization": (
+        "beta_initializer",
+        "gamma_initializer",
+        "moving_mean_initializer",
+        "moving_variance_initializer",
+    ),
+    "Conv1D": ("kernel_initializer", "bias_initializer"),
+    "Conv1DTranspose": ("kernel_initializer", "bias_initializer"),
+    "Conv2D": ("kernel_initializer", "bias_initializer"),
+    "Conv2DTranspose": ("kernel_initializer", "bias_initializer"),
+    "Dense": ("kernel_initializer", "bias_initializer"),
+    "DepthwiseConv1D": ("depthwise_initializer", "bias_initializer"),
+    "DepthwiseConv2D": ("depthwise_initializer", "bias_initializer"),
+    "LayerNormalization": ("beta_initializer", "gamma_initializer"),
+    "SeparableConv1D": (
+        "depthwise_initializer",
+        "pointwise_initializer",
+        "bias_initializer",
+    ),
+    "SeparableConv2D": (
+        "depthwise_initializer",
+        "pointwise_initializer",
+        "bias_initializer",
+    ),
+}
+
+# Keras 3 operations, which files write beside layers: class -> module of Keras 3.
+OPERATION_MODULES: Mapping[str, str] = {
+    **dict.fromkeys(
+        (
+            "Add",
+            "Concatenate",
+            "Divide",
+            "GetItem",
+            "Max",
+            "Mean",
+            "Multiply",
+            "Negative",
+            "Pad",
+            "Reshape",
+            "Subtract",
+            "TrueDivide",
+        ),
+        "numpy",
+    ),
+    **dict.fromkeys(
+        (
+            "Gelu",
+            "HardSigmoid",
+            "HardSilu",
+            "LeakyRelu",
+            "Relu",
+            "Relu6",
+            "Sigmoid",
+            "Silu",
+            "Softmax",
+            "Tanh",
+        ),
+        "nn",
+    ),
+}
+
+
+def _sides_of_each_axis(value: Any) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(integer(x, 0) for x in pair) for pair in value)
+
+
+# Arguments of Keras 3 operations and of TensorFlow functions, wherever they stand.
+OPERATION_ARGUMENTS: Mapping[str, Kind] = {
+    "alpha": NUMBER,
+    "approximate": FLAG,
+    "axis": AXIS,
+    "beta": NUMBER,
+    "constant_values": NUMBER,
+    "keepdims": FLAG,
+    "mode": Kind("constant", lambda value: _in(value.lower(), ("constant",))),
+    "name": NAME,
+    "negative_slope": NUMBER,
+    "newshape": TARGET_SHAPE,
+    "pad_width": Kind("integers from 0 for each side", _sides_of_each_axis),
+    "paddings": Kind("integers from 0 for each side", _sides_of_each_axis),
+    "shape": TARGET_SHAPE,
+}
+# Those that may be tensors, or constants beside tensors.
+OPERANDS = (
+    "features",
+    "inputs",
+    "input_tensor",
+    "key",
+    "logits",
+    "slice_spec",
+    "tensor",
+    "values",
+    "x",
+    "x1",
+    "x2",
+    "xs",
+    "y",
+)
