@@ -68,6 +68,9 @@ _STUDENT_STEP = 1.2
 _RECONSTRUCTION = 4.0
 
 
+OnStudent = Callable[[BitWidths, IntegerNetwork, SyntheticImages], None]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Baselines:
     """What the quantized models are held against, as `.tflite` bytes.
@@ -146,6 +149,7 @@ def quantize(
     *,
     mixed_precision: MixedPrecision = MixedPrecision(),
     pool: SyntheticImages | None = None,
+    on_student: OnStudent | None = None,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> QuantizationResult:
@@ -158,6 +162,8 @@ def quantize(
     Args:
       pool: images to reconstruct students from in place of synthetic ones: those of
         an earlier run, or real ones for a baseline.
+      on_student: called with each width's student and the images it was made from,
+        before the converter, which may crash, is called on it.
 
     Raises:
       UserError: a loss stopped being finite, or recipe or `mixed_precision` do not fit.
@@ -174,7 +180,9 @@ def quantize(
     tf.config.experimental.enable_op_determinism()
     # The graph optimizer reorders sums of gradients differently in every process.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    baselines = make_baselines(classifier, seed)
+    with progress.stage("baselines", 1) as advance:
+        baselines = make_baselines(classifier, seed)
+        advance()
     if pool is None:
         progress.expect(expected_work(classifier, recipe, widths))
     started = time.monotonic()
@@ -228,16 +236,22 @@ def quantize(
                     progress=progress,
                 )
         network = freeze(student, classifier.model, head=classifier.head)
-        tflite = convert_network(network)
-        findings, agreement = verify(
-            network,
-            tflite,
-            classifier,
-            images,
-            width,
-            baselines,
-            student.plan.layers_at_8_bits,
-        )
+        if on_student is not None:
+            on_student(width, network, images)
+        with progress.stage("conversion", 1) as advance:
+            tflite = convert_network(network)
+            advance()
+        with progress.stage("verification", 1) as advance:
+            findings, agreement = verify(
+                network,
+                tflite,
+                classifier,
+                images,
+                width,
+                baselines,
+                student.plan.layers_at_8_bits,
+            )
+            advance()
         models.append(
             QuantizedModel(
                 width,

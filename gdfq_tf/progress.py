@@ -17,8 +17,8 @@ class Progress(Protocol):
     """Receives the stages of a run, one after the other (they do not nest)."""
 
     def expect(self, work: float) -> None:
-        """Called before the first stage of a run: all stages' work together, in steps
-        of the first one, so that a few of its steps tell how long the run takes."""
+        """Called before the first long stage of a run: the work from there on, in steps
+        of that stage, so that a few of them tell how long the run takes."""
 
     def stage(
         self, name: str, total: int

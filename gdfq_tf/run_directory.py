@@ -6,52 +6,32 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from gdfq_tf.config import DEFAULT_RECIPE
+from gdfq_tf.config import DEFAULT_RECIPE, BitWidths
 from gdfq_tf.errors import UserError
+from gdfq_tf.output_directory import OutputDirectory, claim
 from gdfq_tf.pipeline import QuantizationResult
 from gdfq_tf.preprocessing import Preprocessing
-from tflite_export.integer_network import save_network
+from gdfq_tf.synthesis import SyntheticImages
+from tflite_export.integer_network import IntegerNetwork, save_network
 
 SUMMARY = "summary.json"
 SYNTHETIC_IMAGES = "synthetic.npz"
 
 
-def check_output_directory(path: Path, *, overwrite: bool) -> None:
-    """Refuses, before any work is done, a directory that could not be written.
+def claim_run_directory(
+    path: Path, *, overwrite: bool
+) -> contextlib.AbstractContextManager[OutputDirectory]:
+    """A claim on the directory of a run, see `output_directory.claim`.
 
-    Raises:
-      UserError: it exists and `overwrite` is off or it is no run directory, or
-        its parent cannot be written.
+    Raises, when entered:
+      UserError: it exists and `overwrite` is off or it is no run's; another run has
+        it; it could not be made.
     """
-    if path.exists():
-        if not overwrite:
-            raise UserError(
-                f"output directory {path} exists; pass --overwrite to replace it or "
-                "another --output_dir"
-            )
-        if foreign := _what_no_run_wrote(path):
-            raise UserError(
-                f"{path} is not a directory of an earlier run ({foreign}), so it is "
-                "not overwritten; pass another --output_dir"
-            )
-    existing = _real(path).parent
-    while not existing.exists():
-        existing = existing.parent
-    try:
-        os.rmdir(tempfile.mkdtemp(prefix=f".{path.name}.", dir=existing))
-    except OSError as error:
-        raise UserError(
-            f"output directory {path} cannot be made: {existing} is not a writable "
-            f"directory ({error.strerror}); pass another --output_dir"
-        ) from error
+    return claim(path, overwrite=overwrite, foreign=_what_no_run_wrote)
 
 
 def _what_no_run_wrote(path: Path) -> str | None:
@@ -74,45 +54,6 @@ def _what_no_run_wrote(path: Path) -> str | None:
 def student_file(tflite_file: str) -> str:
     """Name of the student beside a `.tflite` file of a run."""
     return f"{tflite_file.removesuffix('.tflite')}_student.npz"
-
-
-def _real(path: Path) -> Path:
-    """Where a path leads, links followed: a link itself cannot be replaced."""
-    return Path(os.path.realpath(path))
-
-
-@contextlib.contextmanager
-def written_at_once(path: Path) -> Iterator[Path]:
-    """A directory to fill, which takes the place of `path` when the block is done.
-
-    If the block fails, `path` is as it was and nothing else is left.
-
-    Raises:
-      UserError: the file system refused.
-    """
-    path = _real(path)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
-        yield partial
-        if path.exists():
-            replaced = path.with_name(f".{path.name}.replaced-{os.getpid()}")
-            path.rename(replaced)
-            try:
-                partial.rename(path)
-            except BaseException:
-                replaced.rename(path)
-                raise
-            shutil.rmtree(replaced)
-        else:
-            partial.rename(path)
-    except OSError as error:
-        raise UserError(
-            f"output directory {path} cannot be written: {error.strerror or error}; "
-            "check the disk and the permissions"
-        ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,12 +104,22 @@ def write_run(
     for file in files:
         (directory / file.file).write_bytes(file.tflite)
     for model in result.models:
-        student = student_file(f"{name}_{model.widths.name}.tflite")
-        save_network(model.network, directory / student)
+        write_student(directory, name, model.widths, model.network)
+    write_images(directory, result.images)
+
+
+def write_student(
+    directory: Path, name: str, widths: BitWidths, network: IntegerNetwork
+) -> None:
+    """Writes the student of the classifier `name` with those widths."""
+    file = student_file(f"{name}_{widths.name}.tflite")
+    save_network(network, directory / file)
+
+
+def write_images(directory: Path, images: SyntheticImages) -> None:
+    """Writes the images that students were made from."""
     np.savez_compressed(
-        directory / SYNTHETIC_IMAGES,
-        pixels=result.images.pixels,
-        labels=result.images.labels,
+        directory / SYNTHETIC_IMAGES, pixels=images.pixels, labels=images.labels
     )
 
 

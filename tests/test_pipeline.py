@@ -433,7 +433,7 @@ def test_layers_the_protocol_keeps_are_not_tried(monkeypatch):
 
 
 class Announced:
-    """A progress that notes what is announced before its first stage."""
+    """A progress that notes stages and the work that is announced."""
 
     def __init__(self):
         self.calls = []
@@ -451,12 +451,12 @@ def test_the_work_of_a_run_is_announced_first():
     progress = Announced()
     quantize(make_classifier(), TINY_RECIPE, WIDTHS[:2], progress=progress)
     # 4 steps; 6 batches of 16 images, refined by 2 steps and reconstructed twice.
-    assert progress.calls[0] == pytest.approx(4 + 6 * (2 * 0.7 + 2 * 4))
-    assert progress.calls[1:] == [
+    assert progress.calls[0] == "baselines"
+    assert progress.calls[1] == pytest.approx(4 + 6 * (2 * 0.7 + 2 * 4))
+    assert progress.calls[2:] == [
         "generator",
         "refinement",
-        "reconstruction",
-        "reconstruction",
+        *2 * ["reconstruction", "conversion", "verification"],
     ]
 
 
@@ -476,10 +476,12 @@ def test_only_students_of_8_bits_throughout_are_not_trained():
     progress = Announced()
     trained = quantize(make_classifier(), recipe, widths, progress=progress)
     # The untrained way and two trainings of 30 steps.
-    assert progress.calls[0] == pytest.approx(4 + 6 * (2 * 0.7 + 3 * 4) + 2 * 30 * 1.2)
-    assert progress.calls[3:] == ["reconstruction"] + 2 * [
+    assert progress.calls[1] == pytest.approx(4 + 6 * (2 * 0.7 + 3 * 4) + 2 * 30 * 1.2)
+    tail = ["conversion", "verification"]
+    assert progress.calls[4:] == [
         "reconstruction",
-        "distillation",
+        *tail,
+        *2 * ["reconstruction", "distillation", *tail],
     ]
     untrained = quantize(make_classifier(), TINY_RECIPE, widths)
     same = [

@@ -14,9 +14,10 @@ import rich.markup
 import rich.table
 from absl import flags
 
+from gdfq_tf.cli import session
 from gdfq_tf.cli.output_files import write_whole
 from gdfq_tf.errors import UserError
-from tflite_export.benchmark import benchmark
+from tflite_export.benchmark import BenchmarkResult, benchmark
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("model", None, "`.tflite` files, separated by commas.", required=True)
@@ -32,15 +33,7 @@ def main() -> None:
     """Times every file and prints one row each."""
     if not FLAGS.model:
         raise UserError("--model= names no file; pass --model=a.tflite,b.tflite")
-    results = {
-        path: benchmark(
-            Path(path),
-            num_threads=FLAGS.num_threads,
-            num_runs=FLAGS.num_runs,
-            warmup_runs=FLAGS.warmup_runs,
-        )
-        for path in FLAGS.model
-    }
+    results = {path: _benchmark(path) for path in FLAGS.model}
     if FLAGS.result_json:
         rows = [{"model": path, **r.to_dict()} for path, r in results.items()]
         write_whole(Path(FLAGS.result_json), json.dumps(rows, indent=2).encode())
@@ -62,3 +55,13 @@ def main() -> None:
             f"{r.model_bytes:,}",
         )
     rich.console.Console().print(table)
+
+
+def _benchmark(path: str) -> BenchmarkResult:
+    session.stage(f"LiteRT on {path}")
+    return benchmark(
+        Path(path),
+        num_threads=FLAGS.num_threads,
+        num_runs=FLAGS.num_runs,
+        warmup_runs=FLAGS.warmup_runs,
+    )

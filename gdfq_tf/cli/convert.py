@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
+from gdfq_tf.cli import session
 from gdfq_tf.cli.output_files import write_whole
 from gdfq_tf.errors import UserError
 from tflite_export.convert import convert_network
@@ -37,8 +38,11 @@ def main() -> None:
         raise UserError(
             f"{output} exists; pass --overwrite to replace it or another --output"
         )
+    session.stage("loading")
     network = load_network(Path(FLAGS.student))
+    session.stage("conversion")
     tflite = convert_network(network)
+    session.stage("verification")
     bits = {op.name: op.kernel.bits for op in network.ops if op.kernel is not None}
     at_8_bits = frozenset(name for name, width in bits.items() if width == 8)
     expectation = Expectation(min(bits.values()), layers_at_8_bits=at_8_bits)
@@ -50,7 +54,7 @@ def main() -> None:
         infer(network, inputs), TFLiteClassifier(tflite).run(inputs)
     )
     require(findings, agreement)
-    write_whole(output, tflite)
+    write_whole(output, tflite, overwrite=FLAGS.overwrite)
     print(
         f"{output}: {len(tflite):,} bytes, {len(findings)} rules hold, "
         f"{100 * agreement.exact_outputs:.2f} % of outputs equal the student's, "

@@ -18,7 +18,7 @@ import rich.console
 from absl import flags
 
 from gdfq_tf import embedded
-from gdfq_tf.cli import classifier_flags, reporting
+from gdfq_tf.cli import classifier_flags, reporting, session
 from gdfq_tf.cli.classifier_flags import (
     EMBEDDED,
     load_classifier_from_flags,
@@ -80,10 +80,14 @@ def _models(model: str) -> Iterator[str]:
 
 def _evaluate(model: str, data: str) -> dict:
     path = Path(model)
+    session.stage(
+        f"{'LiteRT on' if path.suffix == '.tflite' else 'evaluation of'} {path}"
+    )
     summary = _summary_of(path)
     if summary is not None:
         require_classes(path.name, summary["classifier"]["head"])
     if path.suffix == ".tflite":
+        session.stage(f"LiteRT on {path}")
         tflite = read_tflite(path)
         shape = TFLiteClassifier(tflite).input_shape[1:]
         images = read_labelled_images(data, shape, FLAGS.num_images)
@@ -96,6 +100,7 @@ def _evaluate(model: str, data: str) -> dict:
         preprocessing = _preprocessing(path, shape[-1], summary)
         outputs = reporting.student_outputs(network, preprocessing, images.pixels)
     else:
+        session.stage("loading")
         classifier = load_classifier_from_flags()
         require_classes(classifier.name, classifier.head)
         images = read_labelled_images(

@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from pathlib import Path
 
+from gdfq_tf.cli import session
 from gdfq_tf.errors import UserError
+from gdfq_tf.file_system import LockedError, locked, rename_to_free_name
 
 
-def write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes, *, overwrite: bool = True) -> None:
     """Writes `content` to `path`, which never holds a part of it.
 
+    Meanwhile it is in `.NAME.partial` beside; that of a killed process is taken over.
+
     Raises:
-      UserError: the file system refused.
+      UserError: the file system refused; something is at `path` and `overwrite` is off;
+        another process is writing it.
     """
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
+    partial = path.with_name(f".{path.name}.partial")
+    session.holds(partial)
     try:
-        partial.write_bytes(content)
-        partial.replace(path)
+        with locked(partial) as descriptor:
+            os.truncate(descriptor, 0)
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(content)
+            os.fsync(descriptor)
+            if overwrite:
+                partial.replace(path)
+            else:
+                rename_to_free_name(partial, path)
+    except FileExistsError as error:
+        raise UserError(
+            f"{path} exists; pass --overwrite to replace it or another --output"
+        ) from error
+    except LockedError as error:
+        raise UserError(
+            f"{path} is being written by another process; wait for it or name another "
+            "file"
+        ) from error
     except OSError as error:
         raise UserError(
             f"{path} cannot be written: {error.strerror}; check that its directory "
             "exists and is writable"
         ) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()

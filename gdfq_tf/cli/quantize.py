@@ -10,11 +10,13 @@ everything has been quantized.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import math
 import platform
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,27 +25,39 @@ from absl import flags
 
 from gdfq_tf import embedded
 from gdfq_tf.classifiers import Classifier
-from gdfq_tf.cli import classifier_flags, reporting, runner
+from gdfq_tf.cli import classifier_flags, reporting, runner, session
 from gdfq_tf.cli.classifier_flags import (
     EMBEDDED,
     load_classifier_from_flags,
     require_classes,
 )
 from gdfq_tf.cli.labelled_images import LabelledImages, read_labelled_images
-from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, get_recipe, parse_bit_widths
+from gdfq_tf.config import (
+    DEFAULT_RECIPE,
+    RECIPES,
+    BitWidths,
+    Recipe,
+    get_recipe,
+    parse_bit_widths,
+)
 from gdfq_tf.errors import UserError
 from gdfq_tf.estimation import AccuracyEstimate, Estimate, LabelEstimate
 from gdfq_tf.heads import outputs_of
+from gdfq_tf.output_directory import OutputDirectory
 from gdfq_tf.pipeline import MixedPrecision, QuantizationResult, quantize
 from gdfq_tf.run_directory import (
+    SYNTHETIC_IMAGES,
     ModelFile,
-    check_output_directory,
+    claim_run_directory,
     model_files,
+    write_images,
     write_run,
+    write_student,
     write_summary,
-    written_at_once,
 )
+from gdfq_tf.synthesis import SyntheticImages
 from tflite_export.benchmark import benchmark
+from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interpreter import TFLiteClassifier
 
 FLAGS = flags.FLAGS
@@ -96,8 +110,6 @@ _PACKAGES = (
 
 def main() -> None:
     """The whole run, from flags to summary.json and the closing table."""
-    output_dir = Path(FLAGS.output_dir)
-    check_output_directory(output_dir, overwrite=FLAGS.overwrite)
     recipe = get_recipe(FLAGS.recipe, FLAGS.num_steps)
     widths = [parse_bit_widths(text) for text in FLAGS.bits]
     if not widths or len(set(widths)) < len(widths):
@@ -106,6 +118,14 @@ def main() -> None:
         )
     if FLAGS.max_accuracy_loss is not None and math.isnan(FLAGS.max_accuracy_loss):
         raise UserError("--max_accuracy_loss=nan must be a number of points")
+    output_dir = Path(FLAGS.output_dir)
+    with claim_run_directory(output_dir, overwrite=FLAGS.overwrite) as output:
+        session.holds(output.lock, output.partial)
+        _run(output, recipe, widths)
+
+
+def _run(output: OutputDirectory, recipe: Recipe, widths: Sequence[BitWidths]) -> None:
+    session.stage("loading")
     classifier = load_classifier_from_flags()
     # Read now to refuse wrong data early; used after quantization only.
     data = _read_data(classifier)
@@ -118,6 +138,7 @@ def main() -> None:
         mixed_precision=MixedPrecision(
             tuple(FLAGS.keep_layers), FLAGS.max_accuracy_loss
         ),
+        on_student=functools.partial(_save_student, output, classifier.name),
         seed=FLAGS.seed,
         progress=runner.RichProgress(),
     )
@@ -125,9 +146,13 @@ def main() -> None:
     rows = _evaluate(classifier, files, data, result)
     summary = _summary(classifier, files, rows, result)
     summary["seconds"]["total"] = time.monotonic() - started
-    with written_at_once(output_dir) as directory:
+
+    def write(directory: Path) -> None:
         write_run(directory, classifier.name, files, result)
         write_summary(directory, summary)
+
+    session.stage("writing")
+    output.publish(write, session.fallback_directories())
     images = "synthetic" if data is None else "labelled test"
     console.print(
         reporting.results_table(
@@ -149,11 +174,30 @@ def main() -> None:
             for model in result.models
         )
         + ("" if classifier.has_bn_statistics else _NO_STATISTICS)
-        + f"\nwritten to {output_dir} in {summary['seconds']['total']:.0f} s",
+        + f"\nwritten to {FLAGS.output_dir} in {summary['seconds']['total']:.0f} s",
         highlight=False,
         markup=False,
         soft_wrap=True,
     )
+
+
+def _save_student(
+    output: OutputDirectory,
+    name: str,
+    widths: BitWidths,
+    network: IntegerNetwork,
+    images: SyntheticImages,
+) -> None:
+    """Saves what took long before native code, which may crash, is called on it."""
+
+    def write(directory: Path) -> None:
+        write_student(directory, name, widths, network)
+        if not (directory / SYNTHETIC_IMAGES).exists():
+            write_images(directory, images)
+
+    output.save_early(write)
+    unfinished = output.path.with_name(f"{output.path.name}-unfinished")
+    session.worth_keeping(output.partial, unfinished)
 
 
 def _estimate_text(estimate: Estimate) -> str:

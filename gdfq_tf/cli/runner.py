@@ -110,6 +110,7 @@ class RichProgress:
         show_stage = self._bar if self._console.is_terminal else self._lines
         with show_stage(name, total) as show:
             yield self._timed(name, total, show)
+        session.stage(f"after {name}")
 
     def _timed(self, name: str, total: int, show: Advance) -> Advance:
         """`show`, saying once how long the stage and the run will take."""
@@ -158,13 +159,15 @@ class RichProgress:
     def _lines(self, name: str, total: int) -> Iterator[Advance]:
         started = time.monotonic()
         latest: dict[str, float] = {}
-        self._print(f"{name}: {total} steps")
+        self._print(f"{name}: {total} {'step' if total == 1 else 'steps'}")
         yield lambda n=1, **metrics: latest.update(metrics)
         seconds = time.monotonic() - started
         self._print(f"{name}: {seconds:.1f} s {_format_metrics(latest)}".rstrip())
 
     def _print(self, line: str) -> None:
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        # Nobody to show it to, or a full disk behind it, is no reason to stop.
+        with contextlib.suppress(OSError):
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _format_duration(seconds: float) -> str:

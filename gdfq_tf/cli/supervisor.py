@@ -108,9 +108,9 @@ def _run(command: str) -> NoReturn:
     """The command's process. Imports what takes seconds."""
     if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
         _hide_native_notes()
-    module = importlib.import_module(command)
-    runner = importlib.import_module("gdfq_tf.cli.runner")
-    runner.run_module(module)
+    from gdfq_tf.cli import runner
+
+    runner.run_module(importlib.import_module(command))
 
 
 def _hide_native_notes() -> None:
