@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tflite_export.names import shown
+from tflite_export.names import printable, shown
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,16 @@ from tflite_export.names import shown
 )
 def test_shown(name, expected):
     assert shown(name) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("no 'quotes'", "no 'quotes'"),
+        ("a\n\x1bb\u202e", r"a\n\x1bb\u202e"),
+        ("b" * 201, "b" * 197 + "..."),
+        ("b" * 200, "b" * 200),
+    ],
+)
+def test_printable(text, expected):
+    assert printable(text) == expected

@@ -177,7 +177,7 @@ def test_a_file_that_computes_something_else_is_refused(result, monkeypatch):
     model = result.models[0]
 
     def verify(infer):
-        monkeypatch.setattr(pipeline, "infer", infer)
+        monkeypatch.setattr("tflite_export.verify.infer", infer)
         return pipeline.verify(
             model.network,
             model.tflite,

@@ -25,14 +25,7 @@ from gdfq_tf.keras_files import SourceModel
 from gdfq_tf.quantization_plan import make_plan
 from gdfq_tf.student import build_student
 from tflite_export.convert import convert_network
-from tflite_export.integer_inference import infer
-from tflite_export.interpreter import TFLiteClassifier
-from tflite_export.verify import (
-    Expectation,
-    compare_outputs,
-    require,
-    verify_structure,
-)
+from tflite_export.verify import Expectation, require, verify_file
 
 import keras  # isort: skip  (Keras 3, after the environment is set)
 
@@ -318,12 +311,9 @@ def check_all_the_way(source, head, widths, seed):
     network = freeze(student, classifier.model, head=classifier.head)
     tflite = convert_network(network)
     levels = preprocessing.to_int8(pixels)
-    agreement = compare_outputs(
-        infer(network, levels), TFLiteClassifier(tflite).run(levels)
-    )
     expectation = Expectation(
         widths.weight_bits, layers_at_8_bits=plan.layers_at_8_bits
     )
-    require(verify_structure(tflite, expectation), agreement)
+    require(verify_file(tflite, network, expectation, images=levels).findings)
     tf_keras.backend.clear_session()
     tf.compat.v1.reset_default_graph()

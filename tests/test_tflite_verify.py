@@ -83,7 +83,7 @@ def test_every_rule_holds_for_a_sound_file(bits):
 
 def test_rules_are_distinct_one_line_texts():
     texts = [check.__doc__ for check in CHECKS]
-    assert len(set(texts)) == len(texts) == 10
+    assert len(set(texts)) == len(texts) == 11
     assert all(text and "\n" not in text for text in texts)
 
 
@@ -178,8 +178,43 @@ def test_weight_widths_wants_constants(w8):
     def edit(graph, model):
         weights_of(graph, 0).buffer = 0
 
-    detail = only(rules.weight_widths, edited(w8, edit), Expectation(8))
-    assert detail.startswith("computed INT8 'quant_c1")
+    found = broken(edited(w8, edit), Expectation(8))
+    assert list(found) == [rules.weight_widths.__doc__, rules.executable_order.__doc__]
+    assert found[rules.weight_widths.__doc__].startswith("computed INT8 'quant_c1")
+
+
+def swap_first_operators(graph, model):
+    graph.operators[:2] = graph.operators[1::-1]
+
+
+def compute_again(graph, model):
+    graph.operators.insert(1, copy.copy(graph.operators[0]))
+
+
+def compute_the_input(graph, model):
+    graph.operators[0].outputs = graph.inputs
+
+
+def give_nothing_computed(graph, model):
+    graph.tensors.append(copy.copy(graph.tensors[graph.outputs[0]]))
+    graph.outputs = [len(graph.tensors) - 1]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (swap_first_operators, "DEPTHWISE_CONV_2D as operator 0 too early"),
+        (compute_again, "CONV_2D as operator 1 again"),
+        (
+            compute_the_input,
+            "CONV_2D as operator 0 again, DEPTHWISE_CONV_2D as operator 1 too early",
+        ),
+        (give_nothing_computed, "an output that nothing computes"),
+    ],
+)
+def test_executable_order(w8, edit, message):
+    detail = only(rules.executable_order, edited(w8, edit), Expectation(8))
+    assert detail == message
 
 
 def test_one_scale_per_output_channel_refuses_per_tensor_weights():
@@ -337,22 +372,20 @@ def test_require_names_every_failed_rule_in_one_line():
     )
     findings = verify_structure(tflite, Expectation(8))
     with pytest.raises(ExportError) as caught:
-        require(findings, Agreement(100, 3, 0.98765, 0.5))
+        require(findings)
     message = str(caught.value)
     assert "\n" not in message
     failed = [finding for finding in findings if not finding.passed]
     assert len(failed) >= 4
-    assert message.startswith(f"the .tflite file breaks {len(failed) + 1} rules: ")
+    assert message.startswith(f"the .tflite file breaks {len(failed)} rules: ")
     assert all(f"{f.rule}: found {f.detail}" in message for f in failed)
-    assert "found 3 LSB over 100 images, 98.77% of outputs exact" in message
 
 
-def test_require_allows_max_lsb():
-    agreement = Agreement(num_images=10, max_lsb=2, exact_outputs=0.9, exact_images=0.8)
-    require([], agreement, max_lsb=2)
-    with pytest.raises(ExportError, match="breaks 1 rule: outputs within 1 LSB"):
-        require([], agreement)
+def test_require_is_content_with_rules_that_hold():
     require([])
+    require([Finding("any", True, "")])
+    with pytest.raises(ExportError, match="breaks 1 rule: any: found what"):
+        require([Finding("any", False, "what")])
 
 
 def test_compare_outputs_by_hand():

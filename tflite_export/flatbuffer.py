@@ -10,17 +10,28 @@ from __future__ import annotations
 import dataclasses
 import math
 import struct
+from collections.abc import Mapping
+from typing import Any
 
 import flatbuffers
 import numpy as np
+from tensorflow.lite.python import (
+    conversion_metadata_schema_py_generated as conversion_schema,
+)
 from tensorflow.lite.python import schema_py_generated as schema
 
+from tflite_export.bounded_reading import check_bounded
 from tflite_export.errors import ExportError
+from tflite_export.names import printable, shown
 
 _IDENTIFIER = b"TFL3"
+_CONVERSION_METADATA = b"CONVERSION_METADATA"
 # The C++ schema forces this alignment on constants (runtimes map them in place
 # and read them with vector instructions); the Python builder would give 4.
 _BUFFER_ALIGNMENT = 16
+# What offsets out of a damaged file raise on their way through flatbuffers and numpy,
+# and what a tree with parts missing raises where they are looked for.
+_DAMAGE = (struct.error, ValueError, TypeError, LookupError, AttributeError)
 
 
 def _names_by_code(enum: type) -> dict[int, str]:
@@ -82,6 +93,8 @@ class Operator:
       version: of the operator's definition, what a runtime must support.
       inputs: tensor indices; -1 where an optional input is absent.
       outputs: tensor indices.
+      options_type: the schema's name, "Conv2DOptions"; empty without options.
+      options: their fields, by the schema's names in Python.
     """
 
     index: int
@@ -89,6 +102,22 @@ class Operator:
     version: int
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    options_type: str = ""
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """What users call the model's ends.
+
+    Attributes:
+      key: of the signature, "serving_default".
+      inputs: (name, tensor index) of each; `outputs` the same.
+    """
+
+    key: str
+    inputs: tuple[tuple[str, int], ...]
+    outputs: tuple[tuple[str, int], ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,12 +129,14 @@ class TFLiteModel:
       operators: in execution order.
       inputs: tensor indices of the model's inputs.
       outputs: tensor indices of the model's outputs.
+      signatures: names of inputs and outputs.
     """
 
     tensors: tuple[Tensor, ...]
     operators: tuple[Operator, ...]
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
+    signatures: tuple[Signature, ...] = ()
 
 
 def unpack_model(tflite: bytes) -> schema.ModelT:
@@ -120,11 +151,14 @@ def unpack_model(tflite: bytes) -> schema.ModelT:
             f"{bytes(tflite[4:8])!r}, expected {_IDENTIFIER!r}; pass a file written "
             "by the TFLite converter"
         )
+    content = bytes(tflite)
     try:
-        model = schema.ModelT.InitFromObj(schema.Model.GetRootAs(bytes(tflite)))
-    except (struct.error, ValueError, TypeError) as error:
-        # What an offset beyond the end raises: struct for scalars, numpy's
-        # frombuffer (ValueError), flatbuffers' own offset check (TypeError).
+        root = schema.Model.GetRootAs(content)
+        check_bounded(root, len(content))
+        model = schema.ModelT.InitFromObj(root)
+    except ExportError:
+        raise
+    except _DAMAGE as error:
         raise _damaged(tflite, str(error)) from error
     if len(model.subgraphs or ()) != 1:
         raise ExportError(
@@ -150,26 +184,48 @@ def read_model(tflite: bytes) -> TFLiteModel:
     model = unpack_model(tflite)
     graph = model.subgraphs[0]
     try:
-        tensors = tuple(
-            _tensor(index, tensor, model.buffers)
-            for index, tensor in enumerate(graph.tensors)
+        if any(buffer.offset or buffer.size for buffer in model.buffers):
+            raise ValueError("constants behind its end")
+        constants = [
+            None if buffer.data is None else bytes(buffer.data)
+            for buffer in model.buffers
+        ]
+        read = TFLiteModel(
+            tuple(
+                _tensor(index, tensor, constants)
+                for index, tensor in enumerate(graph.tensors)
+            ),
+            tuple(
+                _operator(index, operator, model.operatorCodes)
+                for index, operator in enumerate(graph.operators)
+            ),
+            _indices(graph.inputs),
+            _indices(graph.outputs),
+            tuple(_signature(signature) for signature in model.signatureDefs or ()),
         )
-        operators = tuple(
-            _operator(index, operator, model.operatorCodes)
-            for index, operator in enumerate(graph.operators)
-        )
-    except (LookupError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        # A damaged file can refer to buffers and codes that are not there, or
-        # lack whole tables (None where a list is expected).
+    except _DAMAGE as error:
         raise _damaged(tflite, f"{type(error).__name__} {error}") from error
-    read = TFLiteModel(
-        tensors, operators, _indices(graph.inputs), _indices(graph.outputs)
-    )
     used = [read.inputs, read.outputs]
-    used += [ends for op in operators for ends in (op.inputs, op.outputs)]
-    if any(not -1 <= index < len(tensors) for ends in used for index in ends):
+    used += [ends for op in read.operators for ends in (op.inputs, op.outputs)]
+    if any(not -1 <= index < len(read.tensors) for ends in used for index in ends):
         raise _damaged(tflite, "a tensor index is out of range")
     return read
+
+
+def converter_version(tflite: bytes) -> str | None:
+    """The TensorFlow whose converter wrote a file; None if it does not tell."""
+    try:
+        model = unpack_model(tflite)
+        (buffer,) = (
+            model.buffers[entry.buffer]
+            for entry in model.metadata or ()
+            if entry.name == _CONVERSION_METADATA
+        )
+        read = conversion_schema.ConversionMetadata.GetRootAs(bytes(buffer.data))
+        version: bytes = read.Environment().TensorflowVersion()
+        return version.decode()
+    except _DAMAGE:
+        return None
 
 
 def constant_values(tensor: Tensor) -> np.ndarray:
@@ -183,11 +239,11 @@ def constant_values(tensor: Tensor) -> np.ndarray:
     """
     if tensor.data is None:
         raise ExportError(
-            f"tensor {tensor.name!r} is computed at run time; expected a constant"
+            f"tensor {shown(tensor.name)} is computed at run time; expected a constant"
         )
     if tensor.dtype != "INT4" and tensor.dtype not in _NUMPY_TYPES:
         raise ExportError(
-            f"constant {tensor.name!r} is {tensor.dtype}; expected INT4 or one of "
+            f"constant {shown(tensor.name)} is {tensor.dtype}; expected INT4 or one of "
             f"{', '.join(_NUMPY_TYPES)}"
         )
     dtype = np.dtype(_NUMPY_TYPES.get(tensor.dtype, np.int8)).newbyteorder("<")
@@ -196,8 +252,8 @@ def constant_values(tensor: Tensor) -> np.ndarray:
     num_bytes = -(-count // values_per_byte) * dtype.itemsize
     if min(tensor.shape, default=0) < 0 or len(tensor.data) != num_bytes:
         raise ExportError(
-            f"constant {tensor.name!r} stores {len(tensor.data)} bytes, which do not "
-            f"fit {tensor.dtype} of shape {tensor.shape}; the file is damaged: "
+            f"constant {shown(tensor.name)} stores {len(tensor.data)} bytes, which do "
+            f"not fit {tensor.dtype} of shape {tensor.shape}; the file is damaged: "
             "convert again"
         )
     values: np.ndarray = np.frombuffer(tensor.data, dtype)
@@ -208,8 +264,7 @@ def constant_values(tensor: Tensor) -> np.ndarray:
     return values.reshape(tensor.shape)
 
 
-def _tensor(index: int, tensor: schema.TensorT, buffers) -> Tensor:
-    data = buffers[tensor.buffer].data
+def _tensor(index: int, tensor: schema.TensorT, constants) -> Tensor:
     quantization = tensor.quantization or schema.QuantizationParametersT()
     signature = tensor.shapeSignature
     return Tensor(
@@ -220,7 +275,7 @@ def _tensor(index: int, tensor: schema.TensorT, buffers) -> Tensor:
         scales=tuple(float(s) for s in _or_empty(quantization.scale)),
         zero_points=_indices(quantization.zeroPoint),
         quantized_dimension=quantization.quantizedDimension,
-        data=None if data is None else bytes(data),
+        data=constants[tensor.buffer],
     )
 
 
@@ -229,9 +284,26 @@ def _operator(index: int, operator: schema.OperatorT, codes) -> Operator:
     name = operator_name(code)
     if name == "CUSTOM":
         name = f"CUSTOM:{(code.customCode or b'').decode()}"
+    options = operator.builtinOptions
     return Operator(
-        index, name, code.version, _indices(operator.inputs), _indices(operator.outputs)
+        index,
+        name,
+        code.version,
+        _indices(operator.inputs),
+        _indices(operator.outputs),
+        "" if options is None else type(options).__name__.removesuffix("T"),
+        {} if options is None else vars(options),
     )
+
+
+def _signature(signature: schema.SignatureDefT) -> Signature:
+    if signature.subgraphIndex:
+        raise ValueError(f"a signature of subgraph {signature.subgraphIndex}")
+    inputs, outputs = (
+        tuple((end.name.decode(), end.tensorIndex) for end in ends or ())
+        for ends in (signature.inputs, signature.outputs)
+    )
+    return Signature(signature.signatureKey.decode(), inputs, outputs)
 
 
 def operator_name(code: schema.OperatorCodeT) -> str:
@@ -260,8 +332,8 @@ def _or_empty(values):
 
 def _damaged(tflite: bytes, reason: str) -> ExportError:
     return ExportError(
-        f"damaged .tflite file of {len(tflite)} bytes ({reason}); expected a complete "
-        "one: copy or convert it again"
+        f"damaged .tflite file of {len(tflite)} bytes ({printable(reason)}); expected "
+        "a complete one: copy or convert it again"
     )
 
 

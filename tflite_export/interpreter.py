@@ -9,6 +9,7 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from tflite_export.errors import ExportError
+from tflite_export.names import printable
 from tflite_export.quiet import quiet_stderr
 
 
@@ -50,7 +51,7 @@ def load_interpreter(tflite: bytes, num_threads: int = 1) -> Interpreter:
             interpreter = Interpreter(model_content=tflite, num_threads=num_threads)
             interpreter.allocate_tensors()
     except (ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
+        reason = printable(" ".join(str(error).split()))
         raise ExportError(
             f"LiteRT refuses the {len(tflite)} bytes ({reason}); expected a complete "
             ".tflite file with operators it has: convert it again"

@@ -1,8 +1,9 @@
-"""Names out of files, as messages may print them."""
+"""Names and reasons out of files, as messages may print them."""
 
 from __future__ import annotations
 
-_LONGEST = 60
+_LONGEST_NAME = 60
+_LONGEST_TEXT = 200
 
 
 def shown(name: str | bytes) -> str:
@@ -12,6 +13,17 @@ def shown(name: str | bytes) -> str:
     escaped; what goes beyond 60 characters is left out.
     """
     text = name.decode(errors="backslashreplace") if isinstance(name, bytes) else name
-    if len(text) > _LONGEST:
-        text = f"{text[: _LONGEST - 3]}..."
-    return repr(text)
+    return repr(_cut(text, _LONGEST_NAME))
+
+
+def printable(text: str) -> str:
+    """A text that may quote a file, such as a library's reason: escaped as by
+    `shown`, up to 200 characters, without quotes."""
+    characters = (
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )
+    return _cut("".join(characters), _LONGEST_TEXT)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."

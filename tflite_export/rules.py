@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from tflite_export.flatbuffer import (
     constant_values,
     layers_named_in,
 )
+from tflite_export.names import printable, shown
 
 _CHANNEL_DIMENSIONS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "CAST", "FAKE_QUANT")
@@ -28,6 +30,8 @@ _DYNAMIC_SHAPES = ("SHAPE", "STRIDED_SLICE", "PACK")
 # arithmetic: a few times 2**-24 apart. A wrong scale is off by far more.
 _BIAS_SCALE_TOLERANCE = 1e-6
 _MAX_LISTED = 3
+
+Offence = TypeVar("Offence")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,15 +82,38 @@ class Finding:
 Check = Callable[[TFLiteModel, Expectation], Finding]
 
 
+def collected(
+    offences: Iterator[Offence], damaged: Callable[[str], Offence]
+) -> list[Offence]:
+    """All offences; where looking for them fails, that is the last one.
+
+    Damaged files lack what rules look for: a rule that cannot be told is broken.
+    """
+    found: list[Offence] = []
+    try:
+        found.extend(offences)
+    except (LookupError, ValueError, TypeError, OverflowError) as error:
+        reason = str(error) if isinstance(error, ExportError) else repr(error)
+        found.append(damaged(f"damage ({reason})"))
+    return found
+
+
+def finding(rule: str, offences: Sequence[str]) -> Finding:
+    """What a rule found, given all that breaks it."""
+    more = len(offences) - _MAX_LISTED
+    listed = [printable(offence) for offence in offences[:_MAX_LISTED]]
+    if more > 0:
+        listed.append(f"{more} more")
+    return Finding(rule, not offences, ", ".join(listed))
+
+
 def _rule(offences: Callable[[TFLiteModel, Expectation], Iterator[str]]) -> Check:
     """The check whose rule is the docstring and whose evidence the generator gives."""
 
     @functools.wraps(offences)
     def check(model: TFLiteModel, expectation: Expectation) -> Finding:
-        found = list(offences(model, expectation))
-        more = len(found) - _MAX_LISTED
-        listed = found[:_MAX_LISTED] + ([f"{more} more"] if more > 0 else [])
-        return Finding(offences.__doc__ or "", not found, ", ".join(listed))
+        found = collected(offences(model, expectation), str)
+        return finding(offences.__doc__ or "", found)
 
     return check
 
@@ -105,7 +132,7 @@ def no_float_tensors(model: TFLiteModel, expectation: Expectation) -> Iterator[s
     """no float tensors"""
     for tensor in model.tensors:
         if "FLOAT" in tensor.dtype:
-            yield f"{tensor.dtype} {tensor.name!r}"
+            yield f"{tensor.dtype} {shown(tensor.name)}"
 
 
 @_rule
@@ -126,12 +153,12 @@ def weight_widths(model: TFLiteModel, expectation: Expectation) -> Iterator[str]
         bits = expectation.bits((weights.name, output.name))
         if weights.dtype != stored_as(bits) or not weights.is_constant:
             kind = "constant" if weights.is_constant else "computed"
-            yield f"{kind} {weights.dtype} {weights.name!r}"
+            yield f"{kind} {weights.dtype} {shown(weights.name)}"
             continue
         largest = np.abs(constant_values(weights).astype(np.int64)).max()
         limit = weight_limit(bits)
         if largest > limit:
-            yield f"magnitude {largest} > {limit} in {weights.name!r}"
+            yield f"magnitude {largest} > {limit} in {shown(weights.name)}"
 
 
 @_rule
@@ -147,7 +174,7 @@ def one_scale_per_output_channel(
         if len(weights.scales) != channels or (along != dimension and channels > 1):
             yield (
                 f"{len(weights.scales)} scales along dimension {along} for {channels} "
-                f"channels in dimension {dimension} of {weights.name!r}"
+                f"channels in dimension {dimension} of {shown(weights.name)}"
             )
 
 
@@ -156,7 +183,7 @@ def symmetric_weights(model: TFLiteModel, expectation: Expectation) -> Iterator[
     """weight zero points 0"""
     for _, weights in _weights(model):
         if any(weights.zero_points):
-            yield f"{max(weights.zero_points, key=abs)} in {weights.name!r}"
+            yield f"{max(weights.zero_points, key=abs)} in {shown(weights.name)}"
 
 
 @_rule
@@ -166,17 +193,18 @@ def integer_bias(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
         if len(operator.inputs) < 3 or operator.inputs[2] < 0:
             continue  # the operator has no bias
         bias = model.tensors[operator.inputs[2]]
-        expected = np.outer(model.tensors[operator.inputs[0]].scales, weights.scales)
+        (input_scale,) = model.tensors[operator.inputs[0]].scales
+        expected = input_scale * np.array(weights.scales)
         if bias.dtype != "INT32":
-            yield f"{bias.dtype} {bias.name!r}"
+            yield f"{bias.dtype} {shown(bias.name)}"
         elif any(bias.zero_points):
-            yield f"zero point {max(bias.zero_points, key=abs)} in {bias.name!r}"
+            yield f"zero point {max(bias.zero_points, key=abs)} in {shown(bias.name)}"
         elif len(bias.scales) != expected.size:
-            yield f"{len(bias.scales)} scales for {expected.size} in {bias.name!r}"
+            yield f"{len(bias.scales)} scales for {expected.size} in {shown(bias.name)}"
         elif not np.allclose(bias.scales, expected, _BIAS_SCALE_TOLERANCE, 0.0):
-            ratios = (bias.scales / expected).ravel()
+            ratios = bias.scales / expected
             worst = ratios[np.abs(ratios - 1).argmax()]
-            yield f"scale {worst:.6g} times the product in {bias.name!r}"
+            yield f"scale {worst:.6g} times the product in {shown(bias.name)}"
 
 
 @_rule
@@ -185,7 +213,7 @@ def static_batch_1(model: TFLiteModel, expectation: Expectation) -> Iterator[str
     ends = {*model.inputs, *model.outputs}
     for tensor in model.tensors:
         if -1 in tensor.shape or (tensor.index in ends and tensor.shape[:1] != (1,)):
-            yield f"shape {tensor.shape} of {tensor.name!r}"
+            yield f"shape {tensor.shape} of {shown(tensor.name)}"
 
 
 @_rule
@@ -206,6 +234,20 @@ def no_dynamic_shape_operators(
             yield _place(operator)
 
 
+@_rule
+def executable_order(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
+    """each tensor computed once, before it is read"""
+    known = {t.index for t in model.tensors if t.is_constant} | {*model.inputs, -1}
+    for operator in model.operators:
+        if not operator.outputs or not known.issuperset(operator.inputs):
+            yield f"{_place(operator)} too early"
+        if not known.isdisjoint(operator.outputs):
+            yield f"{_place(operator)} again"
+        known.update(operator.outputs)
+    if not known.issuperset(model.outputs):
+        yield "an output that nothing computes"
+
+
 CHECKS: tuple[Check, ...] = (
     integer_io,
     no_float_tensors,
@@ -217,6 +259,7 @@ CHECKS: tuple[Check, ...] = (
     static_batch_1,
     operator_count,
     no_dynamic_shape_operators,
+    executable_order,
 )
 
 

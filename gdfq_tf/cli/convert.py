@@ -7,22 +7,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 
 from gdfq_tf.cli import session
 from gdfq_tf.cli.output_files import write_whole
 from gdfq_tf.errors import UserError
 from tflite_export.convert import convert_network
-from tflite_export.integer_inference import infer
 from tflite_export.integer_network import load_network
-from tflite_export.interpreter import TFLiteClassifier
-from tflite_export.verify import (
-    Expectation,
-    compare_outputs,
-    require,
-    verify_structure,
-)
+from tflite_export.verify import require, verify_file
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("student", None, "A *_student.npz file.", required=True)
@@ -43,20 +35,13 @@ def main() -> None:
     session.stage("conversion")
     tflite = convert_network(network)
     session.stage("verification")
-    bits = {op.name: op.kernel.bits for op in network.ops if op.kernel is not None}
-    at_8_bits = frozenset(name for name, width in bits.items() if width == 8)
-    expectation = Expectation(min(bits.values()), layers_at_8_bits=at_8_bits)
-    findings = verify_structure(tflite, expectation)
-    inputs = np.random.default_rng(0).integers(
-        -128, 128, (FLAGS.num_images, *network.input_shape), np.int8
-    )
-    agreement = compare_outputs(
-        infer(network, inputs), TFLiteClassifier(tflite).run(inputs)
-    )
-    require(findings, agreement)
+    verification = verify_file(tflite, network, num_random_images=FLAGS.num_images)
+    require(verification.findings)
+    agreement = verification.agreement
+    assert agreement is not None  # outputs are a rule like others
     write_whole(output, tflite, overwrite=FLAGS.overwrite)
     print(
-        f"{output}: {len(tflite):,} bytes, {len(findings)} rules hold, "
+        f"{output}: {len(tflite):,} bytes, {len(verification.findings)} rules hold, "
         f"{100 * agreement.exact_outputs:.2f} % of outputs equal the student's, "
         f"at most {agreement.max_lsb} LSB off"
     )

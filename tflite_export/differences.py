@@ -1,0 +1,71 @@
+"""Where two files differ, by the names of the schema's fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from tflite_export.errors import ExportError
+from tflite_export.flatbuffer import unpack_model
+from tflite_export.names import shown
+
+
+def differences(found: bytes, expected: bytes) -> Iterator[str]:
+    """What differs between two `.tflite` files; nothing if all bytes are equal.
+
+    Args:
+      found: may be damaged.
+      expected: sound.
+    """
+    if found == expected:
+        return
+    try:
+        fields = list(_fields(unpack_model(found), unpack_model(expected), "model"))
+    except ExportError:
+        fields = []
+    if fields:
+        yield from fields
+        return
+    if len(found) != len(expected):
+        yield f"{len(found)} bytes instead of {len(expected)}"
+    for position, (byte, other) in enumerate(zip(found, expected, strict=False)):
+        if byte != other:
+            yield f"byte {position} is {byte:#04x} instead of {other:#04x}"
+            return
+
+
+def _fields(found, expected, path: str) -> Iterator[str]:
+    if isinstance(expected, list) and isinstance(found, list):
+        if len(found) != len(expected):
+            yield f"{path} has {len(found)} entries instead of {len(expected)}"
+        for index, pair in enumerate(zip(found, expected, strict=False)):
+            yield from _fields(*pair, f"{path}[{index}]")
+    elif isinstance(expected, np.ndarray) and isinstance(found, np.ndarray):
+        if found.shape != expected.shape:
+            yield f"{path} has {found.size} entries instead of {expected.size}"
+        elif found.tobytes() != expected.tobytes():
+            # Compared as bytes: NaN, which equals nothing, and signs of zero count.
+            width = expected.itemsize
+            rows = (
+                np.frombuffer(array.tobytes(), np.uint8).reshape(-1, width)
+                for array in (found, expected)
+            )
+            first = int(np.flatnonzero(np.not_equal(*rows).any(axis=1))[0])
+            yield (
+                f"{path}[{first}] is {found.flat[first]} instead of "
+                f"{expected.flat[first]}"
+            )
+    elif hasattr(expected, "__dict__") and type(found) is type(expected):
+        for name, value in vars(expected).items():
+            yield from _fields(getattr(found, name), value, f"{path}.{name}")
+    elif type(found) is not type(expected) or found != expected:
+        yield f"{path} is {_short(found)} instead of {_short(expected)}"
+
+
+def _short(value) -> str:
+    if isinstance(value, bytes):
+        return shown(value)
+    if value is None or isinstance(value, (bool, int, float)):
+        return repr(value)
+    return type(value).__name__
