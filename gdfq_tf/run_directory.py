@@ -16,7 +16,8 @@ from gdfq_tf.output_directory import OutputDirectory, claim
 from gdfq_tf.pipeline import QuantizationResult
 from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.synthesis import SyntheticImages
-from tflite_export.integer_network import IntegerNetwork, save_network
+from tflite_export.integer_network import IntegerNetwork
+from tflite_export.student_file import save_network
 
 SUMMARY = "summary.json"
 SYNTHETIC_IMAGES = "synthetic.npz"

@@ -27,7 +27,8 @@ from gdfq_tf.run_directory import (
 )
 from gdfq_tf.synthesis import SyntheticImages
 from tflite_export.affine_quantization import AffineQuantization
-from tflite_export.integer_network import IntegerNetwork, load_network
+from tflite_export.integer_network import IntegerNetwork
+from tflite_export.student_file import load_network
 from tflite_export.verify import Agreement
 
 

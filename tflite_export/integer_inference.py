@@ -42,16 +42,20 @@ from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
 from tflite_export.l2_normalization import l2_normalize
 from tflite_export.leaky_relu import leaky_relu_table
 from tflite_export.softmax import softmax_levels
+from tflite_export.tensor_shapes import tensor_shapes
 
 _BATCH_SIZE = 64
+_LARGEST_BATCH_BYTES = 2**30  # of one tensor, float64
 
 
 def infer(network: IntegerNetwork, images: np.ndarray) -> np.ndarray:
     """int8 outputs (N, classes) of int8 inputs (N, H, W, C)."""
     run = tf.function(lambda batch: _run(network, batch), reduce_retracing=True)
+    largest = 8 * max(math.prod(shape) for shape in tensor_shapes(network).values())
+    size = max(1, min(_BATCH_SIZE, _LARGEST_BATCH_BYTES // largest))
     batches = []
-    for start in range(0, len(images), _BATCH_SIZE):
-        batch = images[start : start + _BATCH_SIZE]
+    for start in range(0, len(images), size):
+        batch = images[start : start + size]
         batches.append(run(tf.constant(batch, tf.float64)).numpy().astype(np.int8))
     outputs = np.concatenate(batches)
     if network.softmax:

@@ -8,18 +8,12 @@ BatchNormalization is folded, kernels and biases are integers, scales are final.
 from __future__ import annotations
 
 import dataclasses
-import json
-import struct
-import zipfile
-import zlib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tflite_export.affine_quantization import AffineQuantization
-from tflite_export.errors import ExportError
 
 KINDS = (
     "conv",
@@ -123,98 +117,3 @@ class IntegerNetwork:
         if name == self.input_name:
             return self.input_grid
         return next(op.grid for op in self.ops if op.name == name)
-
-
-_ARRAYS = ("values", "scale", "bias")
-# What damaged bytes raise on their way through zipfile, zlib, numpy and json.
-_DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-
-
-def save_network(network: IntegerNetwork, path: Path) -> None:
-    """Writes one `.npz`: a JSON description and the kernels' arrays."""
-    arrays, ops = {}, []
-    for op in network.ops:
-        description = {
-            "name": op.name,
-            "kind": op.kind,
-            "inputs": op.inputs,
-            "grid": dataclasses.asdict(op.grid),
-            "relu": op.relu,
-            "relu6": op.relu6,
-            "attributes": dict(op.attributes),
-            "kernel_bits": op.kernel.bits if op.kernel else None,
-        }
-        ops.append(description)
-        if op.kernel:
-            for field in _ARRAYS:
-                arrays[f"{op.name}/{field}"] = getattr(op.kernel, field)
-    description = {
-        "input_name": network.input_name,
-        "input_shape": network.input_shape,
-        "input_grid": dataclasses.asdict(network.input_grid),
-        "softmax": network.softmax,
-        "ops": ops,
-    }
-    text = json.dumps(description).encode()
-    with Path(path).open("wb") as file:
-        np.savez_compressed(file, network=np.frombuffer(text, np.uint8), **arrays)
-
-
-def load_network(path: Path) -> IntegerNetwork:
-    """Reads what `save_network` wrote.
-
-    Raises:
-      ExportError: missing, damaged or another kind of file.
-    """
-    try:
-        with Path(path).open("rb") as stream, np.lib.npyio.NpzFile(stream) as file:
-            description = json.loads(file["network"].tobytes())
-            ops = tuple(_load_op(op, file) for op in description["ops"])
-            return IntegerNetwork(
-                description["input_name"],
-                tuple(description["input_shape"]),
-                AffineQuantization(**description["input_grid"]),
-                ops,
-                description["softmax"],
-            )
-    except FileNotFoundError as error:
-        raise ExportError(
-            f"student {path} does not exist; expected a student.npz that "
-            "tools/quantize.py wrote"
-        ) from error
-    except _DAMAGE as error:
-        raise ExportError(
-            f"{path} is not a student file or is damaged "
-            f"({type(error).__name__}); expected a student.npz that "
-            "tools/quantize.py wrote"
-        ) from error
-
-
-def _load_op(description: dict, file) -> IntegerOp:
-    bits = description.pop("kernel_bits")
-    name = description["name"]
-    kernel = None
-    if bits is not None:
-        values, scale, bias = (file[f"{name}/{field}"] for field in _ARRAYS)
-        kernel = Kernel(values, bits, scale, bias)
-    return IntegerOp(
-        **{
-            **description,
-            "inputs": tuple(description["inputs"]),
-            "grid": AffineQuantization(**description["grid"]),
-            "kernel": kernel,
-        }
-    )

@@ -13,7 +13,7 @@ from gdfq_tf.cli import session
 from gdfq_tf.cli.output_files import write_whole
 from gdfq_tf.errors import UserError
 from tflite_export.convert import convert_network
-from tflite_export.integer_network import load_network
+from tflite_export.student_file import load_network
 from tflite_export.verify import require, verify_file
 
 FLAGS = flags.FLAGS

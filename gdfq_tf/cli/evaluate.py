@@ -37,6 +37,7 @@ from gdfq_tf.run_directory import (
 )
 from tflite_export.integer_network import load_network
 from tflite_export.interpreter import TFLiteClassifier, read_tflite
+from tflite_export.student_file import load_network
 
 FLAGS = flags.FLAGS
 flags.adopt_module_key_flags(classifier_flags)  # so that --help shows them

@@ -1,4 +1,4 @@
-"""Tests of tflite_export.integer_network: what is written is what is read."""
+"""Tests of tflite_export.student_file: what is written is what is read."""
 
 from __future__ import annotations
 
@@ -15,11 +15,8 @@ from hypothesis import strategies as st
 from tests.tiny_network import NetworkBuilder, random_images
 from tflite_export.errors import ExportError
 from tflite_export.integer_inference import infer
-from tflite_export.integer_network import (
-    IntegerNetwork,
-    load_network,
-    save_network,
-)
+from tflite_export.integer_network import IntegerNetwork
+from tflite_export.student_file import load_network, save_network
 
 
 def make_network() -> IntegerNetwork:
