@@ -35,7 +35,6 @@ from gdfq_tf.run_directory import (
     read_summary,
     student_file,
 )
-from tflite_export.integer_network import load_network
 from tflite_export.interpreter import TFLiteClassifier, read_tflite
 from tflite_export.student_file import load_network
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import logging
 import sys
 import time
@@ -56,7 +57,14 @@ def run_module(module: ModuleType) -> NoReturn:
     for flag in flags.FLAGS.get_key_flags_for_module(module):
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
     sys.modules["__main__"].__doc__ = module.__doc__
-    run(module.main)
+
+    def main() -> None:
+        # Of a crash, absl has Python show a traceback. It goes where C++ libraries
+        # write: the supervisor says in one line what is to be said.
+        faulthandler.enable(2)
+        module.main()
+
+    run(main)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
