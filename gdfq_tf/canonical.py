@@ -34,6 +34,7 @@ from gdfq_tf.keras_compat import keras
 from gdfq_tf.rewrites import LINEAR, absorb_resizing, rewrite, two_class_logits
 from gdfq_tf.source_graph import Op, all_layers, read_graph, valid_name
 from gdfq_tf.source_steps import class_name, is_symbolic, refuse
+from gdfq_tf.stored_values import check_folded_values, check_stored_values
 
 TASKS = ("classification", "features")
 
@@ -69,12 +70,14 @@ def canonicalize(source: Any, task: str = "classification") -> Canonical:
         features.
 
     Raises:
-      UserError: names the layer that has no counterpart and what to do.
+      UserError: names the layer that has no counterpart, or whose values no
+        arithmetic survives, and what to do.
     """
     if task not in TASKS:
         raise UserError(f"task {task!r} is unknown; expected {' or '.join(TASKS)}")
     _check_ends(source, task)
     ops, shape = read_graph(source), tuple(source.outputs[0].shape[1:])
+    check_stored_values(ops)
     if task == "features":
         ops, head = _in_a_row(ops, shape), "features"
     else:
@@ -88,6 +91,7 @@ def canonicalize(source: Any, task: str = "classification") -> Canonical:
             )
     ops, resizing = absorb_resizing(ops)
     ops, scale, offset = rewrite(ops)
+    check_folded_values(ops)
     model = _build(_with_biases(ops), valid_name(source.name))
     return Canonical(model, head, scale, offset, resizing)
 

@@ -21,8 +21,16 @@ from gdfq_tf.heads import outputs_of
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.keras_files import SourceModel, read_model
 from gdfq_tf.preprocessing import NAMES, Preprocessing, make_preprocessing
+from gdfq_tf.soundness import (
+    check_magnitudes,
+    find_death,
+    observe_on_probes,
+    probe_images,
+    warn_of_silent_channels,
+)
 from gdfq_tf.source_layers import check_layer
 from gdfq_tf.source_steps import image_shape
+from tflite_export.names import shown
 
 # Largest difference between the outputs of the source and of its canonical copy,
 # relative to the largest output if that exceeds 1. The two sum in other orders,
@@ -34,6 +42,8 @@ _PROOF_IMAGES = 4
 # factor of ten of the stored one, noise and smooth images alike; taking [0, 255] for
 # [0, 1] or [-1, 1] is off by a hundred and more.
 _LARGEST_RANGE_FACTOR = 30.0
+# The widest range, [0, 255], is 255 times the narrowest, [0, 1].
+_BEYOND_ANY_RANGE = 255 * _LARGEST_RANGE_FACTOR
 _RANGE_IMAGES = 16
 
 
@@ -124,6 +134,7 @@ def load_classifier(
     if classifier.has_bn_statistics:
         _check_statistics(classifier)
         _check_input_range(classifier)
+    _check_alive(classifier)
     return classifier
 
 
@@ -155,6 +166,7 @@ def translate_classifier(
         canonical.head,
     )
     _check_normalization(classifier, without_bn_statistics)
+    _check_soundness(classifier)
     difference = _check_equal(
         source.model, classifier, preprocessing, canonical.resizing
     )
@@ -242,6 +254,35 @@ def _check_equal(
     return float(difference)
 
 
+def _check_soundness(classifier: Classifier) -> None:
+    """Refuses what no preprocessing could make work."""
+    model = classifier.model
+    observations = observe_on_probes(model, classifier.preprocessing.to_input)
+    check_magnitudes(model, observations)
+    death = find_death(model, observations)
+    if death is not None and death.by_weights:
+        raise UserError(
+            f"{classifier.name} gives the same outputs for every image: "
+            f"{death.reason}; pass the network as it was when it told images apart"
+        )
+    warn_of_silent_channels(model)
+
+
+def _check_alive(classifier: Classifier) -> None:
+    """Refuses what tells no images apart, be it for the preprocessing."""
+    observations = observe_on_probes(
+        classifier.model, classifier.preprocessing.to_input
+    )
+    death = find_death(classifier.model, observations)
+    if death is not None:
+        raise UserError(
+            f"{classifier.name} gives the same outputs for every random image under "
+            f"preprocessing {classifier.preprocessing.name!r}: {death.reason}; pass "
+            f"the scaling it was trained with, --preprocessing=({'|'.join(NAMES)}), "
+            "or, if that was it, the network as it was when it told images apart"
+        )
+
+
 def _check_statistics(classifier: Classifier) -> None:
     """Refuses BatchNormalization that tells nothing of the training data."""
     layers = batch_normalization_layers(classifier.model)
@@ -263,20 +304,32 @@ def _check_input_range(classifier: Classifier) -> None:
     """Refuses a preprocessing that cannot be what the classifier was trained on."""
     layer = batch_normalization_layers(classifier.model)[0]
     probe = tf.function(keras.Model(classifier.model.input, layer.input))
-    height, width, channels = classifier.input_shape
-    rng = np.random.default_rng(0)
-    noise = rng.integers(0, 256, (_RANGE_IMAGES, height, width, channels))
-    blocks = rng.integers(0, 256, (_RANGE_IMAGES, 2, 2, channels))
-    smooth = tf.image.resize(blocks, (height, width), method="bilinear")
-    stored = np.sqrt(layer.moving_variance.numpy() + layer.epsilon)
-    factors = []
-    for pixels in (noise, smooth):
-        _, variance = batch_statistics(probe(classifier.preprocessing.to_input(pixels)))
-        factors.append(np.median(np.sqrt(variance + layer.epsilon) / stored))
-    if min(factors) > _LARGEST_RANGE_FACTOR or max(factors) < 1 / _LARGEST_RANGE_FACTOR:
+    variances = np.stack(
+        [
+            batch_statistics(probe(classifier.preprocessing.to_input(pixels))).variance
+            for pixels in probe_images(classifier.input_shape, _RANGE_IMAGES)
+        ]
+    )
+    # A kernel of zeros says nothing of its input.
+    varying = variances.max(axis=0) > 0
+    if not varying.any():
+        return
+    stored = layer.moving_variance.numpy()
+    ratios = np.sqrt((variances + layer.epsilon) / (stored + layer.epsilon))
+    factors = np.median(ratios[:, varying], axis=1)
+    low, high = factors.min(), factors.max()
+    if low <= _LARGEST_RANGE_FACTOR and high >= 1 / _LARGEST_RANGE_FACTOR:
+        return
+    if low > _BEYOND_ANY_RANGE or high < 1 / _BEYOND_ANY_RANGE:
         raise UserError(
-            f"preprocessing {classifier.preprocessing.name!r} gives activations "
-            f"{np.median(factors):.3g} times as large as {classifier.name} was trained "
-            f"on (BatchNormalization {layer.name!r}); pass the scaling it was trained "
-            f"with, --preprocessing=({'|'.join(NAMES)})"
+            f"BatchNormalization {shown(layer.name)} is given activations "
+            f"{np.median(factors):.3g} times as large as those it stored statistics "
+            f"of, which no preprocessing explains: the statistics of {classifier.name} "
+            "are not of its weights; pass both as they were saved together"
         )
+    raise UserError(
+        f"preprocessing {classifier.preprocessing.name!r} gives activations "
+        f"{np.median(factors):.3g} times as large as {classifier.name} was trained "
+        f"on (BatchNormalization {shown(layer.name)}); pass the scaling it was trained "
+        f"with, --preprocessing=({'|'.join(NAMES)})"
+    )

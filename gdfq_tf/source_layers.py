@@ -44,8 +44,6 @@ def translate(call: Call) -> list[Step]:
     check_precision(call)
     if getattr(layer, "data_format", None) == "channels_first":
         refuse_layer(layer, "it is channels_first; expected channels_last")
-    if not all(np.isfinite(w).all() for w in _weights(layer)):
-        refuse_layer(layer, "its weights hold NaN or infinity; train it again")
     return _TRANSLATORS[class_name(layer)](call)
 
 

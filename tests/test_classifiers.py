@@ -40,6 +40,16 @@ def trained(model):
     return model
 
 
+def with_statistics_of_noise(model):
+    """The tf_keras model, its BatchNormalization statistics measured on noise."""
+    for layer in model.layers:
+        if isinstance(layer, tf_keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    noise = tf.random.stateless_uniform((8, *model.input_shape[1:]), (1, 2), -1, 1)
+    model(noise, training=True)
+    return model
+
+
 def test_classifier_says_what_it_takes_and_gives(tiny_path):
     classifier = load_classifier(str(tiny_path), preprocessing="unit")
     assert classifier.name == "tiny"
@@ -81,7 +91,7 @@ def test_application_brings_its_preprocessing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(tf_keras.applications, "MobileNetV2", small)
     weights = str(tmp_path / "net.weights.h5")
-    trained(small(None)).save_weights(weights)
+    with_statistics_of_noise(small(None)).save_weights(weights)
     name = "keras.applications.MobileNetV2"
     classifier = load_classifier(name, weights=weights)
     assert classifier.name == "mobilenetv2"
@@ -204,14 +214,6 @@ def test_layer_called_in_training_mode_is_refused(tmp_path):
     model.save(tmp_path / "training.keras")
     text = refusal(tmp_path / "training.keras", preprocessing="unit")
     assert "training=True" in text
-
-
-def test_outputs_that_are_no_numbers_are_refused(tmp_path):
-    model = build_tiny_classifier()
-    gamma, beta, mean, variance = model.get_layer("bn1").get_weights()
-    model.get_layer("bn1").set_weights([gamma, beta, mean, variance - 10])
-    model.save(tmp_path / "tiny.keras")
-    assert "differs by nan" in refusal(tmp_path / "tiny.keras", preprocessing="unit")
 
 
 # ---- statistics
