@@ -208,10 +208,14 @@ def _signature_offences(model: TFLiteModel) -> Iterator[Offence]:
 
 def _version_offences(model: TFLiteModel) -> Iterator[Offence]:
     needed = [_needed_version(model, operator) for operator in model.operators]
-    # One code serves all convolutions of a kind, the most demanding included.
+    # One code serves all convolutions of a kind, the most demanding included, among
+    # them those that became FULLY_CONNECTED (see `dense.fold_dense`).
     highest: dict[str, int] = {}
     for operator, version in zip(model.operators, needed, strict=True):
         highest[operator.name] = max(version, highest.get(operator.name, 0))
+    int4 = {name: versions["INT4"] for name, versions in _KERNEL_VERSIONS.items()}
+    if highest.get("FULLY_CONNECTED") == int4["FULLY_CONNECTED"]:
+        highest["CONV_2D"] = max(int4["CONV_2D"], highest.get("CONV_2D", 0))
     for operator, version in zip(model.operators, needed, strict=True):
         if operator.name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
             version = highest[operator.name]
