@@ -48,6 +48,8 @@ class ModelFile:
       groups: of HDF5 -> attribute -> names of layers or weights in order.
       shapes: name of each array -> its shape.
       num_floats: how many real numbers there are, counters left out.
+      format: as asked for.
+      arrays: of SavedModels, whose reader takes seconds to start and is asked once.
     """
 
     path: Path
@@ -58,6 +60,7 @@ class ModelFile:
     shapes: Mapping[str, tuple[int, ...]]
     num_floats: int
     format: str
+    arrays: Mapping[str, np.ndarray] | None = None
 
 
 def inspect_file(path: Path, file_format: str) -> ModelFile:
@@ -70,7 +73,8 @@ def inspect_file(path: Path, file_format: str) -> ModelFile:
     Raises:
       UserError: damaged, hostile or too large.
     """
-    header, _ = _ask(path, file_format, with_arrays=False)
+    is_slow = file_format == "saved_model"
+    header, arrays = _ask(path, file_format, with_arrays=is_slow)
     datasets = header.get("datasets", [])
     return ModelFile(
         path,
@@ -81,15 +85,18 @@ def inspect_file(path: Path, file_format: str) -> ModelFile:
         {name: tuple(shape) for name, _, shape in datasets},
         sum(math.prod(shape) for _, kind, shape in datasets if kind == "f"),
         file_format,
+        arrays if is_slow else None,
     )
 
 
-def read_arrays(file: ModelFile) -> dict[str, np.ndarray]:
+def read_arrays(file: ModelFile) -> Mapping[str, np.ndarray]:
     """The values of `file.shapes`.
 
     Raises:
       UserError: the file is not what it was when it was inspected.
     """
+    if file.arrays is not None:
+        return file.arrays
     _, arrays = _ask(file.path, file.format, with_arrays=True)
     if {name: array.shape for name, array in arrays.items()} != dict(file.shapes):
         raise UserError(f"{file.path} changed while it was read; start again")

@@ -277,17 +277,17 @@ class _Reader:
             raise self._refusal("as called", name, error) from None
 
     def _refusal(self, what: str, name: str, error: ArgumentError) -> UserError:
+        layer = f"layer {shown(name)} ({what}) of {self._source}"
         argument = shown(error.argument)
         if error.expected is None:
-            found = f"{argument}, an argument that is not known: a newer Keras wrote it"
-        else:
-            found = (
-                f"{_shown_value(error.value)} as its {argument}; expected "
-                f"{error.expected}"
+            return UserError(
+                f"{layer} holds {argument}, an argument that is not known: a newer "
+                "Keras wrote it, or it is no layer of Keras; use standard layers where "
+                "the model is built, and save it again"
             )
         return UserError(
-            f"layer {shown(name)} ({what}) of {self._source} holds {found}; use "
-            "standard layers where the model is built, and save it again"
+            f"{layer} holds {_shown_value(error.value)} as its {argument}; expected "
+            f"{error.expected}: build the model with that, and save it again"
         )
 
 

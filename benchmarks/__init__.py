@@ -1,0 +1,1 @@
+"""Measurements and long checks, run from a checkout; not installed."""
