@@ -28,6 +28,7 @@ from tflite_export.affine_quantization import (
 )
 from tflite_export.integer_inference import first_rounding_bias, uses_double_rounding
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
+from tflite_export.names import shown
 
 _layers = keras.layers
 
@@ -39,6 +40,9 @@ _SCALE_BITS = 16
 # float32 exactly, and int32 accumulators have room left.
 _LARGEST_BIAS = 2**23
 _SMALLEST_MULTIPLIER = 2.0**-24
+# One step of an accumulator is then worth all steps of the output; XNNPACK refuses
+# it, other kernels of LiteRT abort further on.
+_LARGEST_MULTIPLIER = 2.0**8
 # Channels that stand for epsilon; every position computes them.
 _MOST_CONSTANTS = 4096
 _FUSED_BOUND = 6.0  # the only ReLU's bound that TFLite fuses into other operators
@@ -53,7 +57,8 @@ def freeze(student: Student, classifier: keras.Model, *, head: str) -> IntegerNe
       head: what the exported model is to give of the logits, see `heads`.
 
     Raises:
-      UserError: a LayerNormalization's epsilon outweighs its input.
+      UserError: a LayerNormalization's epsilon outweighs its input, or a layer's input
+        and output differ in size beyond what integer kernels take.
     """
     consumed_by = consumers(classifier)
     grids = {name: _final_grid(student, name) for name in student.plan.groups}
@@ -196,6 +201,15 @@ def _with_kernel(
     accumulator_bias = bias / step
     if uses_double_rounding(op.kind, kernel):
         accumulator_bias -= first_rounding_bias(step / op.grid.scale)
+    if step.max() >= _LARGEST_MULTIPLIER * op.grid.scale:
+        raise UserError(
+            f"layer {shown(op.name)} turns inputs of {input_grid.low:.3g} to "
+            f"{input_grid.high:.3g} into outputs of {op.grid.low:.3g} to "
+            f"{op.grid.high:.3g}, with one step of its accumulator worth "
+            f"{step.max() / op.grid.scale:.3g} of the output's; expected less than "
+            f"{_LARGEST_MULTIPLIER:g}: channels of its input differ by more than 8 "
+            "bits hold; look for outliers among the weights of the layers before it"
+        )
     kernel = dataclasses.replace(
         kernel, bias=np.round(accumulator_bias).astype(np.int32)
     )

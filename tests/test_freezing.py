@@ -498,3 +498,13 @@ def test_normalized_student_and_integers_agree(normalized):
 
 def test_integers_of_normalizations_equal_litert(normalized):
     check_equals_litert(normalized.network)
+
+
+@pytest.mark.parametrize("width", ["w8a8", "w4a8"])
+def test_accumulators_coarser_than_the_output_are_refused(width):
+    def with_large_inputs_to_dw2(student):
+        scale = student.activation_quantizers["relu1"].scale
+        scale.assign(1e6 * scale)
+
+    with pytest.raises(UserError, match=r"layer 'dw2' turns inputs .* less than 256"):
+        make_frozen(build_tiny_classifier(), WIDTHS[width], with_large_inputs_to_dw2)
