@@ -101,9 +101,19 @@ def model_files(name: str, recipe: str, result: QuantizationResult) -> list[Mode
 def write_run(
     directory: Path, name: str, files: list[ModelFile], result: QuantizationResult
 ) -> None:
-    """Writes models, students and images (not the summary) into `directory`."""
+    """Writes models, students and images (not the summary) into `directory`.
+
+    Raises:
+      UserError: a model does not read back as it was verified.
+    """
     for file in files:
-        (directory / file.file).write_bytes(file.tflite)
+        path = directory / file.file
+        path.write_bytes(file.tflite)
+        if path.read_bytes() != file.tflite:
+            raise UserError(
+                f"{file.file} reads back as other bytes than were written; check the "
+                "disk or pass another --output_dir"
+            )
     for model in result.models:
         write_student(directory, name, model.widths, model.network)
     write_images(directory, result.images)
@@ -125,8 +135,13 @@ def write_images(directory: Path, images: SyntheticImages) -> None:
 
 
 def write_summary(directory: Path, summary: dict) -> None:
-    """Writes summary.json."""
-    text = json.dumps(summary, indent=2) + "\n"
+    """Writes summary.json, with the sha256 of all files written before it."""
+    digests = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(directory.iterdir())
+        if path.name != SUMMARY
+    }
+    text = json.dumps({**summary, "sha256": digests}, indent=2) + "\n"
     (directory / SUMMARY).write_text(text)
 
 
@@ -140,13 +155,20 @@ def read_summary(directory: Path) -> dict:
     try:
         summary = json.loads(path.read_text())
         _ = summary["classifier"]["head"], preprocessing_of(summary)
-        _ = [row["file"] for row in summary["models"]]
+        _require_names(summary)
         return summary
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
             f"{path} is missing or damaged; expected a directory that "
             "tools/quantize.py wrote"
         ) from error
+
+
+def _require_names(summary: dict) -> None:
+    """Raises ValueError unless all files lie in the directory of the summary."""
+    names = [row["file"] for row in summary["models"]] + list(summary.get("sha256", {}))
+    if any(name != Path(name).name for name in names):
+        raise ValueError(f"{names} lead elsewhere")
 
 
 def model_and_student_files(summary: dict) -> set[str]:

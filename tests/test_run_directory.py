@@ -27,7 +27,7 @@ from gdfq_tf.run_directory import (
 )
 from gdfq_tf.synthesis import SyntheticImages
 from tflite_export.affine_quantization import AffineQuantization
-from tflite_export.integer_network import IntegerNetwork
+from tflite_export.integer_network import IntegerNetwork, IntegerOp
 from tflite_export.student_file import load_network
 from tflite_export.verify import Agreement
 
@@ -448,7 +448,8 @@ def test_missing_and_damaged_summaries_are_one_line(tmp_path, content):
 @pytest.fixture
 def result():
     grid = AffineQuantization(0.5, 3)
-    network = IntegerNetwork("image", (2, 2, 1), grid, (), True)
+    flat = IntegerOp("x", "reshape", ("image",), grid, attributes={"shape": [4]})
+    network = IntegerNetwork("image", (2, 2, 1), grid, (flat,), True)
     agreement = Agreement(1, 0, 1.0, 1.0)
     estimate = AccuracyEstimate(1, 1.0, 0.0, 0.9)
     models = tuple(

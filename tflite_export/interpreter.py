@@ -12,6 +12,8 @@ from tflite_export.errors import ExportError
 from tflite_export.names import printable
 from tflite_export.quiet import quiet_stderr
 
+_LARGEST_FILE = 2**31 - 1  # what offsets in it can reach
+
 
 @dataclasses.dataclass(frozen=True)
 class Quantization:
@@ -25,11 +27,17 @@ def read_tflite(tflite: bytes | Path) -> bytes:
     """The bytes of a `.tflite` file given by path, or the bytes themselves.
 
     Raises:
-      ExportError: the path cannot be read.
+      ExportError: the path cannot be read, or is larger than any `.tflite` file.
     """
     if isinstance(tflite, bytes):
         return tflite
     try:
+        size = Path(tflite).stat().st_size
+        if size > _LARGEST_FILE:
+            raise ExportError(
+                f"{str(tflite)!r} has {size:,} bytes; expected a .tflite file, which "
+                f"cannot have more than {_LARGEST_FILE:,}"
+            )
         return Path(tflite).read_bytes()
     except OSError as error:
         raise ExportError(

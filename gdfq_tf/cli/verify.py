@@ -1,0 +1,141 @@
+"""`.tflite` files against the students they were made from, rule by rule.
+
+python tools/verify.py --model=x.tflite --student=x_student.npz
+python tools/verify.py --model=runs/x
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import rich.box
+import rich.console
+import rich.table
+import rich.text
+from absl import flags
+
+from gdfq_tf.cli import session
+from gdfq_tf.errors import UserError
+from gdfq_tf.run_directory import read_summary, student_file
+from tflite_export.convert import convert_network
+from tflite_export.errors import ExportError
+from tflite_export.flatbuffer import read_model
+from tflite_export.interpreter import read_tflite
+from tflite_export.names import shown
+from tflite_export.rules import Finding, finding
+from tflite_export.student_file import load_network
+from tflite_export.verify import expectation_of, verify_file
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string(
+    "model", None, "A .tflite file, or the directory of a run.", required=True
+)
+flags.DEFINE_string(
+    "student",
+    None,
+    "The *_student.npz file that --model was made from; if not given, the one beside "
+    "it. Of runs, each file has its own.",
+)
+flags.DEFINE_integer("num_images", 64, "Random images to compare on.", lower_bound=1)
+
+
+def main() -> None:
+    """Prints what each rule found; fails if one is broken."""
+    path = Path(FLAGS.model)
+    if path.is_dir():
+        if FLAGS.student:
+            raise UserError(
+                f"--student={FLAGS.student} is one file's, and {path} is a directory; "
+                "pass --model=a.tflite or drop --student"
+            )
+        found = list(_verify_run(path))
+    else:
+        student = Path(FLAGS.student or path.with_name(student_file(path.name)))
+        found = [(path.name, _verify(path, student))]
+    console = rich.console.Console()
+    for title, findings in found:
+        console.print(_table(title, findings))
+    broken = [
+        f"{title}: {f.rule}: found {f.detail}"
+        for title, findings in found
+        for f in findings
+        if not f.passed
+    ]
+    if broken:
+        rules = "1 rule is" if len(broken) == 1 else f"{len(broken)} rules are"
+        raise ExportError(f"{path}: {rules} broken: {'; '.join(broken)}")
+
+
+def _verify(
+    path: Path, student: Path, num_operators: int | None = None
+) -> Sequence[Finding]:
+    session.stage("loading")
+    tflite = read_tflite(path)
+    network = load_network(student)
+    session.stage("conversion")
+    converted = convert_network(network)
+    session.stage(f"verification of {path}")
+    return verify_file(
+        tflite,
+        network,
+        expectation_of(network, num_operators),
+        converted=converted,
+        num_random_images=FLAGS.num_images,
+    ).findings
+
+
+def _verify_run(directory: Path) -> Iterator[tuple[str, Sequence[Finding]]]:
+    """Every file of a run as its summary says, and each student's file."""
+    summary = read_summary(directory)
+    yield "files", [_same_bytes(directory, *entry) for entry in _digests(summary)]
+    num_operators = _num_operators(directory, summary)
+    for row in summary["models"]:
+        path = directory / row["file"]
+        if "widths" in row and path.exists():
+            student = directory / student_file(row["file"])
+            yield path.name, _verify(path, student, num_operators)
+
+
+def _digests(summary: dict) -> list[tuple[str, str]]:
+    """Files and their sha256; runs before `sha256` was told have those of models."""
+    of_models = {row["file"]: row["sha256"] for row in summary["models"]}
+    return list((of_models | summary.get("sha256", {})).items())
+
+
+def _same_bytes(directory: Path, file: str, expected: str) -> Finding:
+    offences = []
+    try:
+        found = hashlib.sha256((directory / file).read_bytes()).hexdigest()
+        if found != expected:
+            offences = [f"sha256 {found[:16]}... instead of {shown(expected[:16])}..."]
+    except OSError as error:
+        offences = [error.strerror or "no file"]
+    return finding(f"{shown(file)} as the run wrote it", offences)
+
+
+def _num_operators(directory: Path, summary: dict) -> int | None:
+    """Of the converter's own quantization, if it can be read."""
+    (file,) = (
+        row["file"]
+        for row in summary["models"]
+        if row["file"].endswith("_int8_noise.tflite")
+    )
+    try:
+        return len(read_model(read_tflite(directory / file)).operators)
+    except ExportError:  # told by its sha256
+        return None
+
+
+def _table(title: str, findings: Sequence[Finding]) -> rich.table.Table:
+    table = rich.table.Table(
+        title=rich.text.Text(title), box=rich.box.SIMPLE_HEAVY, title_justify="left"
+    )
+    table.add_column("rule", ratio=3)
+    table.add_column("found", ratio=2)
+    for f in findings:
+        table.add_row(
+            rich.text.Text(f.rule), rich.text.Text("holds" if f.passed else f.detail)
+        )
+    return table
