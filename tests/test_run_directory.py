@@ -432,8 +432,31 @@ def test_summaries_come_back(tmp_path):
     }
     write_summary(tmp_path, summary)
     again = read_summary(tmp_path)
-    assert again == json.loads(json.dumps(summary))
+    assert again == {**json.loads(json.dumps(summary)), "sha256": {}}
     assert preprocessing_of(again) == preprocessing
+
+
+def test_summaries_hold_the_digests_of_what_lies_beside_them(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"abc")
+    fill(tmp_path, "x")
+    write_summary(tmp_path, read_summary(tmp_path))
+    digests = read_summary(tmp_path)["sha256"]
+    assert sorted(digests) == ["a.npz", "model.tflite", "model_student.npz"]
+    # Of "abc", as in FIPS 180-2.
+    assert digests["a.npz"].startswith("ba7816bf8f01cfea")
+
+
+@pytest.mark.parametrize("name", ["../model.tflite", "/etc/passwd", "a/b", "."])
+@pytest.mark.parametrize("place", ["models", "sha256"])
+def test_summaries_name_no_files_elsewhere(tmp_path, name, place):
+    fill(tmp_path, "x")
+    summary = json.loads((tmp_path / SUMMARY).read_text())
+    if place == "models":
+        summary["models"][0]["file"] = name
+    else:
+        summary["sha256"][name] = ""
+    (tmp_path / SUMMARY).write_text(json.dumps(summary))
+    assert "is missing or damaged" in refusal(read_summary, tmp_path)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{", b"\xff\xfe", b"{}", b"[]", b"3"])

@@ -25,7 +25,7 @@ from tflite_export.interpreter import TFLiteClassifier
 
 ROOT = pathlib.Path(__file__).parent.parent
 PACKAGES = ("gdfq_tf.cli.", "tools.")
-COMMANDS = ("quantize", "convert", "evaluate", "benchmark")
+COMMANDS = ("quantize", "convert", "evaluate", "benchmark", "verify")
 FLAGS = flags.FLAGS
 _layers = keras.layers
 
