@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -54,17 +56,31 @@ def load_interpreter(tflite: bytes, num_threads: int = 1) -> Interpreter:
     """
     if num_threads < 1:
         raise ExportError(f"num_threads is {num_threads}; expected 1 or more")
+    with litert_refusals(len(tflite)), quiet_stderr():
+        interpreter = Interpreter(model_content=tflite, num_threads=num_threads)
+        interpreter.allocate_tensors()
+    return interpreter
+
+
+@contextlib.contextmanager
+def litert_refusals(num_bytes: int) -> Iterator[None]:
+    """Makes what LiteRT raises about a file of `num_bytes` one line.
+
+    Of damaged files, it finds some faults only when the model runs.
+
+    Raises:
+      ExportError: LiteRT raised something.
+    """
     try:
-        with quiet_stderr():
-            interpreter = Interpreter(model_content=tflite, num_threads=num_threads)
-            interpreter.allocate_tensors()
-    except (ValueError, RuntimeError) as error:
+        yield
+    except ExportError:
+        raise
+    except (ValueError, RuntimeError, MemoryError) as error:
         reason = printable(" ".join(str(error).split()))
         raise ExportError(
-            f"LiteRT refuses the {len(tflite)} bytes ({reason}); expected a complete "
+            f"LiteRT refuses the {num_bytes} bytes ({reason}); expected a complete "
             ".tflite file with operators it has: convert it again"
         ) from error
-    return interpreter
 
 
 class TFLiteClassifier:
@@ -84,7 +100,9 @@ class TFLiteClassifier:
           ExportError: unreadable or refused file; not one input and one output of
             batch 1; the output is not (1, classes); types other than above.
         """
-        self._interpreter = load_interpreter(read_tflite(tflite), num_threads)
+        tflite = read_tflite(tflite)
+        self._num_bytes = len(tflite)
+        self._interpreter = load_interpreter(tflite, num_threads)
         self._input = _only(self._interpreter.get_input_details(), "input")
         self._output = _only(self._interpreter.get_output_details(), "output")
         if len(self._output["shape"]) != 2:
@@ -148,7 +166,7 @@ class TFLiteClassifier:
           (N, classes) of the model's own output type.
 
         Raises:
-          ExportError: another type or shape.
+          ExportError: another type or shape; LiteRT gives up.
         """
         inputs = np.asarray(inputs)
         if inputs.dtype != self.dtype or inputs.shape[1:] != self.input_shape[1:]:
@@ -158,10 +176,11 @@ class TFLiteClassifier:
                 "`quantize_input` gives for an int8 model"
             )
         outputs = np.empty((len(inputs), self.num_classes), self._output["dtype"])
-        for image, output in zip(inputs, outputs, strict=True):
-            self._interpreter.set_tensor(self._input["index"], image[np.newaxis])
-            self._interpreter.invoke()
-            output[:] = self._interpreter.get_tensor(self._output["index"])[0]
+        with litert_refusals(self._num_bytes):
+            for image, output in zip(inputs, outputs, strict=True):
+                self._interpreter.set_tensor(self._input["index"], image[np.newaxis])
+                self._interpreter.invoke()
+                output[:] = self._interpreter.get_tensor(self._output["index"])[0]
         return outputs
 
     def logits(self, real: np.ndarray) -> np.ndarray:
