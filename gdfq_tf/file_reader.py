@@ -199,7 +199,7 @@ def _read_hdf5(stream: Any, size: int, room: int, wanted) -> dict[str, Any]:
         if wanted is not None:
             for name, dataset in datasets.items():
                 dtype = dataset.dtype.newbyteorder("<")
-                wanted[name] = np.ascontiguousarray(dataset[()], dtype)
+                wanted[name] = np.asarray(dataset[()], dtype, order="C")
         return {
             "config": _attribute(file, "model_config"),
             "keras_version": _attribute(file, "keras_version"),
@@ -313,7 +313,7 @@ def _read_saved_model(path: Path, room: int, wanted) -> dict[str, Any]:
     _check_size(sum(sizes), on_disk, room)
     if wanted is not None:
         for name, key in keys.items():
-            wanted[name] = np.ascontiguousarray(checkpoint.get_tensor(key))
+            wanted[name] = np.asarray(checkpoint.get_tensor(key), order="C")
     return {
         "config": root.metadata,
         "keras_version": "2",
