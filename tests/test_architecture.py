@@ -15,9 +15,11 @@ OURS = ("gdfq_tf", "tflite_export", "tools", "benchmarks")
 
 # Files every room may use, whatever its place.
 SHARED = {"errors", "keras_compat", "config", "progress"}
-# The embedded classifier was trained and saved with Keras 3; conformance is shown on
-# networks of both.
+# The embedded classifier was trained and saved with Keras 3; measurements are made on
+# networks and files of both.
 KERAS_3 = {
+    "benchmarks/canaries.py",
+    "benchmarks/hostile_files.py",
     "gdfq_tf/keras_files.py",
     "tools/conformance.py",
     "tools/train_classifier.py",
