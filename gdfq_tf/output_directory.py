@@ -277,8 +277,9 @@ def _content(path: Path) -> str:
 
 
 def _sync(directory: Path) -> None:
-    """Waits until everything in a directory is on the disk."""
-    for path in (*directory.iterdir(), directory):
+    """Waits until the files of a directory are on the disk, which some file systems
+    find to be full only then."""
+    for path in directory.iterdir():
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -367,6 +367,20 @@ def test_a_full_disk_at_the_end_keeps_the_run(tmp_path):
     assert entries(tmp_path / "also_full") == set()
 
 
+def test_a_disk_that_is_found_full_when_synchronized(tmp_path, monkeypatch):
+    def fsync(descriptor):
+        raise OSError(122, "Disk quota exceeded")
+
+    monkeypatch.setattr(output_directory.os, "fsync", fsync)
+    (tmp_path / "room").mkdir()
+    with claim_run_directory(tmp_path / "run", overwrite=False) as output:
+        message = refusal(output.publish, writing("new"), [tmp_path / "room"])
+    (kept,) = (tmp_path / "room").iterdir()
+    assert f"Disk quota exceeded; the finished run is kept in {kept}" in message
+    assert content_of(kept) == "new"
+    assert entries(tmp_path) == {"room"}
+
+
 def test_a_full_disk_without_fallback_is_one_line(tmp_path):
     path = tmp_path / "run"
     with claim_run_directory(path, overwrite=False) as output:

@@ -31,7 +31,8 @@ def connect(channel: int, temporary_directory: Path) -> None:
 
 def fallback_directories() -> tuple[Path, ...]:
     """Where a finished run may go that cannot be written where it should."""
-    return (_fallback_directory or Path(tempfile.gettempdir()), Path.home())
+    home = Path(os.path.expanduser("~"))  # Path.home() raises where there is none
+    return (_fallback_directory or Path(tempfile.gettempdir()), home)
 
 
 def stage(name: str) -> None:
