@@ -20,10 +20,12 @@ from gdfq_tf.errors import UserError
 from gdfq_tf.heads import outputs_of
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.keras_files import SourceModel, read_model
+from gdfq_tf.memory_needs import require_memory_for_any_run
 from gdfq_tf.preprocessing import NAMES, Preprocessing, make_preprocessing
 from gdfq_tf.soundness import (
     check_magnitudes,
     find_death,
+    num_probes,
     observe_on_probes,
     probe_images,
     warn_of_silent_channels,
@@ -224,7 +226,9 @@ def _check_equal(
       The largest difference of the outputs, in the unit that `TOLERANCE` has.
     """
     # A source of fixed batch size may refuse any other number of images.
-    num_images = source.inputs[0].shape[0] or _PROOF_IMAGES
+    num_images = source.inputs[0].shape[0] or num_probes(
+        classifier.input_shape, _PROOF_IMAGES
+    )
     source_shape = tuple(source.inputs[0].shape)[1:]
     height, width, _ = image_shape((None, *source_shape))[1:]
     own_height, own_width, channels = classifier.input_shape
@@ -255,8 +259,9 @@ def _check_equal(
 
 
 def _check_soundness(classifier: Classifier) -> None:
-    """Refuses what no preprocessing could make work."""
+    """Refuses what no preprocessing could make work, and what no memory holds."""
     model = classifier.model
+    require_memory_for_any_run(model, classifier.name)
     observations = observe_on_probes(model, classifier.preprocessing.to_input)
     check_magnitudes(model, observations)
     death = find_death(model, observations)
@@ -307,7 +312,10 @@ def _check_input_range(classifier: Classifier) -> None:
     variances = np.stack(
         [
             batch_statistics(probe(classifier.preprocessing.to_input(pixels))).variance
-            for pixels in probe_images(classifier.input_shape, _RANGE_IMAGES)
+            for pixels in probe_images(
+                classifier.input_shape,
+                num_probes(classifier.input_shape, _RANGE_IMAGES),
+            )
         ]
     )
     # A kernel of zeros says nothing of its input.

@@ -28,6 +28,7 @@ from gdfq_tf.estimation import AccuracyEstimate, Estimate, blend, estimate
 from gdfq_tf.freezing import freeze
 from gdfq_tf.heads import has_classes, outputs_of
 from gdfq_tf.keras_compat import keras
+from gdfq_tf.memory_needs import require_memory_for_run
 from gdfq_tf.progress import NullProgress, Progress
 from gdfq_tf.quantization_plan import KERNEL_LAYERS, make_plan, match_kernel_layers
 from gdfq_tf.reconstruction import equalized, reconstruct
@@ -163,7 +164,8 @@ def quantize(
         before the converter, which may crash, is called on it.
 
     Raises:
-      UserError: a loss stopped being finite, or recipe or `mixed_precision` do not fit.
+      UserError: a loss stopped being finite, recipe or `mixed_precision` do not fit, or
+        memory does not hold the run.
       ExportError: the converter refused, or an exported model broke a rule or
         differs from its student by more than 1 output LSB.
     """
@@ -172,6 +174,7 @@ def quantize(
     _check_fit(classifier, recipe, mixed_precision)
     if not classifier.has_bn_statistics:
         recipe = recipe.without_bn_statistics()
+    require_memory_for_run(classifier.model, classifier.name, recipe, widths)
     alternating = isinstance(recipe.student, FineTuningConfig)
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()

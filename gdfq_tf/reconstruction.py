@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from gdfq_tf.classifiers import Classifier
 from gdfq_tf.config import ReconstructionConfig
 from gdfq_tf.equalization import channel_ranges, equalize
 from gdfq_tf.keras_compat import keras
+from gdfq_tf.memory_needs import images_that_fit
 from gdfq_tf.progress import Progress
 from gdfq_tf.quantization_plan import QuantizationPlan
 from gdfq_tf.rounding import round_kernels
@@ -21,9 +21,6 @@ from gdfq_tf.synthesis import SyntheticImages
 
 # Ranges settle with fewer images than kernels do.
 _NUM_RANGE_IMAGES = 512
-# One layer's output for all images in float32: 1 GiB, of which a residual network has
-# four at a time. Layers so large see many positions of each image besides.
-_MAX_VALUES = 2**28
 
 
 def equalized(
@@ -74,9 +71,3 @@ def _target_of(
     if config.images_are_noise:
         return with_statistics_of(model, inputs), inputs
     return model, inputs
-
-
-def images_that_fit(classifier: keras.Model) -> int:
-    """How many images reconstruction takes at most, for its memory's sake."""
-    largest = max(math.prod(layer.output_shape[1:]) for layer in classifier.layers[1:])
-    return max(1, _MAX_VALUES // largest)

@@ -32,9 +32,10 @@ _layers = keras.layers
 
 # Side of the grids of random values that images are enlarged from, beside noise.
 _SMOOTH_GRIDS = (2, 8)
-# Of each kind; of large images as many as this has pixels, one at least.
-_IMAGES_OF_A_KIND = 4
-_PIXELS_OF_A_KIND = 2**20
+# Of each kind.
+_NUM_PROBES = 4
+# 16 images of 512 x 512.
+_MOST_PIXELS = 2**22
 _LARGEST_BATCH = max(recipe.synthesis.batch_size for recipe in RECIPES.values())
 # Synthetic images excite networks more than random ones do.
 _HEADROOM = 100.0
@@ -89,6 +90,11 @@ def probe_images(shape: tuple[int, int, int], num_images: int) -> list[np.ndarra
     return kinds
 
 
+def num_probes(shape: tuple[int, int, int], wanted: int) -> int:
+    """How many images of (H, W, C) to look at together: of large ones fewer."""
+    return max(1, min(wanted, _MOST_PIXELS // (shape[0] * shape[1])))
+
+
 def observe(model: keras.Model, inputs: tf.Tensor) -> dict[str, Observation]:
     """Layer name -> what it gives, in graph order; the input layer's first.
 
@@ -125,8 +131,7 @@ def _observed(values: tf.Tensor) -> Observation:
 def observe_on_probes(model: keras.Model, to_input) -> dict[str, Observation]:
     """`observe` on `probe_images`; `to_input`: see `Preprocessing`."""
     shape = tuple(model.input_shape[1:])
-    fitting = max(1, _PIXELS_OF_A_KIND // (shape[0] * shape[1]))
-    kinds = probe_images(shape, min(_IMAGES_OF_A_KIND, fitting))
+    kinds = probe_images(shape, num_probes(shape, _NUM_PROBES))
     return observe(model, to_input(np.concatenate(kinds)))
 
 

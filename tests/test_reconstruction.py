@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gdfq_tf import equalization, reconstruction
+from gdfq_tf import equalization, memory_needs, reconstruction
 from gdfq_tf.bn_statistics import with_statistics_of
 from gdfq_tf.classifiers import Classifier
 from gdfq_tf.config import ReconstructionConfig, parse_bit_widths
@@ -45,8 +45,8 @@ def test_progress_goes_kernel_by_kernel(tiny_classifier):
 def test_takes_no_more_images_than_memory_holds(tiny_classifier, monkeypatch):
     # All layers but the last two give 8 channels at the input's height and width.
     largest = INPUT_SHAPE[0] * INPUT_SHAPE[1] * 8
-    assert reconstruction.images_that_fit(tiny_classifier) == 2**28 // largest
-    monkeypatch.setattr(reconstruction, "_MAX_VALUES", 40 * largest + 1)
+    assert memory_needs.images_that_fit(tiny_classifier) == 2**28 // largest
+    monkeypatch.setattr(memory_needs, "_MAX_VALUES", 40 * largest + 1)
     limited = run(tiny_classifier, "w4a4", ReconstructionConfig())
     monkeypatch.undo()
     first_40 = SyntheticImages(IMAGES.pixels[:40], IMAGES.labels[:40])

@@ -1,0 +1,161 @@
+"""How much memory a run takes, told from the shapes of the classifier.
+
+Bytes per value were measured as peaks of resident memory on classifiers with inputs of
+32x32 to 512x512, see docs/experiments.md. Stages follow each other: what one has freed
+the next one uses, so that the largest counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from gdfq_tf.calibration import images_per_batch
+from gdfq_tf.config import RECIPES, BitWidths, FineTuningConfig, Recipe
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.memory import available_memory, gibibytes, require_memory
+from gdfq_tf.quantization_plan import KERNEL_LAYERS
+from tflite_export.names import shown
+
+# TensorFlow's graphs and the converter's.
+_BYTES_OF_GRAPHS = 2**27
+# Of one image and its copies on the way into the converter and LiteRT.
+_BYTES_OF_CALIBRATION_PIXEL = 33
+_NUM_CALIBRATION_IMAGES = 100
+# Of the pool, uint8, with what is made of it later.
+_BYTES_OF_POOL_PIXEL = 4
+# Beside the pool while noise is drawn and resized, or exposure varied, in float64.
+_BYTES_OF_NOISE_PIXEL = 37
+_BYTES_OF_REFINED_PIXEL = 20
+# Of an activation in a step: kept for the backward pass, and its gradient; the student
+# adds what is quantized.
+_BYTES_OF_TRAINED_ACTIVATION = 6
+_BYTES_OF_STUDENT_ACTIVATION = 10
+# Of images turned into model inputs.
+_BYTES_OF_INPUT = 16
+# Outputs of teacher and student, before and behind a layer.
+_BYTES_OF_RECONSTRUCTED_ACTIVATION = 16
+# Patches and their copy in the kernel's order.
+_BYTES_OF_ROW = 12
+# In float64, with their powers.
+_BYTES_OF_EQUALIZED_ACTIVATION = 24
+
+
+# One layer's output for all images of a reconstruction in float32: 1 GiB, of which a
+# residual network has four at a time. Layers so large see many positions of each image
+# besides.
+_MAX_VALUES = 2**28
+
+
+def require_memory_for_run(
+    model: keras.Model, name: str, recipe: Recipe, widths: Sequence[BitWidths]
+) -> None:
+    """Refuses a run that memory would not hold, before it is begun.
+
+    Args:
+      model: canonical; `name`: what messages call it.
+
+    Raises:
+      UserError: says how much the run takes, what in it takes most, and what fits.
+    """
+    _require(model, f"quantizing {shown(name)} by recipe", recipe, widths)
+
+
+def require_memory_for_any_run(model: keras.Model, name: str) -> None:
+    """Refuses a classifier for which memory holds no recipe.
+
+    Raises:
+      UserError: as by `require_memory_for_run`.
+    """
+    widths = [BitWidths(8, 8)]
+    recipe = min(
+        RECIPES.values(), key=lambda x: _largest(memory_needs(model, x, widths))[1]
+    )
+    _require(model, f"quantizing {shown(name)} even by recipe", recipe, widths)
+
+
+def _require(
+    model: keras.Model, what: str, recipe: Recipe, widths: Sequence[BitWidths]
+) -> None:
+    stage, num_bytes = _largest(memory_needs(model, recipe, widths))
+    _, least = _largest(memory_needs(model, RECIPES["calibrate"], widths))
+    less = ""
+    if least < min(num_bytes, available_memory()):
+        less = f"recipe 'calibrate', which takes {gibibytes(least)}, "
+    height, width, _ = model.input_shape[1:]
+    require_memory(
+        num_bytes,
+        f"{what} {recipe.name!r}, with images of {height}x{width},",
+        f"most is for {stage}: take {less}a machine with more memory or the network "
+        "for smaller images",
+    )
+
+
+def images_that_fit(model: keras.Model) -> int:
+    """How many images reconstruction takes at most, for its memory's sake."""
+    largest = max(math.prod(layer.output_shape[1:]) for layer in model.layers[1:])
+    return max(1, _MAX_VALUES // largest)
+
+
+def memory_needs(
+    model: keras.Model, recipe: Recipe, widths: Sequence[BitWidths]
+) -> Mapping[str, float]:
+    """Bytes that each stage takes, beside what the process has before the run.
+
+    Args:
+      model: canonical.
+    """
+    height, width, channels = model.input_shape[1:]
+    pixels = height * width * channels
+    sizes = [math.prod(layer.output_shape[1:]) for layer in model.layers[1:]]
+    activations, largest = sum(sizes), max(sizes)
+    synthesis = recipe.synthesis
+    step = synthesis.images_per_step(height, width)
+    pool = synthesis.images_in_pool(height, width)
+    fitted = min(pool * 3 // 4, images_that_fit(model))
+    rows = max(1, *map(_row_values, model.layers))
+    equalizes = any(w.activation_bits < 8 for w in widths)
+    trains = isinstance(recipe.student, FineTuningConfig) or (
+        recipe.student.distillation is not None
+        and any(min(w.weight_bits, w.activation_bits) < 8 for w in widths)
+    )
+    kept = _BYTES_OF_GRAPHS + _BYTES_OF_POOL_PIXEL * pool * pixels
+    stages = {
+        "the converter's calibration": kept
+        + _BYTES_OF_CALIBRATION_PIXEL * _NUM_CALIBRATION_IMAGES * pixels,
+        "reconstruction": kept
+        + _BYTES_OF_RECONSTRUCTED_ACTIVATION * fitted * largest
+        + _BYTES_OF_INPUT * fitted * pixels
+        + _BYTES_OF_ROW * rows * images_per_batch(rows),
+        "calibration": kept
+        + _BYTES_OF_INPUT * fitted * pixels
+        + _BYTES_OF_EQUALIZED_ACTIVATION
+        * equalizes
+        * largest
+        * min(fitted, images_per_batch(largest)),
+    }
+    if synthesis.num_steps:
+        stages["the generator's training"] = (
+            kept + _BYTES_OF_TRAINED_ACTIVATION * step * activations
+        )
+    else:
+        stages["the pool of noise"] = kept + _BYTES_OF_NOISE_PIXEL * pool * pixels
+    if trains:
+        stages["the student's training"] = (
+            kept + _BYTES_OF_STUDENT_ACTIVATION * step * activations
+        )
+    if recipe.refinement is not None:
+        stages["refinement"] = kept + _BYTES_OF_REFINED_PIXEL * pool * pixels
+    return stages
+
+
+def _largest(needs: Mapping[str, float]) -> tuple[str, float]:
+    return max(needs.items(), key=lambda item: item[1])
+
+
+def _row_values(layer) -> int:
+    """Values of one image's patches, as reconstruction lays them out for a kernel."""
+    if not isinstance(layer, KERNEL_LAYERS) or isinstance(layer, keras.layers.Dense):
+        return 0
+    positions = math.prod(layer.output_shape[1:-1])
+    return positions * math.prod(layer.kernel_size) * layer.input_shape[-1]
