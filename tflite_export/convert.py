@@ -12,6 +12,7 @@ from tflite_export.dense import fold_dense
 from tflite_export.errors import ExportError
 from tflite_export.export_graph import dense_names, export_graph
 from tflite_export.integer_network import IntegerNetwork
+from tflite_export.names import printable
 from tflite_export.quiet import quiet_stderr
 
 
@@ -81,5 +82,6 @@ def _convert(converter: tf.lite.TFLiteConverter) -> bytes:
     except Exception as error:  # the converter raises bare Exception subclasses
         reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise ExportError(
-            f"the TFLite converter refused the model: {type(error).__name__}: {reason}"
+            f"the TFLite converter refused the model: {type(error).__name__}: "
+            f"{printable(reason)}"
         ) from error

@@ -22,6 +22,7 @@ from tflite_export.flatbuffer import (
     pack_model,
     unpack_model,
 )
+from tflite_export.names import shown
 
 # The versions the converter itself writes for int8 x int8 and int8 x int4; both
 # need the same runtime as CONV_2D with such weights, so the file's
@@ -59,8 +60,8 @@ def fold_dense(tflite: bytes, layer_names: Collection[str]) -> bytes:
     }
     if missing := [name for name, ops in named.items() if not ops]:
         raise ExportError(
-            f"no convolution of the .tflite file belongs to layer {missing[0]!r}; "
-            f"expected components of its tensor names ({graph.example_name()!r})"
+            f"no convolution of the .tflite file belongs to layer {shown(missing[0])}; "
+            f"expected components of its tensor names ({shown(graph.example_name())})"
         )
     dense = [op for ops in named.values() for op in ops]
     # Backwards, so that a layer knows whether its readers were rewritten.
