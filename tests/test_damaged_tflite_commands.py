@@ -87,8 +87,9 @@ class Starter:
         process = self._process or self._start()
         print(self._line, file=process.stdin, flush=True)
         if not (code := process.stdout.readline()):
+            self.close()
             self._process = None
-            return process.wait(), "", ""
+            return process.returncode, "", ""
         texts = [(self._folder / name).read_text() for name in ("stdout", "stderr")]
         return int(code), *texts
 

@@ -182,6 +182,18 @@ def test_damaged_files_are_refused_in_one_line(int8_tflite):
         assert "\n" not in str(caught.value)
 
 
+def test_names_that_are_no_text_are_refused_in_one_line(int8_tflite):
+    (name,) = (
+        detail["name"].encode()
+        for detail in load_interpreter(int8_tflite).get_output_details()
+    )
+    damaged = int8_tflite.replace(name, b"\xff" + name[1:])
+    assert damaged != int8_tflite
+    with pytest.raises(ExportError, match="LiteRT refuses .* can't decode") as caught:
+        TFLiteClassifier(damaged)
+    assert "\n" not in str(caught.value)
+
+
 def test_operators_litert_lacks_are_refused_in_one_line(int8_tflite):
     model = unpack_model(int8_tflite)
     for code in model.operatorCodes:

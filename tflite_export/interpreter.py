@@ -103,8 +103,9 @@ class TFLiteClassifier:
         tflite = read_tflite(tflite)
         self._num_bytes = len(tflite)
         self._interpreter = load_interpreter(tflite, num_threads)
-        self._input = _only(self._interpreter.get_input_details(), "input")
-        self._output = _only(self._interpreter.get_output_details(), "output")
+        with litert_refusals(self._num_bytes):  # names may be no text
+            self._input = _only(self._interpreter.get_input_details(), "input")
+            self._output = _only(self._interpreter.get_output_details(), "output")
         if len(self._output["shape"]) != 2:
             raise ExportError(
                 f"the model's output has shape {_shape(self._output)}; expected "
