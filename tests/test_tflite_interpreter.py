@@ -189,7 +189,7 @@ def test_names_that_are_no_text_are_refused_in_one_line(int8_tflite):
     )
     damaged = int8_tflite.replace(name, b"\xff" + name[1:])
     assert damaged != int8_tflite
-    with pytest.raises(ExportError, match="LiteRT refuses .* can't decode") as caught:
+    with pytest.raises(ExportError, match=r"LiteRT refuses .* can't decode") as caught:
         TFLiteClassifier(damaged)
     assert "\n" not in str(caught.value)
 
