@@ -117,10 +117,15 @@ def _random_values(rng, shape, dtype: np.dtype) -> np.ndarray:
 
 
 def _machine() -> str:
-    processor = platform.processor() or platform.machine()
+    return f"{processor()}, {os.cpu_count()} logical CPUs, {platform.system()}"
+
+
+def processor() -> str:
+    """What the machine's maker calls its processor."""
     cpuinfo = Path("/proc/cpuinfo")  # Linux has the model's name here alone
     if cpuinfo.exists():
         lines = cpuinfo.read_text().splitlines()
         models = [line.partition(":")[2] for line in lines if "model name" in line]
-        processor = models[0].strip() if models else processor
-    return f"{processor}, {os.cpu_count()} logical CPUs, {platform.system()}"
+        if models:
+            return models[0].strip()
+    return platform.processor() or platform.machine()

@@ -43,6 +43,7 @@ from gdfq_tf.config import (
 from gdfq_tf.errors import UserError
 from gdfq_tf.estimation import AccuracyEstimate, Estimate, LabelEstimate
 from gdfq_tf.heads import outputs_of
+from gdfq_tf.machine import describe_machine, fix_num_threads
 from gdfq_tf.output_directory import OutputDirectory
 from gdfq_tf.pipeline import MixedPrecision, QuantizationResult, quantize
 from gdfq_tf.run_directory import (
@@ -92,6 +93,13 @@ flags.DEFINE_float(
 flags.DEFINE_integer(
     "seed", 0, "Seed of everything random.", lower_bound=0, upper_bound=2**32 - 1
 )
+flags.DEFINE_integer(
+    "num_threads",
+    None,
+    "Threads that TensorFlow computes with, instead of one per usable CPU: the same "
+    "number gives the same bytes on however many CPUs of one kind.",
+    lower_bound=1,
+)
 flags.DEFINE_string("output_dir", None, "Where the run directory goes.", required=True)
 flags.DEFINE_bool("overwrite", False, "Replace an earlier run at --output_dir.")
 flags.DEFINE_string("data", None, "Labelled test images for the closing table only.")
@@ -118,6 +126,8 @@ def main() -> None:
         )
     if FLAGS.max_accuracy_loss is not None and math.isnan(FLAGS.max_accuracy_loss):
         raise UserError("--max_accuracy_loss=nan must be a number of points")
+    if FLAGS.num_threads is not None:
+        fix_num_threads(FLAGS.num_threads)
     output_dir = Path(FLAGS.output_dir)
     with claim_run_directory(output_dir, overwrite=FLAGS.overwrite) as output:
         session.holds(output.lock, output.partial)
@@ -305,7 +315,7 @@ def _summary(
         "evaluated_on": FLAGS.data or ("embedded" if "top1" in rows[0] else None),
         "models": rows,
         "seconds": {"synthesis": result.synthesis_seconds},
-        "machine": benchmark(files[0].tflite, num_runs=1, warmup_runs=0).machine,
+        "machine": describe_machine(),
         "versions": {
             "python": platform.python_version(),
             **{name: importlib.metadata.version(name) for name in _PACKAGES},
