@@ -21,6 +21,7 @@ from typing import IO, Any
 import numpy as np
 
 from gdfq_tf.errors import UserError
+from gdfq_tf.memory import available_memory
 
 _SECONDS = 120.0  # by the clock; the reader's own limit is on processor time
 _LONGEST_HEADER = 2**27
@@ -106,7 +107,7 @@ def read_arrays(file: ModelFile) -> Mapping[str, np.ndarray]:
 def _ask(
     path: Path, file_format: str, *, with_arrays: bool
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    max_bytes = _free_memory() // _SHARE_OF_MEMORY
+    max_bytes = available_memory() // _SHARE_OF_MEMORY
     request = {
         "path": os.path.abspath(path),
         "format": file_format,
@@ -192,8 +193,3 @@ def _import_path() -> list[str]:
     """Where the reader finds what this process found, the current directory aside."""
     package_root = str(Path(__file__).resolve().parent.parent)
     return [*(entry for entry in sys.path if entry), package_root]
-
-
-def _free_memory() -> int:
-    """Bytes that a process may still take on this machine."""
-    return 2**33

@@ -231,7 +231,7 @@ def test_arrays_beyond_this_machine(copied, monkeypatch):
         copied,
         lambda g, n: g.create_dataset(n, data=np.zeros(2**18, "f4")),
     )
-    monkeypatch.setattr(file_cell, "_free_memory", lambda: 4 * 2**19)
+    monkeypatch.setattr(file_cell, "available_memory", lambda: 4 * 2**19)
     matches(
         r"holds 0\.0 GiB, and 0\.0 GiB of this machine's memory", refusal(path, "hdf5")
     )
