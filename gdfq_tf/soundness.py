@@ -123,9 +123,11 @@ def _observed(values: tf.Tensor) -> Observation:
         return Observation(-math.inf, math.inf, True)
     least, greatest = tf.reduce_min(values, 0), tf.reduce_max(values, 0)
     low, high = float(tf.reduce_min(least)), float(tf.reduce_max(greatest))
-    spread = float(tf.reduce_max(greatest - least))
-    is_rounding = spread <= _ROUNDING * max(abs(low), abs(high))
-    return Observation(low, high, not is_rounding)
+    # Channels may be of any size.
+    axes = list(range(len(least.shape) - 1))
+    spread = tf.reduce_max(greatest - least, axes)
+    largest = tf.reduce_max(tf.maximum(tf.abs(least), tf.abs(greatest)), axes)
+    return Observation(low, high, bool(tf.reduce_any(spread > _ROUNDING * largest)))
 
 
 def observe_on_probes(model: keras.Model, to_input) -> dict[str, Observation]:
@@ -214,15 +216,18 @@ def find_death(
 
 
 def _death_of(layer, found: Observation) -> Death:
-    if isinstance(layer, KERNEL_LAYERS) and not layer.get_weights()[0].any():
-        return Death(f"{_named(layer)} has a kernel of zeros alone", True)
+    if isinstance(layer, KERNEL_LAYERS):
+        largest = np.abs(layer.get_weights()[0]).max()
+        if largest < np.finfo(np.float32).tiny:
+            reason = f"has a kernel of zeros alone (at most {largest:.2g})"
+            return Death(f"{_named(layer)} {reason}", True)
     if isinstance(layer, _layers.BatchNormalization) and not np.any(layer.gamma):
         return Death(f"{_named(layer)} has a gamma of 0 in every channel", True)
     if isinstance(layer, _layers.ReLU):
         (before,) = input_layers(layer)
         if isinstance(before, _layers.BatchNormalization) and all(_is_off(before)):
             return Death(
-                f"{_named(layer)} is never on: the {_named(before)} before it has "
+                f"{_named(layer)} is never on: {_named(before)} before it has "
                 f"betas up to {np.max(before.beta):.3g} beside gammas up to "
                 f"{np.max(np.abs(before.gamma)):.3g}",
                 True,
@@ -268,4 +273,5 @@ def _is_off(layer: keras.layers.BatchNormalization) -> np.ndarray:
 
 
 def _named(layer) -> str:
-    return f"layer {shown(layer.name)} ({type(layer).__name__})"
+    # Its class may be another than in the source.
+    return f"layer {shown(layer.name)}"
