@@ -23,7 +23,7 @@ from tflite_export.convert import convert_network, post_training_quantize
 from tflite_export.flatbuffer import read_model
 from tflite_export.integer_inference import infer
 from tflite_export.interpreter import TFLiteClassifier
-from tflite_export.verify import Expectation, verify_structure
+from tflite_export.rules import Expectation, structural_findings
 
 layers = keras.layers
 PREPROCESSING = make_preprocessing("tf", 3)
@@ -372,7 +372,8 @@ def test_bounds_cost_no_more_operators_than_the_converters_own(bounds):
     inputs = PREPROCESSING.to_input(PIXELS[:4]).numpy()
     own = post_training_quantize(frozen.classifier, INPUT_SHAPE, inputs)
     expectation = Expectation(8, len(read_model(own).operators))
-    findings = verify_structure(convert_network(frozen.network), expectation)
+    tflite = convert_network(frozen.network)
+    findings = structural_findings(read_model(tflite), expectation)
     assert [finding.detail for finding in findings if not finding.passed] == []
 
 

@@ -309,12 +309,26 @@ def test_ends(end, change):
     assert "ends" in found
 
 
+def test_zero_points_of_constants():
+    def edit(graph, model):
+        constant(graph, model, 0, 1)[0].quantization.zeroPoint[3] = 1
+
+    found = edited(edit)
+    assert found == {"scale": "zero points of kernel of CONV_2D for 'conv' are not 0"}
+    network = network_of(NETWORKS["bounded_dense"])
+    model = copy.deepcopy(unpack_model(convert_network(network)))
+    (bound,) = (t for t in model.subgraphs[0].tensors if len(t.shape) == 0)
+    bound.quantization.zeroPoint[0] += 1
+    (detail,) = broken(pack_model(model), network).values()
+    assert detail == "zero points of level of MINIMUM for 'bounded' are not -100"
+
+
 def test_an_output_from_elsewhere():
     def edit(graph, model):
         graph.outputs = graph.operators[3].outputs
 
     found = edited(edit)
-    assert "an output that is not the student's 'softmax'" in found["ends"]
+    assert "an output that is not the student's 'logits/softmax'" in found["ends"]
 
 
 @pytest.mark.parametrize(

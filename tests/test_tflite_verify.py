@@ -15,17 +15,15 @@ from tflite_export import rules
 from tflite_export.affine_quantization import weight_limit
 from tflite_export.dense import fold_dense
 from tflite_export.errors import ExportError
-from tflite_export.flatbuffer import pack_model, unpack_model
-from tflite_export.rules import stored_as
-from tflite_export.verify import (
+from tflite_export.flatbuffer import pack_model, read_model, unpack_model
+from tflite_export.rules import (
     CHECKS,
-    Agreement,
     Expectation,
     Finding,
-    compare_outputs,
-    require,
-    verify_structure,
+    stored_as,
+    structural_findings,
 )
+from tflite_export.verify import Agreement, compare_outputs, require
 
 NUM_OPERATORS = 4
 
@@ -47,7 +45,7 @@ def w4() -> bytes:
 
 def broken(tflite: bytes, expectation: Expectation) -> dict[str, str]:
     """Detail by rule, of the rules that do not hold."""
-    findings = verify_structure(tflite, expectation)
+    findings = structural_findings(read_model(tflite), expectation)
     return {f.rule: f.detail for f in findings if not f.passed}
 
 
@@ -75,7 +73,9 @@ def only(check, tflite: bytes, expectation: Expectation) -> str:
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 5, 6, 7, 8])
 def test_every_rule_holds_for_a_sound_file(bits):
-    findings = verify_structure(classifier(bits), Expectation(bits, NUM_OPERATORS))
+    findings = structural_findings(
+        read_model(classifier(bits)), Expectation(bits, NUM_OPERATORS)
+    )
     assert [f.rule for f in findings] == [check.__doc__ for check in CHECKS]
     assert findings == tuple(Finding(f.rule, True, "") for f in findings)
     require(findings)
@@ -370,7 +370,7 @@ def test_require_names_every_failed_rule_in_one_line():
     tflite = convert(
         lambda x: tiny_tflite.classifier(x, bits=8), (1, 8, 8, 3), quantize=False
     )
-    findings = verify_structure(tflite, Expectation(8))
+    findings = structural_findings(read_model(tflite), Expectation(8))
     with pytest.raises(ExportError) as caught:
         require(findings)
     message = str(caught.value)

@@ -18,7 +18,6 @@ from tflite_export.affine_quantization import AffineQuantization
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
 from tflite_export.tensor_shapes import Shape, tensor_shapes
 
-SOFTMAX_OUTPUT = "softmax"
 _PADDINGS = {"same": schema.Padding.SAME, "valid": schema.Padding.VALID}
 _ACTIVATIONS = schema.ActivationFunctionType
 
@@ -34,6 +33,7 @@ class Constant:
       scales: one per channel along `dimension`, float32; None: not compared, for
         biases, whose scales follow from others.
       dimension: the channels' one.
+      zero_point: of all scales.
     """
 
     what: str
@@ -41,6 +41,7 @@ class Constant:
     dtype: str = "INT32"
     scales: np.ndarray | None = None
     dimension: int = 0
+    zero_point: int = 0
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -129,19 +130,18 @@ def expected_graph(network: IntegerNetwork) -> ExpectedGraph:
             sources[op.name] = op.inputs[0]
     output = network.ops[-1].name
     if network.softmax:
-        shapes[SOFTMAX_OUTPUT] = shapes[output]
         softmax = ExpectedOperator(
             "SOFTMAX",
             (output,),
-            SOFTMAX_OUTPUT,
+            f"{output}/softmax",
             shapes[output],
             FIXED_GRIDS["softmax"],
             options_type="SoftmaxOptions",
             options={"beta": 1.0},
         )
         steps.append((softmax,))
-        output = SOFTMAX_OUTPUT
-        grids[output] = FIXED_GRIDS["softmax"]
+        output = softmax.output
+        shapes[output], grids[output] = softmax.shape, softmax.grid
     return ExpectedGraph(
         network.input_name,
         output,
@@ -317,7 +317,8 @@ def _minimum(op: IntegerOp, shapes: _Shapes, grids: _Grids) -> Steps:
 
 def _level(level: int, grid: AffineQuantization) -> Constant:
     scale = np.array([grid.scale], np.float32)
-    return Constant("bound", np.array(level, np.int8), "INT8", scale)
+    values = np.array(level, np.int8)
+    return Constant("level", values, "INT8", scale, zero_point=grid.zero_point)
 
 
 def _mean(op: IntegerOp, shapes: _Shapes, grids: _Grids) -> Steps:

@@ -263,6 +263,13 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
+def structural_findings(
+    model: TFLiteModel, expectation: Expectation
+) -> tuple[Finding, ...]:
+    """One finding per rule of `CHECKS`, in their order."""
+    return tuple(check(model, expectation) for check in CHECKS)
+
+
 def _place(operator: Operator) -> str:
     return f"{operator.name} as operator {operator.index}"
 

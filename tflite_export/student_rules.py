@@ -75,7 +75,7 @@ RULES: Mapping[str, str] = {
     "signature": f"one signature {_SIGNATURE!r}: {_INPUT!r} to {_OUTPUT!r}",
     "operators": "the student's operators, each with its options",
     "kernel": "the student's kernels",
-    "scale": "the student's kernel scales",
+    "scale": "scales and zero points of constants as the student's",
     "bias": "the student's biases",
     "grid": "activations of the student's shapes, scales and zero points",
     "version": "operator versions as TFLite defines them",
@@ -327,6 +327,8 @@ def _constant_offences(
     along = tensor.quantized_dimension if len(scales) > 1 else expected.dimension
     if not np.array_equal(scales, expected.scales) or along != expected.dimension:
         yield "scale", f"scales of {what} differ"
+    if tensor.zero_points != (expected.zero_point,) * len(expected.scales):
+        yield "scale", f"zero points of {what} are not {expected.zero_point}"
 
 
 def _activation_offences(

@@ -15,7 +15,7 @@ from tflite_export.integer_inference import infer
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interpreter import TFLiteClassifier
 from tflite_export.names import shown
-from tflite_export.rules import CHECKS, Expectation, Finding, finding
+from tflite_export.rules import Expectation, Finding, finding, structural_findings
 from tflite_export.student_rules import student_findings
 
 NUM_RANDOM_IMAGES = 64
@@ -135,16 +135,6 @@ def allowed_lsb(network: IntegerNetwork) -> int:
     return 0 if exact and not has_functions else 1
 
 
-def verify_structure(tflite: bytes, expectation: Expectation) -> tuple[Finding, ...]:
-    """One finding per rule of `CHECKS`, in their order.
-
-    Raises:
-      ExportError: not a `.tflite` file, or damaged.
-    """
-    model = read_model(tflite)
-    return tuple(check(model, expectation) for check in CHECKS)
-
-
 def _content_findings(
     tflite: bytes, network: IntegerNetwork, expectation: Expectation
 ) -> Iterator[Finding]:
@@ -154,7 +144,7 @@ def _content_findings(
         yield finding(_READABLE, [str(error)])
         return
     yield finding(_READABLE, [])
-    yield from (check(model, expectation) for check in CHECKS)
+    yield from structural_findings(model, expectation)
     yield from student_findings(model, network)
 
 
