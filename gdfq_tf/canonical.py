@@ -35,6 +35,7 @@ from gdfq_tf.rewrites import LINEAR, absorb_resizing, rewrite, two_class_logits
 from gdfq_tf.source_graph import Op, all_layers, read_graph, valid_name
 from gdfq_tf.source_steps import class_name, is_symbolic, refuse
 from gdfq_tf.stored_values import check_folded_values, check_stored_values
+from tflite_export.names import listed, shown
 
 TASKS = ("classification", "features")
 
@@ -98,46 +99,46 @@ def canonicalize(source: Any, task: str = "classification") -> Canonical:
 
 def _check_ends(source: Any, task: str) -> None:
     """Refuses what is no network for images of one size, or for no such task."""
+    model = f"model {shown(source.name)}"
     inputs = getattr(source, "inputs", None) or []
     outputs = getattr(source, "outputs", None) or []
     if not outputs or not all(is_symbolic(t) for t in outputs):
         raise UserError(
-            f"model {source.name!r} has no fixed graph; expected a Functional model "
+            f"{model} has no fixed graph; expected a Functional model "
             "or a Sequential model with an Input layer: rebuild it that way"
         )
     if len(inputs) != 1:
         raise UserError(
-            f"model {source.name!r} has {len(inputs)} inputs; expected one, for "
+            f"{model} has {len(inputs)} inputs; expected one, for "
             "images: cut it with keras.Model(image, logits)"
         )
     if len(outputs) != 1:
         names = list(source.output_names)
         raise UserError(
-            f"model {source.name!r} has the outputs {', '.join(names)}; expected one, "
-            f"for classes: choose it with --output_name={names[0]}"
+            f"{model} has the outputs {listed(names)}; expected one, "
+            f"for classes: choose it with --output_name={listed(names[:1])}"
         )
     shape, out = tuple(inputs[0].shape), tuple(outputs[0].shape)
     if len(shape) not in (3, 4):
         raise UserError(
-            f"model {source.name!r} takes {shape}; expected images (None, height, "
+            f"{model} takes {shape}; expected images (None, height, "
             "width, channels) or signals (None, time, features)"
         )
     is_resized = any(class_name(layer) == "Resizing" for layer in all_layers(source))
     if None in shape[1:] and not is_resized:
         raise UserError(
-            f"model {source.name!r} takes {shape}, images of no fixed size; fix it and "
+            f"{model} takes {shape}, images of no fixed size; fix it and "
             "save that: fixed = keras.models.clone_model(model, "
             "keras.Input((224, 224, 3))); fixed.set_weights(model.get_weights())"
         )
     if task == "features":
         if None in out[1:] or len(out) < 2:
             raise UserError(
-                f"model {source.name!r} gives {out}; expected features of one fixed "
-                "shape"
+                f"{model} gives {out}; expected features of one fixed shape"
             )
     elif len(out) != 2 or out[1] is None:
         raise UserError(
-            f"model {source.name!r} gives {out}, so it is not a classifier; expected "
+            f"{model} gives {out}, so it is not a classifier; expected "
             "(None, classes), or --task=features"
         )
 

@@ -296,9 +296,9 @@ def _check_statistics(classifier: Classifier) -> None:
         return
     message = (
         f"{len(untouched)} of {len(layers)} BatchNormalization layers of "
-        f"{classifier.name} ({untouched[0]!r} first) hold mean 0 and variance 1, as "
-        "before training or after folding; GDFQ makes its images from the statistics "
-        "they store: pass the network as trained, before anything was folded"
+        f"{classifier.name} ({shown(untouched[0])} first) hold mean 0 and variance 1, "
+        "as before training or after folding; GDFQ makes its images from the "
+        "statistics they store: pass the network as trained, before anything was folded"
     )
     if len(untouched) == len(layers):
         raise UserError(message)

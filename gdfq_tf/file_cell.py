@@ -22,10 +22,10 @@ import numpy as np
 
 from gdfq_tf.errors import UserError
 from gdfq_tf.memory import available_memory
+from tflite_export.names import printable
 
 _SECONDS = 120.0  # by the clock; the reader's own limit is on processor time
 _LONGEST_HEADER = 2**27
-_LONGEST_REASON = 300
 # Of the memory that is free, for the arrays of one file: they are held up to three
 # times at once, by the reader, here and by Keras.
 _SHARE_OF_MEMORY = 4
@@ -46,7 +46,8 @@ class ModelFile:
       config: the model's JSON as a text; None in files of weights only.
       keras_version: of the Keras that wrote it, as noted; None if it is not.
       notes_names: whether weights are noted with the names of their layers.
-      groups: of HDF5 -> attribute -> names of layers or weights in order.
+      groups: of HDF5 -> attribute -> names of layers or weights in order, or a text
+        of who wrote them.
       shapes: name of each array -> its shape.
       num_floats: how many real numbers there are, counters left out.
       format: as asked for.
@@ -57,7 +58,7 @@ class ModelFile:
     config: str | None
     keras_version: str | None
     notes_names: bool
-    groups: Mapping[str, Mapping[str, list[str]]]
+    groups: Mapping[str, Mapping[str, str | list[str]]]
     shapes: Mapping[str, tuple[int, ...]]
     num_floats: int
     format: str
@@ -185,8 +186,7 @@ def _end(process: subprocess.Popen) -> str:
 
 def one_line(text: Any) -> str:
     """A reason that a library or a reader gave, fit for one line."""
-    line = " ".join(str(text).split())[:_LONGEST_REASON]
-    return "".join(x if x.isprintable() else "?" for x in line)
+    return printable(" ".join(str(text).split()))
 
 
 def _import_path() -> list[str]:

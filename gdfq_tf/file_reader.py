@@ -37,7 +37,9 @@ _FILTERS = {1: "gzip", 2: "shuffle", 3: "checksum"}  # by HDF5's numbers
 # Groups that hold the weights of layers, in the layouts of several versions; else all.
 _ROOTS = ("model_weights", "layers", "_layer_checkpoint_dependencies")
 _OF_TRAINING = "optimizer"
+# What the older layout notes of groups: names in order, and who wrote them.
 _NAME_LISTS = re.compile(r"(layer|weight)_names\d*")
+_WRITER = ("keras_version", "backend")
 _MEMBERS = re.compile(r"metadata\.json|config\.json|model\.weights\.h5|assets(/.*)?")
 _VARIABLE = "VARIABLE_VALUE"
 _GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
@@ -193,7 +195,7 @@ def _read_hdf5(stream: Any, size: int, room: int, wanted) -> dict[str, Any]:
             if name.startswith(_OF_TRAINING):
                 continue
             if isinstance(item, h5py.Group):
-                groups[name] = _name_lists(item)
+                groups[name] = _notes(item)
             elif name.startswith(root) and item.dtype.kind in "fiub":
                 datasets[name] = item
         if wanted is not None:
@@ -271,9 +273,11 @@ def _attribute(item: h5py.Group, name: str) -> str | None:
     return _text(value, name)
 
 
-def _name_lists(group: h5py.Group) -> dict[str, list[str]]:
-    """Which layers and weights a group holds, in which order."""
-    lists = {}
+def _notes(group: h5py.Group) -> dict[str, str | list[str]]:
+    """Which layers and weights a group holds, in which order, and who wrote them."""
+    lists: dict[str, Any] = {
+        key: _attribute(group, key) for key in _WRITER if key in group.attrs
+    }
     for key in group.attrs:
         if _NAME_LISTS.fullmatch(key):
             values = np.ravel(group.attrs[key]).tolist()

@@ -26,7 +26,7 @@ from gdfq_tf.model_builder import ParameterBudget, build_model
 from gdfq_tf.model_spec import CheckLayer, LayerSpec, bytecode, read_model_spec
 from gdfq_tf.model_weights import load_weights, num_floats_of
 from gdfq_tf.stored_functions import is_of_this_python, missing_names
-from tflite_export.names import shown
+from tflite_export.names import listed, shown
 
 APPLICATION_PREFIX = "keras.applications."
 
@@ -131,7 +131,7 @@ def _with_one_output(model: Any, output_name: str) -> Any:
     if len(found) != 1:
         raise UserError(
             f"--output_name={output_name} names {len(found)} outputs of the model; "
-            f"expected one of {', '.join(names)}"
+            f"expected one of {listed(names)}"
         )
     if len(names) == 1:
         return model
@@ -184,7 +184,7 @@ def read_file(
             _check_code(layer, library, path)
     source = file if stored is None else stored
     with _one_line(
-        f"{path}, written by Keras {shown(version)[1:-1]}, cannot be loaded by the "
+        f"{path}, written by Keras {listed([version])}, cannot be loaded by the "
         f"installed {library.__name__} {library.__version__}"
     ):
         model = build_model(
@@ -256,7 +256,7 @@ def _check_code(layer: LayerSpec, library: Any, path: Path) -> None:
         function = _make_lambda(library, layer.arguments).function
     if missing := missing_names(function):
         raise UserError(
-            f"{name} uses {', '.join(missing)}, which the file does not hold; expected "
+            f"{name} uses {listed(missing)}, which the file does not hold; expected "
             "code that uses its arguments and what it imports itself, and under Keras "
             f"2 tf and np: {advice}"
         )
@@ -274,8 +274,8 @@ def _library(version: str, path: Path) -> Any:
         return tf_keras
     if major != "3":
         raise UserError(
-            f"{path} was written by Keras {version}; expected Keras 2 or 3: save it "
-            "again with one of those"
+            f"{path} was written by Keras {listed([version])}; expected Keras 2 or 3: "
+            "save it again with one of those"
         )
     with _one_line("Keras 3 cannot be imported, is KERAS_BACKEND=tensorflow set?"):
         import keras  # here, because most runs never need it

@@ -35,7 +35,8 @@ def load_weights(model: Any, file: ModelFile, complaint: str) -> None:
       UserError: they do not fit, or cannot be read.
     """
     expected = num_floats_of(model)
-    if file.num_floats != expected:
+    # SavedModels hold some numbers twice; `_assign` finds each by its name.
+    if file.format != "saved_model" and file.num_floats != expected:
         raise UserError(
             f"{complaint}: it holds {file.num_floats:,} numbers, expected "
             f"{expected:,}; pass weights that were saved from this very network"
@@ -53,14 +54,17 @@ def load_weights(model: Any, file: ModelFile, complaint: str) -> None:
 def _load_copy(model: Any, file: ModelFile, arrays: Mapping[str, np.ndarray]) -> None:
     """Lets Keras load a clean copy of an HDF5 file's weights."""
     # Lists of layers are of the older layout, which Keras tells by the suffix.
-    suffix = ".h5" if any(file.groups.values()) else ".weights.h5"
+    is_old = any(
+        key.startswith("layer_names") for notes in file.groups.values() for key in notes
+    )
+    suffix = ".h5" if is_old else ".weights.h5"
     with tempfile.TemporaryDirectory(prefix="gdfq-weights-") as folder:
         path = Path(folder, f"model{suffix}")
         with h5py.File(path, "w") as copy:
-            for group, lists in file.groups.items():
+            for group, notes in file.groups.items():
                 target = copy.require_group(group) if group else copy
-                for attribute, names in lists.items():
-                    target.attrs.create(attribute, names, dtype=h5py.string_dtype())
+                for attribute, text in notes.items():
+                    target.attrs.create(attribute, text, dtype=h5py.string_dtype())
             for name, array in arrays.items():
                 copy.create_dataset(name, data=array)
         model.load_weights(path)

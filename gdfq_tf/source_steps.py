@@ -9,6 +9,7 @@ import numpy as np
 
 from gdfq_tf.errors import UserError
 from gdfq_tf.model_spec import qualified_class_name
+from tflite_export.names import listed, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,7 +106,9 @@ def image_shape(shape: Any) -> tuple[int | None, ...]:
 
 def refuse(name: str, class_name: str, reason: str) -> NoReturn:
     """Raises the UserError of a layer that cannot be translated."""
-    raise UserError(f"layer {name!r} ({class_name}) is not supported: {reason}")
+    raise UserError(
+        f"layer {shown(name)} ({listed([class_name])}) is not supported: {reason}"
+    )
 
 
 def refuse_layer(layer: Any, reason: str) -> NoReturn:

@@ -665,3 +665,47 @@ def test_preprocessing_is_what_the_application_does(module, application, expecte
     theirs = getattr(tf_keras.applications, module).preprocess_input(pixels.copy())
     ours = make_preprocessing(expected, 3).to_input(pixels).numpy()
     np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".h5", ".json", ""])
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_weights_of_every_kind_of_layer(tmp_path, library, suffix):
+    """All layers that have weights, also frozen and inside models."""
+    if (library, suffix) == ("keras3", ""):
+        pytest.skip("Keras 3 writes no SavedModels that can be read")
+    k, rng = LIBRARIES[library], np.random.default_rng(0)
+    lay = k.layers
+    signal = k.Input((12, 3), name="signal")
+    statistics = lay.Normalization()
+    statistics.adapt(rng.normal(2, 3, (50, 12, 3)))
+    x = lay.Conv1D(6, 3, groups=3)(statistics(signal))
+    x = lay.DepthwiseConv1D(3, depth_multiplier=2)(lay.Conv1DTranspose(4, 2)(x))
+    x = lay.LayerNormalization()(lay.SeparableConv1D(8, 3)(x))
+    x = lay.Reshape((-1, 1, 8))(x)
+    x = lay.BatchNormalization(scale=False)(lay.Conv2D(6, 1, use_bias=False)(x))
+    x = lay.BatchNormalization(center=False)(lay.DepthwiseConv2D(1)(x))
+    x = lay.SeparableConv2D(4, 1)(lay.Conv2DTranspose(4, 2)(x))
+    x = lay.GlobalAveragePooling2D()(lay.RandomFlip()(x))
+    row = [lay.Input((4,)), lay.Dense(5, trainable=False), lay.BatchNormalization()]
+    inner = k.Sequential([*row, lay.Dense(5)], name="inner")
+    model = k.Model(signal, lay.Dense(3)(inner(x)))
+    weights = model.get_weights()
+    model.set_weights(
+        [w if w.dtype.kind != "f" else rng.uniform(0.2, 1, w.shape) for w in weights]
+    )
+    for layer in (model.layers[1],):  # sets what it computes from its weights
+        layer.finalize_state()
+    path, stored = tmp_path / f"net{suffix}", None
+    if suffix == ".json":
+        path.write_text(model.to_json())
+        stored = tmp_path / "net.weights.h5"
+        model.save_weights(stored)
+    else:
+        model.save(path, **({} if suffix else {"save_format": "tf"}))
+    values = rng.normal(size=(2, 12, 3)).astype(np.float32)
+    np.testing.assert_allclose(
+        np.asarray(read(path, stored).model(values)),
+        np.asarray(model(values)),
+        rtol=1e-5,
+        atol=1e-5,
+    )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 _LONGEST_NAME = 60
 _LONGEST_TEXT = 200
 
@@ -27,3 +29,8 @@ def printable(text: str) -> str:
 
 def _cut(text: str, longest: int) -> str:
     return text if len(text) <= longest else f"{text[: longest - 3]}..."
+
+
+def listed(names: Iterable[str]) -> str:
+    """Names as `shown`, but without quotes, with commas between them."""
+    return ", ".join(shown(name)[1:-1] for name in names)
