@@ -108,6 +108,19 @@ def blocks(size, crops, shape):
     return op("depth_to_space", shape, attributes={"block_size": size, "crops": crops})
 
 
+def pads_of_one_tensor(b):
+    """NASNet's: the converter keeps the second, whose kernel pads otherwise."""
+    flat = []
+    for name, pads in (("same", [[1, 1], [1, 1]]), ("other", [[2, 0], [1, 1]])):
+        attributes = {"pads": pads}
+        source = b.op(
+            f"pad_{name}", "pad", ["image"], (10, 10, 4), attributes=attributes
+        )
+        x = b.kernel(name, "depthwise", source, bits=8, padding="valid")
+        flat.append(b.flatten(x))
+    return b.op("x", "concatenate", flat, (512,))
+
+
 NO_CROPS = [[0, 0], [0, 0]]
 NETWORKS = {
     "conv": kernel("conv", bits=8, stride=2),
@@ -120,6 +133,7 @@ NETWORKS = {
         "depthwise", bits=8, stride=2, padding="valid", pads=[[0, 1], [0, 1]]
     ),
     "pad": kernel("conv", bits=8, padding="valid", pads=[[2, 0], [1, 1]]),
+    "pads_of_one_tensor": pads_of_one_tensor,
     "depthwise": kernel("depthwise", bits=8, multiplier=2),
     "depthwise_int4": kernel("depthwise", bits=4, stride=2, padding="valid"),
     "two_dense": two_dense,

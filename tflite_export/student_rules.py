@@ -155,21 +155,25 @@ def _offences(model: TFLiteModel, graph: ExpectedGraph) -> Iterator[Offence]:
             for step in alternatives
             if places.keys() >= {graph.source(name) for name in step.inputs}
         }
+        if not placed:
+            continue  # behind what was not found
         candidates = [
             (list(_differences(file, operator, step, graph)), operator)
             for step, sources in placed.items()
             for operator in file.readers(step.name, sources)
         ]
-        if not candidates:
-            if not placed or alternatives[0].optional:
-                continue  # behind what was not found, or part of what follows
+        # The converter makes one of operators that are alike.
+        differences, operator = min(
+            candidates,
+            key=lambda found: (len(found[0]), found[1].index in used),
+            default=([], None),
+        )
+        if alternatives[0].optional and (differences or operator is None):
+            continue  # part of what follows; what reads the same is another one's
+        if operator is None:
             names = " or ".join(dict.fromkeys(step.name for step in alternatives))
             yield "operators", f"no {names} for {shown(alternatives[0].output)}"
             continue
-        # The converter makes one of operators that are alike.
-        differences, operator = min(
-            candidates, key=lambda found: (len(found[0]), found[1].index in used)
-        )
         yield from differences
         used.add(operator.index)
         places[alternatives[0].output] = operator.outputs[0]
