@@ -1,4 +1,4 @@
-# make demo | test | lint | clean; everything runs in .venv, made on first use.
+# make demo | test | test-slow | lint | clean; everything runs in .venv, made on first use.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,16 +8,20 @@ STAMP := $(VENV)/installed
 MODEL ?= embedded
 BITS ?= w8a8,w4a8
 OUTPUT_DIR ?= runs/demo
+TEST_PROCESSES ?= auto
 PYTEST_ARGS ?=
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 demo: $(STAMP)
 	$(BIN)/python tools/quantize.py --model=$(MODEL) --bits=$(BITS) \
 		--output_dir=$(OUTPUT_DIR) --overwrite
 
 test: $(STAMP)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m "not slow" $(PYTEST_ARGS)
+
+test-slow: $(STAMP)
+	$(BIN)/python -m pytest -n $(TEST_PROCESSES) --dist loadfile -m slow $(PYTEST_ARGS)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -10,6 +10,8 @@ import pytest
 # TensorFlow reads these once, when it is first imported.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # the other cores run other test files
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 from tests.tiny import build_tiny_classifier
 
