@@ -3,8 +3,6 @@ from __future__ import annotations
 import json
 import sys
 
-from tools import train_classifier
-
 import keras  # Keras 3, as the tool
 import numpy as np
 import pytest
@@ -13,6 +11,7 @@ from absl.testing import flagsaver
 
 import gdfq_tf.embedded
 from tests.test_labelled_images import write_idx
+from tools import train_classifier
 
 
 def test_small_images_are_centred_on_zeros():
