@@ -38,6 +38,7 @@ from absl import flags
 
 from gdfq_tf.cli import runner
 from gdfq_tf.cli.output_files import write_whole
+from gdfq_tf.cli.runner import EXIT_ERROR
 from gdfq_tf.keras_compat import keras
 
 FLAGS = flags.FLAGS
@@ -57,6 +58,8 @@ _EARLIER_SEED, _NEW_SEED = 1, 2
 
 def main() -> None:
     """Kills, looks, runs again; writes a row for each and prints a table."""
+    # Shells start background jobs with it ignored, which the runs would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rng = random.Random(FLAGS.seed)
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
         folder = Path(name)
@@ -119,8 +122,11 @@ def _kill_and_look(
     allowed = {"new", "earlier" if plan["over_earlier_run"] else "nothing"}
     faults = [] if found in allowed else [f"{found} is at the directory"]
     error = [line for line in stderr.splitlines() if line.startswith("error: ")]
-    if "Traceback" in stderr or len(error) > 1:
-        faults.append("more than one line of error")
+    if code not in _exit_codes(signal.Signals[plan["signal"]], plan["to"]):
+        faults.append(f"exit code {code}")
+    # A killed supervisor says nothing.
+    if "Traceback" in stderr or len(error) != (code > 0):
+        faults.append("not one line of error")
     again = _finish(_start(model, directory, workplace, seed=_NEW_SEED, overwrite=True))
     if again[0] != 0 or _what_is_at(directory) != "new":
         faults.append(f"the next run ended with {again}")
@@ -201,6 +207,13 @@ def _send(number: signal.Signals, to: str, process: subprocess.Popen) -> None:
             os.kill(target, number)
 
 
+def _exit_codes(number: signal.Signals, to: str) -> set[int]:
+    """Of a run that was killed, and of one that was so no more."""
+    if number != signal.SIGKILL:
+        return {0, 128 + number}
+    return {0, EXIT_ERROR if to == "command" else -number}
+
+
 def _children(process: int) -> Iterator[int]:
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         yield from map(
@@ -245,17 +258,19 @@ def _save_network(path: Path) -> None:
 def _table(rows: Sequence[dict]) -> rich.table.Table:
     table = rich.table.Table(box=rich.box.SIMPLE_HEAVY)
     found = ("nothing", "earlier", "new")
-    for name in ("signal", "over an earlier run", "kills", *found, "faults"):
-        table.add_column(name, justify="right" if name not in rows[0] else "left")
+    for name in ("signal", "over an earlier run"):
+        table.add_column(name)
+    for name in ("kills", "too late", *found, "faults"):
+        table.add_column(name, justify="right")
     groups = collections.defaultdict(list)
     for row in rows:
         groups[row["signal"], row["over_earlier_run"]].append(row)
     for (name, over), group in groups.items():
         counts = [sum(row["found"] == what for row in group) for what in found]
+        too_late = sum(row["exit_code"] == 0 for row in group)
         faults = sum(bool(row["faults"]) for row in group)
-        table.add_row(
-            name, "yes" if over else "no", *map(str, [len(group), *counts, faults])
-        )
+        numbers = [len(group), too_late, *counts, faults]
+        table.add_row(name, "yes" if over else "no", *map(str, numbers))
     return table
 
 

@@ -6,7 +6,8 @@ place of NAME, which is looked at where the rename is made: whatever has come th
 meanwhile and may not be replaced stays, and the run is kept under the next free name.
 An earlier run is exchanged for the new one in one step. Where the file system cannot
 do that, NAME first becomes `.NAME.replaced-PID`; the next run for NAME renames that
-back should it find no NAME, and removes whatever else killed runs have left.
+back should it find no NAME. An earlier run is `.NAME.removed-PID` while it is removed.
+What killed runs have left is removed by the next.
 """
 
 from __future__ import annotations
@@ -78,12 +79,14 @@ class OutputDirectory:
       path: the directory, links followed, as a link itself cannot be replaced.
       lock: the file that is locked meanwhile.
       partial: where its content is written before it appears.
+      removed: where an earlier run is while it is removed.
     """
 
     def __init__(self, path: Path, *, overwrite: bool, foreign: Foreign):
         self.path = Path(os.path.realpath(path))
         self.lock = self._beside("lock")
         self.partial = self._beside(f"partial-{os.getpid()}")
+        self.removed = self._beside(f"removed-{os.getpid()}")
         self._replaced = self._beside(f"replaced-{os.getpid()}")
         self._overwrite = overwrite
         self._foreign = foreign
@@ -132,7 +135,9 @@ class OutputDirectory:
 
     def recover(self) -> None:
         """Puts back or removes what killed runs have left."""
-        pattern = re.compile(rf"\.{re.escape(self.path.name)}\.(partial|replaced)-\d+")
+        pattern = re.compile(
+            rf"\.{re.escape(self.path.name)}\.(partial|removed|replaced)-\d+"
+        )
         left = [p for p in self.path.parent.iterdir() if pattern.fullmatch(p.name)]
         left.sort(key=lambda path: path.lstat().st_mtime)
         replaced = [path for path in left if ".replaced-" in path.name]
@@ -205,7 +210,7 @@ class OutputDirectory:
         if self._foreign(self.partial):
             exchange(self.partial, self.path)
             raise FileExistsError
-        self.remove_partial()
+        self._remove(self.partial)
 
     def _replace_in_two_steps(self) -> None:
         self.path.rename(self._replaced)
@@ -219,7 +224,13 @@ class OutputDirectory:
             except FileExistsError:
                 move_aside(self._replaced, self.path)
             raise
-        shutil.rmtree(self._replaced, ignore_errors=True)
+        self._remove(self._replaced)
+
+    def _remove(self, earlier: Path) -> None:
+        """Removes an earlier run; half of it must look like neither run."""
+        with contextlib.suppress(OSError):
+            earlier.rename(self.removed)
+        shutil.rmtree(self.removed, ignore_errors=True)
 
     def _fall_back(
         self, write: Write, fallbacks: Sequence[Path], error: OSError

@@ -413,6 +413,25 @@ def test_leftovers_of_killed_runs_are_removed(tmp_path):
     assert entries(tmp_path) == {"run", *others}
 
 
+@pytest.mark.parametrize("exchanging", [True, False])
+def test_half_of_a_run_is_removed_by_the_next(tmp_path, monkeypatch, exchanging):
+    if not exchanging:
+        forbid_exchange(monkeypatch)
+    path = make_run(tmp_path / "run")
+
+    def killed(directory, ignore_errors):
+        (directory / SUMMARY).unlink(missing_ok=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(output_directory.shutil, "rmtree", killed)
+        run(path, overwrite=True)
+    (left,) = entries(tmp_path) - {"run"}
+    assert left == f".run.removed-{os.getpid()}"
+    claim(path, overwrite=True)
+    assert content_of(path) == "new"
+    assert entries(tmp_path) == {"run"}
+
+
 def test_a_run_killed_between_two_renames_is_put_back(tmp_path):
     make_run(tmp_path / ".run.replaced-12", "older")
     make_run(tmp_path / ".run.replaced-13", "old")

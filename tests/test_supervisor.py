@@ -32,7 +32,7 @@ def fill(directory):
 def main():
     path = Path("run")
     with claim(path, overwrite=False, foreign=lambda path: None) as output:
-        session.holds(output.lock, output.partial)
+        session.holds(output.lock, output.partial, output.removed)
         output.save_early(fill)
         session.worth_keeping(output.partial, Path("run-unfinished"))
         {body}
@@ -277,6 +277,13 @@ def test_what_is_worth_it_outlives_a_crash(command, tmp_path, taken):
     assert f"are kept in {name}, from which tools/convert.py" in message
     assert (folder / name / "student.npz").read_text() == "hours of work"
     assert entries(folder) == {name, *(["run-unfinished"] if taken else [])}
+
+
+def test_an_earlier_run_is_not_taken_for_an_unfinished_one(command, tmp_path):
+    body = "output.partial.rename(output.removed); os.abort()"
+    _, message = one_line(command(_CLAIM.format(body=body)))
+    assert "kept" not in message
+    assert entries(tmp_path / "folder") == set()
 
 
 def test_after_both_were_killed_the_next_run_clears_up(command, tmp_path):

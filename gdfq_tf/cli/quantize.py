@@ -130,7 +130,7 @@ def main() -> None:
         fix_num_threads(FLAGS.num_threads)
     output_dir = Path(FLAGS.output_dir)
     with claim_run_directory(output_dir, overwrite=FLAGS.overwrite) as output:
-        session.holds(output.lock, output.partial)
+        session.holds(output.lock, output.partial, output.removed)
         _run(output, recipe, widths)
 
 

@@ -40,10 +40,10 @@ def stage(name: str) -> None:
     _tell({"stage": name})
 
 
-def holds(lock: Path, partial: Path | None = None) -> None:
-    """A lock file, see `file_system.locked`, and the unfinished output it guards, both
-    to be removed if the command is killed."""
-    _tell({"lock": str(lock), "partial": str(partial) if partial else None})
+def holds(lock: Path, *unfinished: Path) -> None:
+    """A lock file, see `file_system.locked`, and the directories it guards, all to be
+    removed if the command is killed."""
+    _tell({"lock": str(lock), "unfinished": [str(path) for path in unfinished]})
 
 
 def worth_keeping(partial: Path, name: Path) -> None:
@@ -52,7 +52,7 @@ def worth_keeping(partial: Path, name: Path) -> None:
     _tell({"keep": str(partial), "as": str(name)})
 
 
-def _tell(message: dict[str, str | None]) -> None:
+def _tell(message: dict[str, str | list[str]]) -> None:
     if _channel is not None:
         with contextlib.suppress(OSError):
             os.write(_channel, json.dumps(message).encode() + b"\n")

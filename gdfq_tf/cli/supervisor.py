@@ -156,13 +156,13 @@ def _clear(messages: list[dict], *, keep: bool) -> list[Path]:
     for message in messages:
         if "lock" not in message:
             continue
-        partial = message["partial"]
         # Whoever holds the lock by now has cleared up already.
         with contextlib.suppress(LockedError, OSError), locked(Path(message["lock"])):
-            if partial in names and Path(partial).exists():
-                kept.append(_rename(Path(partial), Path(names[partial])))
-            elif partial is not None:
-                shutil.rmtree(partial, ignore_errors=True)
+            for path in message["unfinished"]:
+                if path in names and os.path.exists(path):
+                    kept.append(_rename(Path(path), Path(names[path])))
+                else:
+                    shutil.rmtree(path, ignore_errors=True)
     return kept
 
 
