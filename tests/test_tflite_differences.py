@@ -33,6 +33,10 @@ def rename(model, graph):
     graph.tensors[3].name = b"a\x1b"
 
 
+def rename_far_behind(model, graph):
+    model.description = b"a" * 100 + b"b"
+
+
 def rescale(model, graph):
     scale = graph.tensors[graph.inputs[0]].quantization.scale
     scale[0] = np.float32(0.25)
@@ -67,6 +71,7 @@ def set_variable(model, graph):
     ("edit", "expected"),
     [
         (rename, r"model.subgraphs[0].tensors[3].name is 'a\x1b' instead of"),
+        (rename_far_behind, "model.description is 'aaaa"),
         (rescale, "quantization.scale[0] is 0.25 instead of 0.00"),
         (not_a_number, "quantization.scale[0] is nan instead of 0.00"),
         (drop_operator, "model.subgraphs[0].operators has"),
@@ -79,6 +84,15 @@ def set_variable(model, graph):
 def test_differences_are_named_by_their_place(tflite, edit, expected):
     assert any(expected in text for text in found(tflite, edit))
     assert not any("\x1b" in text for text in found(tflite, edit))
+
+
+def test_names_are_shown_where_they_differ(tflite):
+    model = copy.deepcopy(unpack_model(tflite))
+    model.description = b"a" * 100
+    long = pack_model(model)
+    assert found(long, rename_far_behind) == [
+        f"model.description is '{'a' * 20}b' instead of '{'a' * 20}' from byte 80 on"
+    ]
 
 
 def test_bytes_that_no_field_holds(tflite):

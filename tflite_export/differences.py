@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 from collections.abc import Iterator
 
 import numpy as np
@@ -9,6 +10,8 @@ import numpy as np
 from tflite_export.errors import ExportError
 from tflite_export.flatbuffer import unpack_model
 from tflite_export.names import shown
+
+_CONTEXT = 20  # bytes shown before the first that differs
 
 
 def differences(found: bytes, expected: bytes) -> Iterator[str]:
@@ -55,6 +58,16 @@ def _fields(found, expected, path: str) -> Iterator[str]:
             yield (
                 f"{path}[{first}] is {found.flat[first]} instead of "
                 f"{expected.flat[first]}"
+            )
+    elif isinstance(expected, bytes) and isinstance(found, bytes):
+        if found != expected:
+            # Long names may differ beyond what is shown of them.
+            common = len(os.path.commonprefix([found, expected]))
+            start = max(0, common - _CONTEXT)
+            where = f" from byte {start} on" if start else ""
+            yield (
+                f"{path} is {shown(found[start:])} instead of "
+                f"{shown(expected[start:])}{where}"
             )
     elif hasattr(expected, "__dict__") and type(found) is type(expected):
         for name, value in vars(expected).items():
