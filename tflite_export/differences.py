@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os.path
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
@@ -62,7 +62,8 @@ def _fields(found, expected, path: str) -> Iterator[str]:
     elif isinstance(expected, bytes) and isinstance(found, bytes):
         if found != expected:
             # Long names may differ beyond what is shown of them.
-            common = len(os.path.commonprefix([found, expected]))
+            pairs = zip(found, expected, strict=False)
+            common = sum(1 for _ in itertools.takewhile(lambda p: p[0] == p[1], pairs))
             start = max(0, common - _CONTEXT)
             where = f" from byte {start} on" if start else ""
             yield (
