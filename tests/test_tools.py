@@ -690,7 +690,7 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
             "quantize",
             "model weights input_size output_name allow_unsafe preprocessing mean "
             "std task without_bn_statistics bits recipe num_steps keep_layers "
-            "max_accuracy_loss seed output_dir overwrite data num_images",
+            "max_accuracy_loss seed num_threads output_dir overwrite data num_images",
         ),
         (
             "evaluate",
@@ -699,6 +699,7 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
         ),
         ("convert", "student output overwrite num_images"),
         ("benchmark", "model num_threads num_runs warmup_runs result_json"),
+        ("verify", "model student num_images"),
     ],
 )
 def test_help_lists_every_flag_of_a_tool(tool, names):
