@@ -539,3 +539,34 @@ def test_who_rounds_twice(kind, bits, inputs, expected):
     values = np.zeros((inputs, 1) if kind == "dense" else (1, 1, inputs, 1), np.int8)
     kernel = Kernel(values, bits, np.ones(1, np.float32), np.zeros(1, np.int32))
     assert uses_double_rounding(kind, kernel) is expected
+
+
+# Scale and zero point of the input, positions, scale and zero point of the mean: where
+# float32's rounding of each factor decides what next to a tie becomes of it.
+NEAR_TIES = [
+    (0.10936737060546875, -128, 48, 0.025018692016601562, -128),
+    (0.1, -128, 48, 0.0625, -128),
+    (0.0625, -5, 48, 0.03125, -19),
+    (0.04998779296875, 20, 63, 0.01666259765625, -87),
+    (0.15625, -67, 81, 0.0499420166015625, -57),
+]
+
+
+@pytest.mark.parametrize(("scale", "zero_point", "count", "to", "to_zero"), NEAR_TIES)
+def test_means_next_to_ties(scale, zero_point, count, to, to_zero):
+    lowest, highest = count * (-128 - zero_point), count * (127 - zero_point)
+    totals = np.arange(lowest, highest + 1)
+    means = totals * (scale / to / count)
+    distance = np.abs(means - np.floor(means) - 0.5)
+    chosen = totals[np.argsort(distance, kind="stable")[:256]]
+    low, ones = np.divmod(chosen, count)
+    positions = np.arange(count)[:, np.newaxis]
+    image = low + (positions < ones) + zero_point  # (count, totals)
+    assert image.min() >= -128 and image.max() <= 127
+    grid = AffineQuantization(to, to_zero)
+    mean = IntegerOp("mean", "global_average", ("image",), grid)
+    shape, source = (1, count, 256), AffineQuantization(scale, zero_point)
+    network = IntegerNetwork("image", shape, source, (mean,), softmax=False)
+    images = image.reshape(1, *shape).astype(np.int8)
+    expected = TFLiteClassifier(convert_network(network)).run(images)
+    np.testing.assert_array_equal(infer(network, images), expected)

@@ -204,14 +204,16 @@ def _mean(
     axes: list[int],
     keepdims: bool,
 ) -> tf.Tensor:
-    count = math.prod(inputs.shape[axis] for axis in axes)
-    total = tf.reduce_sum(inputs - input_grid.zero_point, axes, keepdims=keepdims)
-    multiplier = np.float32(
-        np.float32(input_grid.scale) / (np.float32(op.grid.scale) * np.float32(count))
+    count = np.float32(math.prod(inputs.shape[axis] for axis in axes))
+    scale = np.float32(input_grid.scale) / np.float32(op.grid.scale)
+    multiplier = scale * (np.float32(1) / count)
+    # XNNPACK sums the stored integers and takes off what their zero points add with
+    # the output's zero point, before it rounds to even: all three decide ties.
+    bias = np.float32(op.grid.zero_point) - (
+        np.float32(input_grid.zero_point) * count * multiplier
     )
-    # XNNPACK adds the zero point before it rounds to even, which decides ties.
-    zero_point = np.float32(op.grid.zero_point)
-    levels = tf.round(tf.cast(total, tf.float32) * multiplier + zero_point)
+    total = tf.cast(tf.reduce_sum(inputs, axes, keepdims=keepdims), tf.float32)
+    levels = tf.round(total * multiplier + bias)
     return tf.clip_by_value(tf.cast(levels, tf.float64), INT8_MIN, INT8_MAX)
 
 
