@@ -44,7 +44,14 @@ def test_places_of_a_json(folder, library):
     assert min(counts["refused"], counts["same"]) > 50
 
 
-@pytest.mark.parametrize(("library", "suffix"), canaries.READERS)
+@pytest.mark.parametrize(
+    ("library", "suffix"),
+    [
+        # Reading a SavedModel imports TensorFlow.
+        pytest.param(*reader, marks=[] if reader[1] else pytest.mark.slow)
+        for reader in canaries.READERS
+    ],
+)
 def test_places_in_files(folder, library, suffix):
     counts = in_files(library, suffix, folder, 2 if suffix else 1)
     assert counts.total() == (2 if suffix else 1)

@@ -1094,6 +1094,7 @@ def test_mobilenet_v2():
     np.testing.assert_allclose(outputs(canonical), outputs(source), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_resnet50():
     source = tf_keras.applications.ResNet50(
         weights=None, input_shape=(32, 32, 3), classes=10

@@ -150,6 +150,7 @@ def test_hdf5_that_never_ends(tmp_path, monkeypatch):
         read_file(path, check_layer=check_layer)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("k", "suffix"), FILES)
 def test_damaged_bytes(tmp_path, k, suffix):
     path = tmp_path / f"net{suffix}"
@@ -163,6 +164,7 @@ def test_damaged_bytes(tmp_path, k, suffix):
     assert readable < NUM_FILES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("k", "suffix"), FILES)
 def test_odd_configurations(tmp_path, k, suffix):
     path = tmp_path / f"net{suffix}"
@@ -179,6 +181,7 @@ def test_odd_configurations(tmp_path, k, suffix):
         check_read(path, {path})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("k", "suffix"), FILES)
 def test_damaged_files_with_code(tmp_path, k, suffix):
     path, sentinel = tmp_path / f"net{suffix}", tmp_path / "sentinel"

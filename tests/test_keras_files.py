@@ -160,6 +160,7 @@ def test_missing_file_directory_and_suffix(tmp_path):
     matches(r"ends in ''", refusal(tmp_path / "net"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("library", LIBRARIES)
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_damaged_files(tmp_path, library, suffix):

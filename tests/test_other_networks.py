@@ -182,6 +182,7 @@ def convnext() -> keras.Model:
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [TINY, CALIBRATE], ids=lambda x: x.name)
 def test_networks_with_layer_normalization(recipe, tmp_path):
     model = convnext()
@@ -200,6 +201,7 @@ def labels(x):
     return _layers.Dense(4, activation="sigmoid")(_layers.GlobalAveragePooling2D()(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", [TINY, CALIBRATE], ids=lambda x: x.name)
 def test_multi_label_networks(recipe, tmp_path):
     model = network(labels)
@@ -276,6 +278,7 @@ FEATURES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("case", "recipe"),
     [("embedding", CALIBRATE), *((case, TINY) for case in FEATURES)],
@@ -364,6 +367,7 @@ def autoencoder(k, interpolation: str, kernel_size: int):
     return k.Model(image, x)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("k", "interpolation", "kernel_size", "recipe", "decoder"),
     [

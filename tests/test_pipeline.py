@@ -189,7 +189,7 @@ def test_a_file_that_computes_something_else_is_refused(result, monkeypatch):
 
     findings, agreement = verify(infer)
     assert (findings, agreement) == (model.findings, model.agreement)
-    with pytest.raises(ExportError, match="within [01] LSB") as error:
+    with pytest.raises(ExportError, match=r"within [01] LSB") as error:
         verify(lambda network, inputs: np.clip(infer(network, inputs), None, 120) + 2)
     assert "\n" not in str(error.value)
 

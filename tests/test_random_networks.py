@@ -29,6 +29,7 @@ from tflite_export.verify import Expectation, require, verify_file
 
 import keras  # isort: skip  (Keras 3, after the environment is set)
 
+pytestmark = pytest.mark.slow
 NUM_NETWORKS = int(os.environ.get("GDFQ_NUM_RANDOM_NETWORKS", "3"))
 # fmt: off
 ACTIVATIONS = (

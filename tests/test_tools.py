@@ -723,6 +723,7 @@ def test_tools_run_as_programs():
         assert flag in done.stdout
 
 
+@pytest.mark.slow
 def test_accuracy_benchmark_measures_what_is_missing_only(inputs, tmp_path):
     output = tmp_path / "accuracy.json"
     arguments = [
