@@ -22,6 +22,7 @@ from typing import Any, NoReturn
 import h5py
 import numpy as np
 
+from gdfq_tf.processes import die_with_parent
 from gdfq_tf.sandbox import forbid_files, limit_resources
 
 _SECONDS = 60  # of processor time; a gigabyte takes a few
@@ -55,6 +56,7 @@ def main() -> NoReturn:
 
     The answer is a line of JSON, behind it the bytes of the arrays that it lists.
     """
+    die_with_parent(os.getppid())
     request = json.loads(sys.argv[-1])
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no answer
