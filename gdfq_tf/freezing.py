@@ -25,6 +25,7 @@ from tflite_export.affine_quantization import (
     INT8_MAX,
     INT8_MIN,
     AffineQuantization,
+    weight_limit,
 )
 from tflite_export.integer_inference import first_rounding_bias, uses_double_rounding
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
@@ -40,6 +41,9 @@ _SCALE_BITS = 16
 # float32 exactly, and int32 accumulators have room left.
 _LARGEST_BIAS = 2**23
 _SMALLEST_MULTIPLIER = 2.0**-24
+# The converter widens the range of a kernel's channel to 1e-6, and would store other
+# integers than the student's.
+_SMALLEST_RANGE = 1.01e-6
 # One step of an accumulator is then worth all steps of the output; XNNPACK refuses
 # it, other kernels of LiteRT abort further on.
 _LARGEST_MULTIPLIER = 2.0**8
@@ -184,9 +188,13 @@ def _with_kernel(
         )
         mean = _array(normalization.moving_mean)
         bias = factor * (bias - mean) + _array(normalization.beta)
-    smallest = np.maximum(
-        _SMALLEST_MULTIPLIER * op.grid.scale / input_grid.scale,
-        np.abs(bias) / (input_grid.scale * _LARGEST_BIAS),
+    stored_bits = 4 if quantizer.bits <= 4 else 8
+    smallest = np.maximum.reduce(
+        [
+            np.full_like(bias, _SMALLEST_MULTIPLIER * op.grid.scale / input_grid.scale),
+            np.full_like(bias, _SMALLEST_RANGE / (2 * weight_limit(stored_bits))),
+            np.abs(bias) / (input_grid.scale * _LARGEST_BIAS),
+        ]
     )
     scale = _coarse(np.maximum(weight_scale * np.abs(factor), smallest))
     # 1 or -1, up to the coarse scale; next to 0 for channels switched off.
