@@ -265,11 +265,11 @@ class Writer:
             weights, path = self._path(".weights.h5"), self._path(".json")
             model.save_weights(weights)
             replace_bias(weights, make)
+            content = weights.read_bytes()
             path.write_text(model.to_json())
             yield Case(name, f".weights.h5 of {library}", path, weights)
             path = self._path(".keras")
             model.save(path)
-            content = weights.read_bytes()
             rewrite_zip(path, lambda member, data, content=content: content
                         if member == "model.weights.h5" else data)  # fmt: skip
             yield Case(name, f".keras of {library}", path)
@@ -386,14 +386,18 @@ def main(_: list[str]) -> None:
             if not FLAGS.only or FLAGS.only in f"{case.name} {case.kind}":
                 rows.append(tried(case, folder))
                 print(json.dumps(rows[-1]), flush=True)
+                _write(rows)
             for path in (case.path, case.weights):
                 if path is not None and path.is_file():
                     path.unlink()
+    wrong = [row for row in rows if row["canary"] or row["leaked"]]
+    sys.exit(1 if wrong else 0)
+
+
+def _write(rows: list[dict]) -> None:
     if FLAGS.output:
         result = {"command": sys.argv, "keras": keras.__version__, "rows": rows}
         Path(FLAGS.output).write_text(json.dumps(result, indent=1) + "\n")
-    wrong = [row for row in rows if row["canary"] or row["leaked"]]
-    sys.exit(1 if wrong else 0)
 
 
 if __name__ == "__main__":
