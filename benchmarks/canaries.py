@@ -32,6 +32,7 @@ import numpy as np
 import tensorflow as tf
 from absl import app, flags
 
+from benchmarks import command
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras as tf_keras  # sets the environment: first
 from gdfq_tf.keras_compat import saved_metadata_pb2
@@ -338,7 +339,7 @@ def main(_: list[str]) -> None:
             counts = in_files(library, suffix, folder, count)
             rows.append(_row(library, suffix or "SavedModel", counts, started))
     result = {
-        "command": sys.argv,
+        "command": command("benchmarks.canaries"),
         "keras": keras.__version__,
         "tf_keras": tf_keras.__version__,
         "python": ".".join(map(str, sys.version_info[:3])),

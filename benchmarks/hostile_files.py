@@ -26,6 +26,7 @@ import h5py
 import numpy as np
 from absl import app, flags
 
+from benchmarks import command
 from gdfq_tf.keras_compat import keras as tf_keras  # sets the environment: first
 from gdfq_tf.keras_compat import saved_metadata_pb2
 
@@ -396,7 +397,11 @@ def main(_: list[str]) -> None:
 
 def _write(rows: list[dict]) -> None:
     if FLAGS.output:
-        result = {"command": sys.argv, "keras": keras.__version__, "rows": rows}
+        result = {
+            "command": command("benchmarks.hostile_files"),
+            "keras": keras.__version__,
+            "rows": rows,
+        }
         Path(FLAGS.output).write_text(json.dumps(result, indent=1) + "\n")
 
 

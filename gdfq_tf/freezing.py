@@ -25,6 +25,7 @@ from tflite_export.affine_quantization import (
     INT8_MAX,
     INT8_MIN,
     AffineQuantization,
+    storage_bits,
     weight_limit,
 )
 from tflite_export.integer_inference import first_rounding_bias, uses_double_rounding
@@ -188,11 +189,11 @@ def _with_kernel(
         )
         mean = _array(normalization.moving_mean)
         bias = factor * (bias - mean) + _array(normalization.beta)
-    stored_bits = 4 if quantizer.bits <= 4 else 8
+    stored_limit = weight_limit(storage_bits(quantizer.bits))
     smallest = np.maximum.reduce(
         [
             np.full_like(bias, _SMALLEST_MULTIPLIER * op.grid.scale / input_grid.scale),
-            np.full_like(bias, _SMALLEST_RANGE / (2 * weight_limit(stored_bits))),
+            np.full_like(bias, _SMALLEST_RANGE / (2 * stored_limit)),
             np.abs(bias) / (input_grid.scale * _LARGEST_BIAS),
         ]
     )

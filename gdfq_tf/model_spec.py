@@ -462,8 +462,6 @@ def _object(value: Mapping[str, Any]) -> Any:
         return slice(*(_index(content[key]) for key in ("start", "stop", "step")))
     if class_name == "__ellipsis__":
         return Ellipsis
-    if class_name == "__tuple__":  # of SavedModels
-        return [_value(item, "inputs", 1) for item in _list(value["items"])]
     return np.asarray(numbers(value))
 
 

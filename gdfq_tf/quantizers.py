@@ -21,6 +21,7 @@ from tflite_export.affine_quantization import (
     INT8_MAX,
     INT8_MIN,
     AffineQuantization,
+    storage_bits,
     weight_limit,
 )
 
@@ -46,7 +47,7 @@ def fake_quantize_weights(kernel: tf.Tensor, scale: tf.Tensor, bits: int) -> tf.
       bits: 2..8; stored by TFLite as INT4 up to 4 bits, int8 above.
     """
     limit = weight_limit(bits)
-    container_bits = 4 if bits <= 4 else 8
+    container_bits = storage_bits(bits)
     container_limit = weight_limit(container_bits)
 
     if limit < container_limit:

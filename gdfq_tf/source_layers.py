@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from gdfq_tf.layer_arguments import ACTIVATION_LAYERS
+from gdfq_tf.layer_arguments import ACTIVATION_LAYERS, IDENTITIES
 from gdfq_tf.source_operations import (
     OPERATIONS,
     activation_steps,
@@ -63,7 +63,7 @@ def check_precision(call: Call) -> None:
 def check_layer(name: str, class_name: str) -> None:
     """Raises UserError unless layers of this class can be translated."""
     if class_name not in _TRANSLATORS:
-        supported = ", ".join(sorted(_LAYERS.keys() - _IDENTITIES))
+        supported = ", ".join(sorted(_LAYERS.keys() - set(IDENTITIES)))
         default = f"supported are {supported} and what is the identity at inference"
         if class_name.startswith("tf."):
             default = f"this TensorFlow function is none of {_FUNCTION_NAMES}"
@@ -358,17 +358,8 @@ def _input(call: Call) -> list[Step]:
     return [Step("InputLayer", {"shape": image_shape(call.output.shape)[1:]})]
 
 
-# fmt: off
-_IDENTITIES = {
-    "ActivityRegularization", "AlphaDropout", "Dropout", "GaussianDropout",
-    "GaussianNoise", "Identity", "RandomBrightness", "RandomContrast", "RandomFlip",
-    "RandomRotation", "RandomTranslation", "RandomZoom", "SpatialDropout1D",
-    "SpatialDropout2D", "StochasticDepth",
-}
-# fmt: on
-
 _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
-    **dict.fromkeys(_IDENTITIES, lambda call: []),
+    **dict.fromkeys(IDENTITIES, lambda call: []),
     **dict.fromkeys(
         ACTIVATION_LAYERS, lambda call: [function_step(call.layer, call.layer)]
     ),

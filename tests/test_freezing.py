@@ -24,6 +24,7 @@ from tflite_export.flatbuffer import read_model
 from tflite_export.integer_inference import infer
 from tflite_export.interpreter import TFLiteClassifier
 from tflite_export.rules import Expectation, structural_findings
+from tflite_export.verify import verify_file
 
 layers = keras.layers
 PREPROCESSING = make_preprocessing("tf", 3)
@@ -252,6 +253,19 @@ def test_integers_equal_litert(frozen):
 
 def test_integers_of_odd_normalizations_equal_litert(odd):
     check_equals_litert(odd.network)
+
+
+@pytest.mark.parametrize("width", ["w8a8", "w4a4_paper"])
+def test_channels_switched_off_are_stored_as_they_are(width):
+    """The converter widens ranges below 1e-6, whose integers would be others."""
+    model = build_tiny_classifier()
+    for name in ("bn1", "bn2", "bn3"):
+        gamma, beta, mean, variance = model.get_layer(name).get_weights()
+        gamma[:3], beta[:3], mean[:3] = [1e-7, 1e-8, 1e-9], 0.0, 0.0
+        model.get_layer(name).set_weights([gamma, beta, mean, variance])
+    network = make_frozen(model, WIDTHS[width]).network
+    verification = verify_file(convert_network(network), network)
+    assert [f for f in verification.findings if not f.passed] == []
 
 
 def test_trained_scales_never_pass_the_relus_bound():

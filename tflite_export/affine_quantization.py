@@ -54,6 +54,11 @@ def relu_grid(upper: float, bits: int) -> AffineQuantization:
     return AffineQuantization(upper / levels, INT8_MAX - levels)
 
 
+def storage_bits(bits: int) -> int:
+    """Bits in which TFLite stores weights of that many: 4 up to 4, else 8."""
+    return 4 if bits <= 4 else 8
+
+
 def weight_limit(bits: int) -> int:
     """Largest |q| of symmetric narrow-range weights: 7 for 4 bits, 127 for 8."""
     return 2 ** (bits - 1) - 1

@@ -14,7 +14,7 @@ import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
 from tflite_export.activations import FIXED_GRIDS
-from tflite_export.affine_quantization import AffineQuantization
+from tflite_export.affine_quantization import AffineQuantization, storage_bits
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
 from tflite_export.tensor_shapes import Shape, tensor_shapes
 
@@ -229,9 +229,10 @@ def _dense(op: IntegerOp, shapes: _Shapes, grids: _Grids) -> Steps:
 def _kernel_constants(
     kernel: Kernel, values: np.ndarray, dimension: int
 ) -> tuple[Constant, ...]:
-    dtype = "INT4" if kernel.bits <= 4 else "INT8"
     return (
-        Constant("kernel", values, dtype, kernel.scale, dimension),
+        Constant(
+            "kernel", values, f"INT{storage_bits(kernel.bits)}", kernel.scale, dimension
+        ),
         Constant("bias", kernel.bias),
     )
 

@@ -13,7 +13,11 @@ import numpy as np
 import tensorflow as tf
 
 from tflite_export.activations import ACTIVATIONS, FIXED_GRIDS
-from tflite_export.affine_quantization import AffineQuantization, weight_limit
+from tflite_export.affine_quantization import (
+    AffineQuantization,
+    storage_bits,
+    weight_limit,
+)
 from tflite_export.enlarging import crop, depth_to_space, enlarge
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
 
@@ -203,7 +207,7 @@ def _apply_kernel(
 def _fake_quant_kernel(kernel: Kernel, values: np.ndarray) -> tf.Tensor:
     # The converter wants the output channels alone on the last axis.
     channels_last = values.reshape(*values.shape[:2], -1, len(kernel.scale))
-    bits = 4 if kernel.bits <= 4 else 8
+    bits = storage_bits(kernel.bits)
     limit = np.float32(weight_limit(bits) * kernel.scale)
     quantized = tf.quantization.fake_quant_with_min_max_vars_per_channel(
         tf.constant(channels_last * kernel.scale, tf.float32),

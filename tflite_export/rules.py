@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from tflite_export.affine_quantization import weight_limit
+from tflite_export.affine_quantization import storage_bits, weight_limit
 from tflite_export.errors import ExportError
 from tflite_export.flatbuffer import (
     Operator,
@@ -61,7 +61,7 @@ class Expectation:
 
 def stored_as(bits: int) -> str:
     """The schema's type of weights of that many bits."""
-    return "INT4" if bits <= 4 else "INT8"
+    return f"INT{storage_bits(bits)}"
 
 
 @dataclasses.dataclass(frozen=True)
