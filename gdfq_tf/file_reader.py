@@ -86,6 +86,7 @@ def _read(request: dict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
 
         from gdfq_tf.keras_compat import saved_metadata_pb2  # noqa: F401
 
+        _refuse_links(path)
         _enter_cell(room, readable=path)
         return _read_saved_model(path, room, wanted)
     if not stat.S_ISREG(path.stat().st_mode):
@@ -330,6 +331,16 @@ def _read_saved_model(path: Path, room: int, wanted) -> dict[str, Any]:
             for name, key in keys.items()
         ],
     }
+
+
+def _refuse_links(path: Path) -> None:
+    """Refuses a SavedModel that has files elsewhere, also where there is no Landlock."""
+    variables = path / "variables"
+    for item in (path / "keras_metadata.pb", variables, *variables.glob("*")):
+        if item.is_symlink():
+            raise RefusalError(
+                f"holds a link, {item.name[:60]!r}; expected plain files"
+            )
 
 
 def _checkpoint_keys(checkpoint: Any) -> dict[str, str]:
