@@ -334,7 +334,7 @@ def _read_saved_model(path: Path, room: int, wanted) -> dict[str, Any]:
 
 
 def _refuse_links(path: Path) -> None:
-    """Refuses a SavedModel that has files elsewhere, also where there is no Landlock."""
+    """Refuses a SavedModel with files elsewhere, also where there is no Landlock."""
     variables = path / "variables"
     for item in (path / "keras_metadata.pb", variables, *variables.glob("*")):
         if item.is_symlink():
