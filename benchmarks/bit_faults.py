@@ -30,7 +30,7 @@ from gdfq_tf.run_directory import student_file
 from tflite_export.convert import convert_network
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.student_file import load_network
-from tflite_export.verify import verify_file
+from tflite_export.verification.verify import verify_file
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("models", None, "`.tflite` files of runs.", required=True)

@@ -34,12 +34,12 @@ from absl import app, flags
 
 from benchmarks import command
 from gdfq_tf.errors import UserError
+from gdfq_tf.frontend.layer_importers import check_layer
 from gdfq_tf.keras_compat import keras as tf_keras  # sets the environment: first
 from gdfq_tf.keras_compat import saved_metadata_pb2
-from gdfq_tf.keras_files import read_model
-from gdfq_tf.model_builder import ParameterBudget, build_model
-from gdfq_tf.model_spec import read_model_spec
-from gdfq_tf.source_layers import check_layer
+from gdfq_tf.model_files.model_builder import ParameterBudget, build_model
+from gdfq_tf.model_files.model_spec import read_model_spec
+from gdfq_tf.model_files.readers import read_model
 
 import keras  # isort: skip  (Keras 3, after the environment is set)
 

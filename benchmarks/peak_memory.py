@@ -56,13 +56,13 @@ def main() -> None:
     classifier = load_classifier_from_flags()
     num_steps = None if FLAGS.recipe == "calibrate" else 3
     recipe = with_few_steps(get_recipe(FLAGS.recipe, num_steps))
-    widths = [parse_bit_widths(FLAGS.bits)]
+    bit_widths = [parse_bit_widths(FLAGS.bits)]
     stage, needed = max(
-        memory_needs(classifier.model, recipe, widths).items(), key=lambda x: x[1]
+        memory_needs(classifier.model, recipe, bit_widths).items(), key=lambda x: x[1]
     )
     _RESET.write_text("5")
     before = resident_mib("VmRSS")
-    quantize(classifier, recipe, widths)
+    quantize(classifier, recipe, bit_widths)
     print(
         f"{classifier.name} {classifier.input_shape} {FLAGS.recipe} {FLAGS.bits}: "
         f"{resident_mib('VmHWM') - before:,.0f} MiB measured, "

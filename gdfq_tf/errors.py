@@ -1,9 +1,5 @@
-"""The one exception family for mistakes a user can make and fix."""
+"""The errors that users can mend, of both packages: `UserError` is the base of all."""
 
+from tflite_export.errors import ExportError, UserError, as_flag, option
 
-class UserError(ValueError):
-    """What was received, what was expected and how to fix it, in one line.
-
-    The command-line tools print the message alone and exit with code 1; any
-    other exception is a bug and keeps its traceback.
-    """
+__all__ = ["ExportError", "UserError", "as_flag", "option"]

@@ -10,11 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from gdfq_tf.calibration import images_per_batch
 from gdfq_tf.config import RECIPES, BitWidths, FineTuningConfig, Recipe
+from gdfq_tf.graph.traits import has_kernel
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.memory import available_memory, gibibytes, require_memory
-from gdfq_tf.quantization_plan import KERNEL_LAYERS
+from gdfq_tf.system.memory import available_memory, gibibytes, require_memory
 from tflite_export.names import shown
 
 # TensorFlow's graphs and the converter's.
@@ -39,8 +38,9 @@ _BYTES_OF_RECONSTRUCTED_ACTIVATION = 16
 _BYTES_OF_ROW = 12
 # In float64, with their powers.
 _BYTES_OF_EQUALIZED_ACTIVATION = 24
-
-
+_BATCH_SIZE = 64
+# Of one batch, in float32: 1 GiB.
+_MAX_VALUES_AT_ONCE = 2**28
 # One layer's output for all images of a reconstruction in float32: 1 GiB, of which a
 # residual network has four at a time. Layers so large see many positions of each image
 # besides.
@@ -48,7 +48,7 @@ _MAX_VALUES = 2**28
 
 
 def require_memory_for_run(
-    model: keras.Model, name: str, recipe: Recipe, widths: Sequence[BitWidths]
+    model: keras.Model, name: str, recipe: Recipe, bit_widths: Sequence[BitWidths]
 ) -> None:
     """Refuses a run that memory would not hold, before it is begun.
 
@@ -58,7 +58,7 @@ def require_memory_for_run(
     Raises:
       UserError: says how much the run takes, what in it takes most, and what fits.
     """
-    _require(model, f"quantizing {shown(name)} by recipe", recipe, widths)
+    _require(model, f"quantizing {shown(name)} by recipe", recipe, bit_widths)
 
 
 def require_memory_for_any_run(model: keras.Model, name: str) -> None:
@@ -67,18 +67,18 @@ def require_memory_for_any_run(model: keras.Model, name: str) -> None:
     Raises:
       UserError: as by `require_memory_for_run`.
     """
-    widths = [BitWidths(8, 8)]
+    bit_widths = [BitWidths(8, 8)]
     recipe = min(
-        RECIPES.values(), key=lambda x: _largest(memory_needs(model, x, widths))[1]
+        RECIPES.values(), key=lambda x: _largest(memory_needs(model, x, bit_widths))[1]
     )
-    _require(model, f"quantizing {shown(name)} even by recipe", recipe, widths)
+    _require(model, f"quantizing {shown(name)} even by recipe", recipe, bit_widths)
 
 
 def _require(
-    model: keras.Model, what: str, recipe: Recipe, widths: Sequence[BitWidths]
+    model: keras.Model, what: str, recipe: Recipe, bit_widths: Sequence[BitWidths]
 ) -> None:
-    stage, num_bytes = _largest(memory_needs(model, recipe, widths))
-    _, least = _largest(memory_needs(model, RECIPES["calibrate"], widths))
+    stage, num_bytes = _largest(memory_needs(model, recipe, bit_widths))
+    _, least = _largest(memory_needs(model, RECIPES["calibrate"], bit_widths))
     less = ""
     if least < min(num_bytes, available_memory()):
         less = f"recipe 'calibrate', which takes {gibibytes(least)}, "
@@ -97,8 +97,13 @@ def images_that_fit(model: keras.Model) -> int:
     return max(1, _MAX_VALUES // largest)
 
 
+def images_per_batch(num_values: int) -> int:
+    """How many images to look at together, where so many values of each are kept."""
+    return max(1, min(_BATCH_SIZE, _MAX_VALUES_AT_ONCE // num_values))
+
+
 def memory_needs(
-    model: keras.Model, recipe: Recipe, widths: Sequence[BitWidths]
+    model: keras.Model, recipe: Recipe, bit_widths: Sequence[BitWidths]
 ) -> Mapping[str, float]:
     """Bytes that each stage takes, beside what the process has before the run.
 
@@ -114,10 +119,10 @@ def memory_needs(
     pool = synthesis.images_in_pool(height, width)
     fitted = min(pool * 3 // 4, images_that_fit(model))
     rows = max(1, *map(_row_values, model.layers))
-    equalizes = any(w.activation_bits < 8 for w in widths)
+    equalizes = any(w.activation_bits < 8 for w in bit_widths)
     trains = isinstance(recipe.student, FineTuningConfig) or (
         recipe.student.distillation is not None
-        and any(min(w.weight_bits, w.activation_bits) < 8 for w in widths)
+        and any(min(w.weight_bits, w.activation_bits) < 8 for w in bit_widths)
     )
     kept = _BYTES_OF_GRAPHS + _BYTES_OF_POOL_PIXEL * pool * pixels
     stages = {
@@ -155,7 +160,7 @@ def _largest(needs: Mapping[str, float]) -> tuple[str, float]:
 
 def _row_values(layer) -> int:
     """Values of one image's patches, as reconstruction lays them out for a kernel."""
-    if not isinstance(layer, KERNEL_LAYERS) or isinstance(layer, keras.layers.Dense):
+    if not has_kernel(layer) or isinstance(layer, keras.layers.Dense):
         return 0
     positions = math.prod(layer.output_shape[1:-1])
     return positions * math.prod(layer.kernel_size) * layer.input_shape[-1]

@@ -13,8 +13,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
-from gdfq_tf.alternating import train_alternating
-from gdfq_tf.classifiers import Classifier
+from gdfq_tf.baselines import Baselines, make_baselines
+from gdfq_tf.classifier import Classifier, Head, predict_logits
 from gdfq_tf.config import (
     BitWidths,
     DistillationConfig,
@@ -22,43 +22,36 @@ from gdfq_tf.config import (
     Recipe,
     ReconstructionConfig,
 )
-from gdfq_tf.distillation import distill
 from gdfq_tf.errors import UserError
-from gdfq_tf.estimation import AccuracyEstimate, Estimate, blend, estimate
-from gdfq_tf.freezing import freeze
-from gdfq_tf.heads import has_classes, outputs_of
+from gdfq_tf.graph.traits import has_kernel
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.memory_needs import require_memory_for_run
 from gdfq_tf.progress import NullProgress, Progress
-from gdfq_tf.quantization_plan import KERNEL_LAYERS, make_plan, match_kernel_layers
-from gdfq_tf.reconstruction import equalized, reconstruct
-from gdfq_tf.refinement import refine
-from gdfq_tf.sensitivity import choose_kept_layers, measure_sensitivity
-from gdfq_tf.student import Student
-from gdfq_tf.synthesis import SyntheticImages, synthesize
-from gdfq_tf.teacher import predict_logits
+from gdfq_tf.quantization.alternating import train_alternating
+from gdfq_tf.quantization.distillation import distill
+from gdfq_tf.quantization.estimation import AccuracyEstimate, Estimate, blend, estimate
+from gdfq_tf.quantization.lowering import lower
+from gdfq_tf.quantization.mixed_precision import choose_kept_layers, measure_sensitivity
+from gdfq_tf.quantization.plan import make_plan, match_kernel_layers
+from gdfq_tf.quantization.reconstruction import equalized, reconstruct
+from gdfq_tf.quantization.student import Student
+from gdfq_tf.synthesis.generator_training import synthesize
+from gdfq_tf.synthesis.image_pool import ImagePool
+from gdfq_tf.synthesis.refinement import refine
 from tflite_export.convert import (
-    convert_float,
     convert_network,
-    post_training_quantize,
 )
 from tflite_export.flatbuffer import read_model
 from tflite_export.integer_network import IntegerNetwork
-from tflite_export.verify import (
-    Agreement,
-    Expectation,
-    Finding,
-    require,
-    verify_file,
-)
+from tflite_export.verification.rules import Expectation, Finding
+from tflite_export.verification.verify import Agreement, require, verify_file
 
 # Heads without classes, in words.
 _KINDS = {
-    "multi_label": "a multi-label network",
-    "features": "a network of features",
+    Head.MULTI_LABEL: "a multi-label network",
+    Head.FEATURES: "a network of features",
 }
 _NUM_SENSITIVITY_IMAGES = 256
-_NUM_PTQ_IMAGES = 100
 _NUM_VERIFICATION_IMAGES = 64  # of each kind: random, synthetic
 # Work on one batch of images, in generator steps: as measured on ResNet-20.
 _REFINEMENT_STEP = 0.7
@@ -66,21 +59,7 @@ _STUDENT_STEP = 1.2
 _RECONSTRUCTION = 4.0
 
 
-OnStudent = Callable[[BitWidths, IntegerNetwork, SyntheticImages], None]
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Baselines:
-    """What the quantized models are held against, as `.tflite` bytes.
-
-    Attributes:
-      float32: the classifier as it came.
-      noise_ptq: the converter's int8 post-training quantization, calibrated on
-        uniform noise: what is left to people without data.
-    """
-
-    float32: bytes
-    noise_ptq: bytes
+OnStudent = Callable[[BitWidths, IntegerNetwork, ImagePool], None]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,7 +76,7 @@ class QuantizedModel:
       seconds: calibration to verification.
     """
 
-    widths: BitWidths
+    bit_widths: BitWidths
     layers_at_8_bits: frozenset[str]
     estimate: Estimate
     network: IntegerNetwork
@@ -120,7 +99,7 @@ class QuantizationResult:
     """
 
     recipe: Recipe
-    images: SyntheticImages
+    images: ImagePool
     models: tuple[QuantizedModel, ...]
     baselines: Baselines
     synthesis_seconds: float
@@ -143,10 +122,10 @@ class MixedPrecision:
 def quantize(
     classifier: Classifier,
     recipe: Recipe,
-    widths: Sequence[BitWidths],
+    bit_widths: Sequence[BitWidths],
     *,
     mixed_precision: MixedPrecision = MixedPrecision(),
-    pool: SyntheticImages | None = None,
+    pool: ImagePool | None = None,
     on_student: OnStudent | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -174,7 +153,7 @@ def quantize(
     _check_fit(classifier, recipe, mixed_precision)
     if not classifier.has_bn_statistics:
         recipe = recipe.without_bn_statistics()
-    require_memory_for_run(classifier.model, classifier.name, recipe, widths)
+    require_memory_for_run(classifier.model, classifier.name, recipe, bit_widths)
     alternating = isinstance(recipe.student, FineTuningConfig)
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
@@ -184,7 +163,7 @@ def quantize(
         baselines = make_baselines(classifier, seed)
         advance()
     if pool is None:
-        progress.expect(expected_work(classifier, recipe, widths))
+        progress.expect(expected_work(classifier, recipe, bit_widths))
     started = time.monotonic()
     if not alternating:
         images, held_out = _split(
@@ -193,7 +172,7 @@ def quantize(
         )
     synthesis_seconds = time.monotonic() - started
     models = []
-    for width in widths:
+    for width in bit_widths:
         started = time.monotonic()
         if isinstance(recipe.student, FineTuningConfig):
             student, made = train_alternating(
@@ -235,7 +214,7 @@ def quantize(
                     seed=seed,
                     progress=progress,
                 )
-        network = freeze(student, classifier.model, head=classifier.head)
+        network = lower(student, classifier.model, head=classifier.head)
         if on_student is not None:
             on_student(width, network, images)
         with progress.stage("conversion", 1) as advance:
@@ -280,14 +259,16 @@ def _check_fit(
             f"max_accuracy_loss cannot be held by recipe {recipe.name!r}, which would "
             "train anew for every layer it tries; name layers with keep_layers instead"
         )
-    nothing_known = classifier.head == "features" and not classifier.has_bn_statistics
+    nothing_known = (
+        classifier.head == Head.FEATURES and not classifier.has_bn_statistics
+    )
     if nothing_known and recipe.synthesis.num_steps:
         raise UserError(
             f"{classifier.name} has neither classes nor BatchNormalization statistics, "
             f"which recipe {recipe.name!r} makes its images from; take recipe "
             "'calibrate'"
         )
-    if has_classes(classifier.head):
+    if classifier.head.has_classes:
         return
     if alternating:
         raise UserError(
@@ -302,42 +283,42 @@ def _check_fit(
 
 
 def _distillation_of(
-    config: ReconstructionConfig, widths: BitWidths
+    config: ReconstructionConfig, bit_widths: BitWidths
 ) -> DistillationConfig | None:
     """How a student of those widths is trained after reconstruction, if at all.
 
     At 8 bits throughout, kernels lose next to nothing that training could make good.
     """
-    if widths.weight_bits == widths.activation_bits == 8:
+    if bit_widths.weight_bits == bit_widths.activation_bits == 8:
         return None
     return config.distillation
 
 
 def expected_work(
-    classifier: Classifier, recipe: Recipe, widths: Sequence[BitWidths]
+    classifier: Classifier, recipe: Recipe, bit_widths: Sequence[BitWidths]
 ) -> float:
     """All stages of a run, in steps of its first one; a rough guess beyond that."""
     height, width, _ = classifier.input_shape
     steps = recipe.synthesis.num_steps
     if isinstance(recipe.student, FineTuningConfig):
-        return len(widths) * (1 + _STUDENT_STEP) * steps
+        return len(bit_widths) * (1 + _STUDENT_STEP) * steps
     if not steps:
-        kernels = [x for x in classifier.model.layers if isinstance(x, KERNEL_LAYERS)]
-        return len(widths) * len(kernels)
+        kernels = [x for x in classifier.model.layers if has_kernel(x)]
+        return len(bit_widths) * len(kernels)
     batches = recipe.synthesis.images_in_pool(
         height, width
     ) / recipe.synthesis.images_per_step(height, width)
-    per_batch = len(widths) * _RECONSTRUCTION
+    per_batch = len(bit_widths) * _RECONSTRUCTION
     if recipe.refinement is not None:
         per_batch += _REFINEMENT_STEP * recipe.refinement.num_steps
-    trainings = (_distillation_of(recipe.student, w) for w in widths)
+    trainings = (_distillation_of(recipe.student, w) for w in bit_widths)
     student_steps = sum(t.num_steps for t in trainings if t is not None)
     return steps + batches * per_batch + _STUDENT_STEP * student_steps
 
 
 def _make_pool(
     classifier: Classifier, recipe: Recipe, seed: int, progress: Progress
-) -> SyntheticImages:
+) -> ImagePool:
     model, preprocessing = classifier.model, classifier.preprocessing
     pool = synthesize(
         model,
@@ -361,22 +342,20 @@ def _make_pool(
     )
 
 
-def _split(
-    pool: SyntheticImages, *, refined: bool
-) -> tuple[SyntheticImages, SyntheticImages]:
+def _split(pool: ImagePool, *, refined: bool) -> tuple[ImagePool, ImagePool]:
     """Images to work with, and the quarter held out for the estimate."""
     count = len(pool.labels) * 3 // 4
     held_out = pool.pixels[count:]
     if refined:
         held_out = blend(held_out)
     return (
-        SyntheticImages(pool.pixels[:count], pool.labels[:count]),
-        SyntheticImages(held_out, pool.labels[count:]),
+        ImagePool(pool.pixels[:count], pool.labels[:count]),
+        ImagePool(held_out, pool.labels[count:]),
     )
 
 
 def _estimate(
-    student: Student, classifier: Classifier, held_out: SyntheticImages
+    student: Student, classifier: Classifier, held_out: ImagePool
 ) -> Estimate:
     preprocessing, head = classifier.preprocessing, classifier.head
     student_logits, logits = (
@@ -387,8 +366,8 @@ def _estimate(
         )
     )
     return estimate(
-        np.asarray(outputs_of(student_logits, head)),
-        np.asarray(outputs_of(logits, head)),
+        np.asarray(head.outputs_of(student_logits)),
+        np.asarray(head.outputs_of(logits)),
         head,
     )
 
@@ -399,8 +378,8 @@ def _reconstruct(
     width: BitWidths,
     keep_layers: frozenset[str],
     max_accuracy_loss: float | None,
-    images: SyntheticImages,
-    held_out: SyntheticImages,
+    images: ImagePool,
+    held_out: ImagePool,
     progress: Progress,
 ) -> Student:
     """The student, with as many layers at 8 bits as `max_accuracy_loss` takes."""
@@ -437,37 +416,12 @@ def _reconstruct(
     return tried[extra]
 
 
-def make_baselines(classifier: Classifier, seed: int) -> Baselines:
-    """The float model and its noise-calibrated quantization, as TFLite."""
-    noise = np.random.default_rng(seed).integers(
-        0, 256, (_NUM_PTQ_IMAGES, *classifier.input_shape)
-    )
-    return Baselines(
-        convert_float(_function(classifier), classifier.input_shape),
-        quantize_post_training(classifier, noise),
-    )
-
-
-def quantize_post_training(classifier: Classifier, pixels: np.ndarray) -> bytes:
-    """The converter's own int8 quantization, calibrated on the first hundred of
-    `pixels`, uint8 (N, H, W, C)."""
-    inputs = classifier.preprocessing.to_input(pixels[:_NUM_PTQ_IMAGES]).numpy()
-    return post_training_quantize(_function(classifier), classifier.input_shape, inputs)
-
-
-def _function(classifier: Classifier) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Model inputs -> what the original model gave."""
-    return lambda inputs: outputs_of(
-        classifier.model(inputs, training=False), classifier.head
-    )
-
-
 def verify(
     network: IntegerNetwork,
     tflite: bytes,
     classifier: Classifier,
-    images: SyntheticImages,
-    widths: BitWidths,
+    images: ImagePool,
+    bit_widths: BitWidths,
     baselines: Baselines,
     layers_at_8_bits: frozenset[str] = frozenset(),
 ) -> tuple[tuple[Finding, ...], Agreement]:
@@ -482,7 +436,7 @@ def verify(
     verification = verify_file(
         tflite,
         network,
-        Expectation(widths.weight_bits, len(reference.operators), layers_at_8_bits),
+        Expectation(bit_widths.weight_bits, len(reference.operators), layers_at_8_bits),
         images=classifier.preprocessing.to_int8(
             images.pixels[:_NUM_VERIFICATION_IMAGES]
         ),

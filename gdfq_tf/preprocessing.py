@@ -16,11 +16,11 @@ import numpy as np
 import tensorflow as tf
 
 from gdfq_tf.errors import UserError
-from tflite_export.affine_quantization import (
+from tflite_export.quantization_params import (
     INT8_MAX,
     INT8_MIN,
-    AffineQuantization,
-    grid_over,
+    QuantParams,
+    quant_params_over,
 )
 
 NAMES = ("tf", "torch", "caffe", "unit", "uint8", "custom")
@@ -94,7 +94,7 @@ class Preprocessing:
             pixels = tf.reverse(pixels, axis=[-1])
         return tf.cast(pixels, tf.uint8)
 
-    def input_quantization(self) -> AffineQuantization:
+    def input_quantization(self) -> QuantParams:
         """The int8 quantization of the model input.
 
         Uniform: q = pixel - 128, so real = scale * (q + 128) + offset; the zero
@@ -104,10 +104,10 @@ class Preprocessing:
         """
         if self.is_uniform:
             scale = self.scale[0]
-            return AffineQuantization(
+            return QuantParams(
                 scale, INT8_MIN + math.floor(-self.offset[0] / scale + 0.5)
             )
-        return grid_over(float(self.low.min()), float(self.high.max()))
+        return quant_params_over(float(self.low.min()), float(self.high.max()))
 
     def grid_shift(self) -> float:
         """`inputs - student inputs`: what the integer zero point leaves over.
@@ -129,9 +129,9 @@ class Preprocessing:
 
     def to_int8(self, pixels) -> np.ndarray:
         """The exported model's int8 input of pixels (…, channels) in [0, 255]."""
-        grid = self.input_quantization()
-        levels = self.to_student_input(pixels).numpy() / np.float32(grid.scale)
-        q = np.rint(levels) + grid.zero_point
+        quant_params = self.input_quantization()
+        levels = self.to_student_input(pixels).numpy() / np.float32(quant_params.scale)
+        q = np.rint(levels) + quant_params.zero_point
         return np.clip(q, INT8_MIN, INT8_MAX).astype(np.int8)
 
     def formula(self) -> str:

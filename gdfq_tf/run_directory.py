@@ -12,10 +12,10 @@ import numpy as np
 
 from gdfq_tf.config import DEFAULT_RECIPE, BitWidths
 from gdfq_tf.errors import UserError
-from gdfq_tf.output_directory import OutputDirectory, claim
 from gdfq_tf.pipeline import QuantizationResult
 from gdfq_tf.preprocessing import Preprocessing
-from gdfq_tf.synthesis import SyntheticImages
+from gdfq_tf.synthesis.image_pool import ImagePool
+from gdfq_tf.system.output_directory import OutputDirectory, claim
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.student_file import save_network
 
@@ -89,8 +89,8 @@ def model_files(name: str, recipe: str, result: QuantizationResult) -> list[Mode
         ),
         *(
             ModelFile(
-                f"{label} {model.widths.name}",
-                f"{name}_{model.widths.name}.tflite",
+                f"{label} {model.bit_widths.name}",
+                f"{name}_{model.bit_widths.name}.tflite",
                 model.tflite,
             )
             for model in result.models
@@ -115,19 +115,19 @@ def write_run(
                 "disk or pass another --output_dir"
             )
     for model in result.models:
-        write_student(directory, name, model.widths, model.network)
+        write_student(directory, name, model.bit_widths, model.network)
     write_images(directory, result.images)
 
 
 def write_student(
-    directory: Path, name: str, widths: BitWidths, network: IntegerNetwork
+    directory: Path, name: str, bit_widths: BitWidths, network: IntegerNetwork
 ) -> None:
     """Writes the student of the classifier `name` with those widths."""
-    file = student_file(f"{name}_{widths.name}.tflite")
+    file = student_file(f"{name}_{bit_widths.name}.tflite")
     save_network(network, directory / file)
 
 
-def write_images(directory: Path, images: SyntheticImages) -> None:
+def write_images(directory: Path, images: ImagePool) -> None:
     """Writes the images that students were made from."""
     np.savez_compressed(
         directory / SYNTHETIC_IMAGES, pixels=images.pixels, labels=images.labels

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gdfq_tf.bn_statistics import with_statistics_of
-from gdfq_tf.classifiers import Classifier, load_classifier
+from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.config import (
     RECIPES,
     DistillationConfig,
@@ -18,9 +17,12 @@ from gdfq_tf.config import (
     parse_bit_widths,
 )
 from gdfq_tf.errors import UserError
+from gdfq_tf.frontend.load import load_classifier
+from gdfq_tf.graph.bn_statistics import with_statistics_of
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.pipeline import MixedPrecision, QuantizationResult, quantize
-from gdfq_tf.synthesis import SyntheticImages, noise_images
+from gdfq_tf.synthesis.generator_training import noise_images
+from gdfq_tf.synthesis.image_pool import ImagePool
 from tflite_export.flatbuffer import read_model
 from tflite_export.interpreter import TFLiteClassifier
 
@@ -97,7 +99,7 @@ def tflite_outputs(tflite: bytes, classifier: Classifier, pixels) -> np.ndarray:
 
 
 def check_verified(result: QuantizationResult) -> None:
-    assert tuple(model.widths for model in result.models) == WIDTHS
+    assert tuple(model.bit_widths for model in result.models) == WIDTHS
     for model in result.models:
         assert all(finding.passed for finding in model.findings)
         assert model.agreement.num_images == 128
@@ -151,8 +153,8 @@ def test_without_batch_normalization_images_reach_their_classes(tmp_path):
     assert np.mean(outputs.argmax(axis=-1) == images.labels) > 0.8
     # The logits' grid ends where those of the images do.
     (quantized,) = result.models
-    grid = quantized.network.ops[-1].grid
-    np.testing.assert_allclose(grid.high, outputs.max(), rtol=0.1)
+    quant_params = quantized.network.ops[-1].quant_params
+    np.testing.assert_allclose(quant_params.high, outputs.max(), rtol=0.1)
 
 
 def convnext() -> keras.Model:
@@ -286,7 +288,7 @@ FEATURES = {
 def test_networks_of_features(case, recipe, tmp_path):
     model = network(FEATURES[case])
     classifier = loaded(model, tmp_path, task="features")
-    assert classifier.head == "features"
+    assert classifier.head == Head.FEATURES
     result = quantize(classifier, recipe, WIDTHS)
     check_verified(result)
     check_near(result, model, classifier, (0.15, 0.4))
@@ -299,13 +301,13 @@ def test_outputs_have_8_bits_whatever_the_rest_has(tmp_path):
     model = network(FEATURES["backbone"])  # ends in a ReLU
     classifier = loaded(model, tmp_path, task="features")
     (quantized,) = quantize(classifier, CALIBRATE, [PAPER]).models
-    grids = {op.name: op.grid for op in quantized.network.ops}
+    quant_params_of = {op.name: op.quant_params for op in quantized.network.ops}
     outputs = tflite_outputs(
         quantized.tflite,
         classifier,
         np.random.default_rng(0).integers(0, 256, (50, 8, 8, 3)),
     )
-    levels = np.unique(np.round(outputs / list(grids.values())[-1].scale))
+    levels = np.unique(np.round(outputs / list(quant_params_of.values())[-1].scale))
     assert len(levels) > 16
 
 
@@ -446,7 +448,7 @@ def test_layers_without_a_bias_make_good_for_the_half_level_of_the_input(tmp_pat
     model.set_weights([kernel, np.eye(6, 2) / 20])
     classifier = loaded(model, tmp_path, without_bn_statistics=True)
     pixels = np.random.default_rng(0).integers(128, 144, (96, 8, 8, 1))
-    pool = SyntheticImages(pixels.astype(np.uint8), np.zeros(96, np.int32))
+    pool = ImagePool(pixels.astype(np.uint8), np.zeros(96, np.int32))
     (quantized,) = quantize(classifier, CALIBRATE, WIDTHS[:1], pool=pool).models
     expected = float_outputs(model, classifier, pixels)
     error = tflite_outputs(quantized.tflite, classifier, pixels) - expected

@@ -14,18 +14,19 @@ import tensorflow as tf
 from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
 
-from gdfq_tf.calibration import calibrate
-from gdfq_tf.classifiers import translate_classifier
 from gdfq_tf.config import BitWidths
-from gdfq_tf.equalization import channel_ranges, equalize
 from gdfq_tf.errors import UserError
-from gdfq_tf.freezing import freeze
+from gdfq_tf.frontend.load import translate_classifier
 from gdfq_tf.keras_compat import keras as tf_keras
-from gdfq_tf.keras_files import SourceModel
-from gdfq_tf.quantization_plan import make_plan
-from gdfq_tf.student import build_student
+from gdfq_tf.model_files.readers import SourceModel
+from gdfq_tf.quantization.calibration import calibrate
+from gdfq_tf.quantization.equalization import channel_ranges, equalize
+from gdfq_tf.quantization.lowering import lower
+from gdfq_tf.quantization.plan import make_plan
+from gdfq_tf.quantization.student import build_student
 from tflite_export.convert import convert_network
-from tflite_export.verify import Expectation, require, verify_file
+from tflite_export.verification.rules import Expectation
+from tflite_export.verification.verify import require, verify_file
 
 import keras  # isort: skip  (Keras 3, after the environment is set)
 
@@ -112,7 +113,7 @@ def is_large(x):
     return max(x.shape[1:3]) > 16
 
 
-def enlarge(lay, rng, x):
+def resize_by(lay, rng, x):
     if is_large(x):
         return x
     size = [(2, 2), (1, 3), (2, 1)][rng.integers(3)]
@@ -175,7 +176,7 @@ def relu_alone(lay, rng, x):
 
 BLOCKS = (
     conv, depthwise, separable, residual, dense_block, squeeze_and_excitation, pool,
-    pad_and_crop, arithmetic, twins, layer_norm, convnext, bounded, enlarge,
+    pad_and_crop, arithmetic, twins, layer_norm, convnext, bounded, resize_by,
     conv_transpose, relu_alone, normalized_branches,
 )  # fmt: skip
 
@@ -246,7 +247,7 @@ def test_random_network(
 
 
 @pytest.mark.parametrize(
-    "block", [twins, convnext, enlarge, conv_transpose, normalized_branches]
+    "block", [twins, convnext, resize_by, conv_transpose, normalized_branches]
 )
 def test_one_block(block):
     source = build(keras, [block], channels=3, nested=False, head=None, seed=0)
@@ -291,7 +292,7 @@ def test_signals(k, shape):
     check_all_the_way(model, None, BitWidths(8, 8), seed=0)
 
 
-def check_all_the_way(source, head, widths, seed):
+def check_all_the_way(source, head, bit_widths, seed):
     classifier, difference = translate_classifier(
         SourceModel("random", source), preprocessing="tf"
     )
@@ -299,7 +300,7 @@ def check_all_the_way(source, head, widths, seed):
     assert classifier.head == (head or "logits")
     shape = (24, *classifier.input_shape)
     pixels = np.random.default_rng(seed).integers(0, 256, shape)
-    plan = make_plan(classifier.model, widths)
+    plan = make_plan(classifier.model, bit_widths)
     preprocessing = classifier.preprocessing
     inputs = preprocessing.to_input(pixels).numpy()
     teacher = equalize(classifier.model, channel_ranges(classifier.model, plan, inputs))
@@ -309,11 +310,11 @@ def check_all_the_way(source, head, widths, seed):
     )
     calibration = calibrate(teacher, plan, inputs, preprocessing)
     student = build_student(teacher, plan, calibration, preprocessing)
-    network = freeze(student, classifier.model, head=classifier.head)
+    network = lower(student, classifier.model, head=classifier.head)
     tflite = convert_network(network)
     levels = preprocessing.to_int8(pixels)
     expectation = Expectation(
-        widths.weight_bits, layers_at_8_bits=plan.layers_at_8_bits
+        bit_widths.weight_bits, layers_at_8_bits=plan.layers_at_8_bits
     )
     require(verify_file(tflite, network, expectation, images=levels).findings)
     tf_keras.backend.clear_session()

@@ -10,12 +10,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tflite_export.affine_quantization import AffineQuantization, weight_limit
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
+from tflite_export.quantization_params import QuantParams, weight_limit
 
 INPUT_SHAPE = (8, 8, 4)
-INPUT_GRID = AffineQuantization(3 / 256, 5)
-OUTPUT_GRID = AffineQuantization(11 / 512, -7)
+INPUT_GRID = QuantParams(3 / 256, 5)
+OUTPUT_GRID = QuantParams(11 / 512, -7)
 # Deviation of a kernel's outputs, in steps of an 8-bit output grid: few saturate.
 _OUTPUT_STEPS = 40.0
 
@@ -32,7 +32,7 @@ class NetworkBuilder:
     def __init__(self, seed: int = 0):
         self._rng = np.random.default_rng(seed)
         self._shapes: dict[str, tuple[int, ...]] = {"image": INPUT_SHAPE}
-        self._grids = {"image": INPUT_GRID}
+        self._quant_params = {"image": INPUT_GRID}
         self._ops: list[IntegerOp] = []
         self._branches: list[str] = []
 
@@ -42,13 +42,13 @@ class NetworkBuilder:
         kind: str,
         inputs: Sequence[str],
         shape: tuple[int, ...],
-        grid: AffineQuantization | None = None,
+        quant_params: QuantParams | None = None,
         **fields,
     ) -> str:
         """Appends an operation of output `shape`; its grid is the input's or given."""
-        grid = grid or self._grids[inputs[0]]
-        self._ops.append(IntegerOp(name, kind, tuple(inputs), grid, **fields))
-        self._shapes[name], self._grids[name] = shape, grid
+        quant_params = quant_params or self._quant_params[inputs[0]]
+        self._ops.append(IntegerOp(name, kind, tuple(inputs), quant_params, **fields))
+        self._shapes[name], self._quant_params[name] = shape, quant_params
         return name
 
     def kernel(
@@ -67,7 +67,7 @@ class NetworkBuilder:
         groups: int = 1,
         relu: bool = False,
         relu6: bool = False,
-        grid: AffineQuantization = OUTPUT_GRID,
+        quant_params: QuantParams = OUTPUT_GRID,
     ) -> str:
         """A conv, depthwise or dense operation with random levels and biases."""
         height, width, channels = (1, 1, *self._shapes[source])[-3:]
@@ -93,15 +93,17 @@ class NetworkBuilder:
         limit = weight_limit(bits)
         values = self._rng.integers(-limit, limit + 1, values_shape)
         # An estimate for the accumulators, from inputs uniform over their grid.
-        source_grid = self._grids[source]
-        input_deviation = 74.0 * min(1.0, (127 - source_grid.zero_point) / 128)
+        source_quant_params = self._quant_params[source]
+        input_deviation = 74.0 * min(1.0, (127 - source_quant_params.zero_point) / 128)
         deviation = np.sqrt(fan_in) * input_deviation * values.std()
-        spread = min(_OUTPUT_STEPS, (127 - grid.zero_point) / 2)
+        spread = min(_OUTPUT_STEPS, (127 - quant_params.zero_point) / 2)
         factor = self._rng.uniform(0.7, 1.4, outputs) * spread / deviation
         kernel = Kernel(
             values=values.astype(np.int8),
             bits=bits,
-            scale=coarse(factor * grid.scale / source_grid.scale).astype(np.float32),
+            scale=coarse(
+                factor * quant_params.scale / source_quant_params.scale
+            ).astype(np.float32),
             bias=self._rng.normal(0, deviation / 2, outputs).astype(np.int32),
         )
         return self.op(
@@ -109,7 +111,7 @@ class NetworkBuilder:
             kind,
             [source],
             shape,
-            grid,
+            quant_params,
             relu=relu,
             relu6=relu6,
             kernel=kernel,
@@ -127,9 +129,9 @@ class NetworkBuilder:
             source = self.op(
                 f"{source}_image", "reshape", [source], shape, attributes=attributes
             )
-        grid, channels = self._grids[source], self._shapes[source][-1]
-        scale = coarse(OUTPUT_GRID.scale / grid.scale / 127)
-        shift = (grid.zero_point - OUTPUT_GRID.zero_point) * 127
+        quant_params, channels = self._quant_params[source], self._shapes[source][-1]
+        scale = coarse(OUTPUT_GRID.scale / quant_params.scale / 127)
+        shift = (quant_params.zero_point - OUTPUT_GRID.zero_point) * 127
         kernel = Kernel(
             np.full((1, 1, channels, 1), 127, np.int8),
             8,
@@ -186,7 +188,7 @@ class NetworkBuilder:
         flat, slices, start = [], {}, 0
         for name in self._branches:
             end = name
-            if self._grids[name] != OUTPUT_GRID:
+            if self._quant_params[name] != OUTPUT_GRID:
                 end = self.requantize(name)
             count = int(np.prod(self._shapes[end]))
             if len(self._shapes[end]) > 1:

@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
-from tflite_export.affine_quantization import AffineQuantization
+from tflite_export.quantization_params import QuantParams
 
 # TFLite fixes the output grids of int8 kernels whose results are bounded.
-FIXED_GRIDS: Mapping[str, AffineQuantization] = {
-    "l2_normalize": AffineQuantization(1 / 128, 0),
-    "sigmoid": AffineQuantization(1 / 256, -128),
-    "softmax": AffineQuantization(1 / 256, -128),
-    "tanh": AffineQuantization(1 / 128, 0),
+FIXED_QUANT_PARAMS: Mapping[str, QuantParams] = {
+    "l2_normalize": QuantParams(1 / 128, 0),
+    "sigmoid": QuantParams(1 / 256, -128),
+    "softmax": QuantParams(1 / 256, -128),
+    "tanh": QuantParams(1 / 128, 0),
 }
 
 

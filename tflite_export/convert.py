@@ -8,9 +8,9 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from tflite_export.dense import fold_dense
 from tflite_export.errors import ExportError
 from tflite_export.export_graph import dense_names, export_graph
+from tflite_export.fully_connected import fold_dense
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.names import printable
 from tflite_export.quiet import quiet_stderr

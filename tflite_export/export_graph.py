@@ -12,14 +12,14 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from tflite_export.activations import ACTIVATIONS, FIXED_GRIDS
-from tflite_export.affine_quantization import (
-    AffineQuantization,
+from tflite_export.activations import ACTIVATIONS, FIXED_QUANT_PARAMS
+from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
+from tflite_export.litert.resize import crop, depth_to_space, resize_by
+from tflite_export.quantization_params import (
+    QuantParams,
     storage_bits,
     weight_limit,
 )
-from tflite_export.enlarging import crop, depth_to_space, enlarge
-from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
 
 
 def export_graph(network: IntegerNetwork) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -30,15 +30,15 @@ def export_graph(network: IntegerNetwork) -> Callable[[tf.Tensor], tf.Tensor]:
     """
 
     def run(images: tf.Tensor) -> tf.Tensor:
-        tensors = {network.input_name: _fake_quant(images, network.input_grid)}
+        tensors = {network.input_name: _fake_quant(images, network.input_quant_params)}
         for op in network.ops:
             inputs = [tensors[name] for name in op.inputs]
-            input_scale = np.float64(network.grid(op.inputs[0]).scale)
+            input_scale = np.float64(network.quant_params(op.inputs[0]).scale)
             with tf.name_scope(op.name):
                 tensors[op.name] = _apply(op, inputs, input_scale)
         outputs = tensors[network.ops[-1].name]
         if network.softmax:
-            outputs = _fake_quant(tf.nn.softmax(outputs), FIXED_GRIDS["softmax"])
+            outputs = _fake_quant(tf.nn.softmax(outputs), FIXED_QUANT_PARAMS["softmax"])
         return outputs
 
     return run
@@ -78,13 +78,15 @@ def _apply(op: IntegerOp, inputs: list[tf.Tensor], input_scale) -> tf.Tensor:
         if op.attributes["pool_size"] == [1, 1] and not op.relu:
             return outputs
     elif op.kind == "resize_bilinear":
-        outputs = enlarge(inputs[0], op.attributes["size"], "bilinear")
+        outputs = resize_by(inputs[0], op.attributes["size"], "bilinear")
     elif op.kind == "leaky_relu":
         outputs = tf.nn.leaky_relu(inputs[0], op.attributes["slope"])
     elif op.kind == "relu":
         outputs = inputs[0]
     elif op.kind == "minimum":
-        bound = (op.attributes["level"] - op.grid.zero_point) * op.grid.scale
+        bound = (
+            op.attributes["level"] - op.quant_params.zero_point
+        ) * op.quant_params.scale
         outputs = tf.minimum(inputs[0], tf.constant(bound, tf.float32))
     else:
         raise ValueError(f"unknown kind {op.kind!r} of {op.name!r}")
@@ -95,7 +97,7 @@ def _l2_normalize(op: IntegerOp, inputs: tf.Tensor, input_scale) -> tf.Tensor:
     """With the constant channels behind the others, which are cut out again."""
     constant = np.float32(op.attributes["constant_level"] * input_scale)
     padded = pad_channels(inputs, op.attributes["num_constants"], constant)
-    outputs = _fake_quant(tf.math.l2_normalize(padded, -1), op.grid)
+    outputs = _fake_quant(tf.math.l2_normalize(padded, -1), op.quant_params)
     if padded is inputs:
         return outputs
     return tf.slice(outputs, [0] * len(inputs.shape), inputs.shape)
@@ -114,7 +116,7 @@ def _finish(outputs: tf.Tensor, op: IntegerOp) -> tf.Tensor:
         outputs = tf.nn.relu6(outputs)
     elif op.relu:
         outputs = tf.nn.relu(outputs)
-    return _fake_quant(outputs, op.grid)
+    return _fake_quant(outputs, op.quant_params)
 
 
 def move_values(op: IntegerOp, inputs: list[tf.Tensor], pad_value) -> tf.Tensor:
@@ -137,7 +139,7 @@ def move_values(op: IntegerOp, inputs: list[tf.Tensor], pad_value) -> tf.Tensor:
         attributes = op.attributes
         return depth_to_space(inputs[0], attributes["block_size"], attributes["crops"])
     if op.kind == "resize_nearest":
-        return enlarge(inputs[0], op.attributes["size"], "nearest")
+        return resize_by(inputs[0], op.attributes["size"], "nearest")
     return tf.concat(inputs, axis=-1)
 
 
@@ -219,5 +221,7 @@ def _fake_quant_kernel(kernel: Kernel, values: np.ndarray) -> tf.Tensor:
     return tf.reshape(quantized, values.shape)
 
 
-def _fake_quant(values: tf.Tensor, grid: AffineQuantization) -> tf.Tensor:
-    return tf.quantization.fake_quant_with_min_max_args(values, grid.low, grid.high)
+def _fake_quant(values: tf.Tensor, quant_params: QuantParams) -> tf.Tensor:
+    return tf.quantization.fake_quant_with_min_max_args(
+        values, quant_params.low, quant_params.high
+    )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export.affine_quantization import AffineQuantization
+from tflite_export.quantization_params import QuantParams
 
 KINDS = (
     "conv",
@@ -88,7 +88,7 @@ class IntegerOp:
     name: str
     kind: str
     inputs: tuple[str, ...]
-    grid: AffineQuantization
+    quant_params: QuantParams
     relu: bool = False
     relu6: bool = False
     kernel: Kernel | None = None
@@ -108,12 +108,12 @@ class IntegerNetwork:
 
     input_name: str
     input_shape: tuple[int, int, int]
-    input_grid: AffineQuantization
+    input_quant_params: QuantParams
     ops: tuple[IntegerOp, ...]
     softmax: bool
 
-    def grid(self, name: str) -> AffineQuantization:
+    def quant_params(self, name: str) -> QuantParams:
         """The grid of a tensor."""
         if name == self.input_name:
-            return self.input_grid
-        return next(op.grid for op in self.ops if op.name == name)
+            return self.input_quant_params
+        return next(op.quant_params for op in self.ops if op.name == name)

@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from tflite_export.affine_quantization import (
-    INT8_MAX,
-    INT8_MIN,
-    AffineQuantization,
-    weight_limit,
-)
 from tflite_export.errors import ExportError
 from tflite_export.integer_network import KINDS, IntegerNetwork, IntegerOp, Kernel
 from tflite_export.names import printable, shown
+from tflite_export.quantization_params import (
+    INT8_MAX,
+    INT8_MIN,
+    QuantParams,
+    weight_limit,
+)
 from tflite_export.tensor_shapes import tensor_shapes
 
 _DESCRIPTION = "network"
@@ -63,7 +63,7 @@ def save_network(network: IntegerNetwork, path: Path) -> None:
             "name": op.name,
             "kind": op.kind,
             "inputs": op.inputs,
-            "grid": dataclasses.asdict(op.grid),
+            "grid": dataclasses.asdict(op.quant_params),
             "relu": op.relu,
             "relu6": op.relu6,
             "attributes": dict(op.attributes),
@@ -76,7 +76,7 @@ def save_network(network: IntegerNetwork, path: Path) -> None:
     description = {
         "input_name": network.input_name,
         "input_shape": network.input_shape,
-        "input_grid": dataclasses.asdict(network.input_grid),
+        "input_grid": dataclasses.asdict(network.input_quant_params),
         "softmax": network.softmax,
         "ops": ops,
     }
@@ -144,7 +144,7 @@ def _network(description: dict, arrays: Mapping[str, np.ndarray]) -> IntegerNetw
     network = IntegerNetwork(
         description["input_name"],
         tuple(description["input_shape"]),
-        _grid(description["input_grid"], "the input"),
+        _quant_params(description["input_grid"], "the input"),
         tuple(_operation(op, arrays) for op in ops),
         description["softmax"],
     )
@@ -189,7 +189,7 @@ def _operation(description: dict, arrays: Mapping[str, np.ndarray]) -> IntegerOp
         name=name,
         kind=kind,
         inputs=inputs,
-        grid=_grid(description["grid"], what),
+        quant_params=_quant_params(description["grid"], what),
         relu=description["relu"],
         relu6=description["relu6"],
         kernel=None if bits is None else _kernel(name, kind, bits, arrays),
@@ -237,9 +237,9 @@ def _num_channels(kind: str, shape: tuple[int, ...]) -> int:
     return shape[2] * shape[3] if kind == "depthwise" else shape[-1]
 
 
-def _grid(description: dict, what: str) -> AffineQuantization:
+def _quant_params(description: dict, what: str) -> QuantParams:
     _check_fields(description, f"the grid of {what}", _GRID_FIELDS)
-    return AffineQuantization(description["scale"], description["zero_point"])
+    return QuantParams(description["scale"], description["zero_point"])
 
 
 def _is_integer(value, low: int, high: int) -> bool:

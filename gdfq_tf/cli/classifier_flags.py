@@ -5,10 +5,10 @@ from __future__ import annotations
 from absl import flags
 
 from gdfq_tf import embedded
-from gdfq_tf.canonical import TASKS
-from gdfq_tf.classifiers import Classifier, load_classifier
+from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.errors import UserError
-from gdfq_tf.heads import has_classes
+from gdfq_tf.frontend.canonical import TASKS
+from gdfq_tf.frontend.load import load_classifier
 from gdfq_tf.preprocessing import NAMES, Preprocessing, make_preprocessing
 
 EMBEDDED = "embedded"
@@ -108,16 +108,16 @@ def load_classifier_from_flags() -> Classifier:
     )
 
 
-def require_classes(name: str, head: str) -> None:
+def require_classes(name: str, head: Head) -> None:
     """Refuses labelled images for a network that gives no class.
 
     Raises:
       UserError: it gives labels or features.
     """
-    if not has_classes(head):
+    if not head.has_classes:
         raise UserError(
-            f"--data holds one class per image, and the head of {name} is {head!r}; "
-            "run tools/quantize.py without --data: it compares outputs with the float "
+            f"--data holds one class per image, and the head of {name} is "
+            f"{head.value!r}; run tools/quantize.py without --data: it compares outputs with the float "
             "network's"
         )
 

@@ -14,7 +14,7 @@ from gdfq_tf.cli.output_files import write_whole
 from gdfq_tf.errors import UserError
 from tflite_export.convert import convert_network
 from tflite_export.student_file import load_network
-from tflite_export.verify import require, verify_file
+from tflite_export.verification.verify import require, verify_file
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("student", None, "A *_student.npz file.", required=True)

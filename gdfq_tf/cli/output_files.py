@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gdfq_tf.cli import session
 from gdfq_tf.errors import UserError
-from gdfq_tf.file_system import LockedError, locked, rename_to_free_name
+from gdfq_tf.system.file_system import LockedError, locked, rename_to_free_name
 
 
 def write_whole(path: Path, content: bytes, *, overwrite: bool = True) -> None:

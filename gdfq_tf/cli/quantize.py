@@ -24,7 +24,7 @@ import rich.console
 from absl import flags
 
 from gdfq_tf import embedded
-from gdfq_tf.classifiers import Classifier
+from gdfq_tf.classifier import Classifier
 from gdfq_tf.cli import classifier_flags, reporting, runner, session
 from gdfq_tf.cli.classifier_flags import (
     EMBEDDED,
@@ -41,11 +41,8 @@ from gdfq_tf.config import (
     parse_bit_widths,
 )
 from gdfq_tf.errors import UserError
-from gdfq_tf.estimation import AccuracyEstimate, Estimate, LabelEstimate
-from gdfq_tf.heads import outputs_of
-from gdfq_tf.machine import describe_machine, fix_num_threads
-from gdfq_tf.output_directory import OutputDirectory
 from gdfq_tf.pipeline import MixedPrecision, QuantizationResult, quantize
+from gdfq_tf.quantization.estimation import AccuracyEstimate, Estimate, LabelEstimate
 from gdfq_tf.run_directory import (
     SYNTHETIC_IMAGES,
     ModelFile,
@@ -56,7 +53,9 @@ from gdfq_tf.run_directory import (
     write_student,
     write_summary,
 )
-from gdfq_tf.synthesis import SyntheticImages
+from gdfq_tf.synthesis.image_pool import ImagePool
+from gdfq_tf.system.machine import describe_machine, fix_num_threads
+from gdfq_tf.system.output_directory import OutputDirectory
 from tflite_export.benchmark import benchmark
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interpreter import TFLiteClassifier
@@ -119,8 +118,8 @@ _PACKAGES = (
 def main() -> None:
     """The whole run, from flags to summary.json and the closing table."""
     recipe = get_recipe(FLAGS.recipe, FLAGS.num_steps)
-    widths = [parse_bit_widths(text) for text in FLAGS.bits]
-    if not widths or len(set(widths)) < len(widths):
+    bit_widths = [parse_bit_widths(text) for text in FLAGS.bits]
+    if not bit_widths or len(set(bit_widths)) < len(bit_widths):
         raise UserError(
             f"--bits={','.join(FLAGS.bits)} must name at least one width, and each once"
         )
@@ -131,10 +130,12 @@ def main() -> None:
     output_dir = Path(FLAGS.output_dir)
     with claim_run_directory(output_dir, overwrite=FLAGS.overwrite) as output:
         session.holds(output.lock, output.partial, output.removed)
-        _run(output, recipe, widths)
+        _run(output, recipe, bit_widths)
 
 
-def _run(output: OutputDirectory, recipe: Recipe, widths: Sequence[BitWidths]) -> None:
+def _run(
+    output: OutputDirectory, recipe: Recipe, bit_widths: Sequence[BitWidths]
+) -> None:
     session.stage("loading")
     classifier = load_classifier_from_flags()
     # Read now to refuse wrong data early; used after quantization only.
@@ -144,7 +145,7 @@ def _run(output: OutputDirectory, recipe: Recipe, widths: Sequence[BitWidths]) -
     result = quantize(
         classifier,
         recipe,
-        widths,
+        bit_widths,
         mixed_precision=MixedPrecision(
             tuple(FLAGS.keep_layers), FLAGS.max_accuracy_loss
         ),
@@ -173,14 +174,14 @@ def _run(output: OutputDirectory, recipe: Recipe, widths: Sequence[BitWidths]) -
         f"int8 input: {summary['classifier']['int8_input']}\n"
         f"verified against the student: "
         + ", ".join(
-            f"{model.widths.name} {100 * model.agreement.exact_outputs:.2f} % of "
+            f"{model.bit_widths.name} {100 * model.agreement.exact_outputs:.2f} % of "
             f"outputs exact, at most {model.agreement.max_lsb} LSB off"
             for model in result.models
         )
         + _mixed_line(result)
         + "\nestimated without data: "
         + ", ".join(
-            f"{model.widths.name} {_estimate_text(model.estimate)}"
+            f"{model.bit_widths.name} {_estimate_text(model.estimate)}"
             for model in result.models
         )
         + ("" if classifier.has_bn_statistics else _NO_STATISTICS)
@@ -194,14 +195,14 @@ def _run(output: OutputDirectory, recipe: Recipe, widths: Sequence[BitWidths]) -
 def _save_student(
     output: OutputDirectory,
     name: str,
-    widths: BitWidths,
+    bit_widths: BitWidths,
     network: IntegerNetwork,
-    images: SyntheticImages,
+    images: ImagePool,
 ) -> None:
     """Saves what took long before native code, which may crash, is called on it."""
 
     def write(directory: Path) -> None:
-        write_student(directory, name, widths, network)
+        write_student(directory, name, bit_widths, network)
         if not (directory / SYNTHETIC_IMAGES).exists():
             write_images(directory, images)
 
@@ -224,9 +225,9 @@ def _estimate_text(estimate: Estimate) -> str:
 
 def _mixed_line(result: QuantizationResult) -> str:
     mixed = [
-        f"{model.widths.name} {', '.join(sorted(model.layers_at_8_bits))}"
+        f"{model.bit_widths.name} {', '.join(sorted(model.layers_at_8_bits))}"
         for model in result.models
-        if model.widths.weight_bits < 8 and model.layers_at_8_bits
+        if model.bit_widths.weight_bits < 8 and model.layers_at_8_bits
     ]
     return "".join(f"\nkernels at 8 bits in {line}" for line in mixed)
 
@@ -256,7 +257,7 @@ def _evaluate(
     pixels = result.images.pixels[:512] if data is None else data.pixels
     labels = None if data is None else data.labels
     logits = reporting.float_logits(classifier, pixels)
-    reference = np.asarray(outputs_of(logits, classifier.head))
+    reference = np.asarray(classifier.head.outputs_of(logits))
     rows = []
     with runner.RichProgress().stage("evaluation", len(files)) as advance:
         for file in files:
@@ -288,7 +289,7 @@ def _summary(
     result: QuantizationResult,
 ) -> dict:
     for row, model in zip(rows[-len(result.models) :], result.models, strict=True):
-        row["widths"] = dataclasses.asdict(model.widths)
+        row["widths"] = dataclasses.asdict(model.bit_widths)
         row["layers_at_8_bits"] = sorted(model.layers_at_8_bits)
         quantization = TFLiteClassifier(model.tflite).output_quantization
         row["int8_output"] = dataclasses.asdict(quantization)

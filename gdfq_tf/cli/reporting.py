@@ -10,8 +10,8 @@ import rich.markup
 import rich.table
 import tensorflow as tf
 
-from gdfq_tf.classifiers import Classifier
-from gdfq_tf.evaluation import (
+from gdfq_tf.classifier import Classifier, Head
+from gdfq_tf.metrics import (
     accuracy_of_logits,
     agreement,
     label_agreement,
@@ -19,11 +19,10 @@ from gdfq_tf.evaluation import (
     signal_to_noise,
     wilson_interval,
 )
-from gdfq_tf.heads import has_classes
 from gdfq_tf.preprocessing import Preprocessing
-from tflite_export.integer_inference import infer
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interpreter import TFLiteClassifier
+from tflite_export.litert.simulator import infer
 
 _BATCH_SIZE = 250
 
@@ -65,11 +64,11 @@ def accuracy_facts(
     outputs: np.ndarray,
     labels: np.ndarray | None,
     reference: np.ndarray | None,
-    head: str = "logits",
+    head: Head = Head.LOGITS,
 ) -> dict:
     """Top-1 with its 95 % interval if labelled; likeness to `reference` if given.
 
-    Outputs and reference (N, C) are those of networks of one head, see `heads`.
+    Outputs and reference (N, C) are those of networks of one head.
     """
     facts: dict = {"num_images": len(outputs)}
     if labels is not None:
@@ -78,9 +77,9 @@ def accuracy_facts(
         facts["top1_interval_95"] = list(wilson_interval(top1, len(outputs)))
     if reference is None:
         return facts
-    if has_classes(head):
+    if head.has_classes:
         facts["agreement_with_float"] = agreement(outputs, reference)
-    elif head == "multi_label":
+    elif head == Head.MULTI_LABEL:
         facts["label_agreement_with_float"] = label_agreement(outputs, reference)
     else:
         facts["signal_to_noise_db"] = signal_to_noise(outputs, reference)

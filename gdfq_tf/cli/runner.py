@@ -18,9 +18,8 @@ from absl import app, flags
 from absl import logging as absl_logging
 
 from gdfq_tf.cli import session
-from gdfq_tf.errors import UserError
+from gdfq_tf.errors import UserError, as_flag
 from gdfq_tf.progress import Advance
-from tflite_export.errors import ExportError
 
 EXIT_ERROR = 1
 EXIT_USAGE = 2
@@ -32,7 +31,7 @@ _TIMED_STEPS = 10
 def run(main: Callable[[], None]) -> NoReturn:
     """Parses the flags, calls `main()` and exits.
 
-    Mistakes a user can fix (`UserError`, `ExportError`, wrong flags) and
+    Mistakes a user can fix (`UserError`, wrong flags) and
     Ctrl-C end in one line on standard error; any other exception is a bug and
     keeps its traceback. Warnings are one line as well.
     """
@@ -41,8 +40,8 @@ def run(main: Callable[[], None]) -> NoReturn:
     logging.getLogger("tensorflow").setLevel("ERROR")
     try:
         app.run(lambda argv: main(), flags_parser=_parse_flags)
-    except (UserError, ExportError) as error:
-        _fail(str(error), EXIT_ERROR)
+    except UserError as error:
+        _fail(error.render(as_flag), EXIT_ERROR)
     except OSError as error:
         if error.filename is None:
             raise

@@ -22,14 +22,14 @@ from typing import NoReturn
 
 from gdfq_tf.cli import session
 from gdfq_tf.cli.start import SIGNALS
-from gdfq_tf.file_system import (
+from gdfq_tf.system.file_system import (
     LockedError,
     lock_directory,
     locked,
     move_aside,
     rename_to_free_name,
 )
-from gdfq_tf.processes import die_with_parent
+from gdfq_tf.system.processes import die_with_parent
 
 EXIT_ERROR = 1
 _TEMPORARY_PREFIX = "gdfq-tf-"

@@ -24,9 +24,9 @@ from tflite_export.errors import ExportError
 from tflite_export.flatbuffer import read_model
 from tflite_export.interpreter import read_tflite
 from tflite_export.names import shown
-from tflite_export.rules import Finding, finding
 from tflite_export.student_file import load_network
-from tflite_export.verify import expectation_of, verify_file
+from tflite_export.verification.rules import Finding, finding
+from tflite_export.verification.verify import expectation_of, verify_file
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(

@@ -1,7 +1,7 @@
 """Paths of the default classifier and its labelled test images.
 
 Only `tools/` opens the images; the library quantizes without them.
-`tools/train_classifier.py` wrote all files; the .json holds its command line.
+`benchmarks/train_classifier.py` wrote all files; the .json holds its command line.
 """
 
 from __future__ import annotations

@@ -1,0 +1,53 @@
+"""What quantized models are held against: the float one and the converter's own."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from gdfq_tf.classifier import Classifier
+from tflite_export.convert import convert_float, post_training_quantize
+
+_NUM_PTQ_IMAGES = 100
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Baselines:
+    """What the quantized models are held against, as `.tflite` bytes.
+
+    Attributes:
+      float32: the classifier as it came.
+      noise_ptq: the converter's int8 post-training quantization, calibrated on
+        uniform noise: what is left to people without data.
+    """
+
+    float32: bytes
+    noise_ptq: bytes
+
+
+def make_baselines(classifier: Classifier, seed: int) -> Baselines:
+    """The float model and its noise-calibrated quantization, as TFLite."""
+    noise = np.random.default_rng(seed).integers(
+        0, 256, (_NUM_PTQ_IMAGES, *classifier.input_shape)
+    )
+    return Baselines(
+        convert_float(_function(classifier), classifier.input_shape),
+        quantize_post_training(classifier, noise),
+    )
+
+
+def quantize_post_training(classifier: Classifier, pixels: np.ndarray) -> bytes:
+    """The converter's own int8 quantization, calibrated on the first hundred of
+    `pixels`, uint8 (N, H, W, C)."""
+    inputs = classifier.preprocessing.to_input(pixels[:_NUM_PTQ_IMAGES]).numpy()
+    return post_training_quantize(_function(classifier), classifier.input_shape, inputs)
+
+
+def _function(classifier: Classifier) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Model inputs -> what the original model gave."""
+    return lambda inputs: classifier.head.outputs_of(
+        classifier.model(inputs, training=False)
+    )

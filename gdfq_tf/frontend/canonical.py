@@ -1,0 +1,209 @@
+"""Any supported Keras graph -> one flat tf_keras graph of primitive layers.
+
+The source model (Keras 3 or tf_keras) is read as a list of `Op`s, rewritten, and
+built. The rest of the program relies on this vocabulary and on nothing else of the
+source:
+
+InputLayer; Conv2D (also grouped), DepthwiseConv2D, Dense (linear), with a bias unless
+BatchNormalization follows;
+BatchNormalization (last axis, directly behind one of those three and its only
+consumer); ReLU (with or without max_value); LeakyReLU; Activation of sigmoid, tanh,
+gelu and hard_swish; Add (two inputs of one shape); Multiply (two inputs of one shape,
+or one of them (1, 1, C)); ChannelMean, Subtract (the second input (..., 1)) and
+L2Normalization, of LayerNormalization; Concatenate (last axis); MaxPooling2D,
+AveragePooling2D, GlobalAveragePooling2D; UpSampling2D ("nearest" or "bilinear");
+DepthToSpace (BatchNormalization before it, but for ReLU directly, is of the tensor
+behind it, see `bn_statistics.normalized_tensor`); Flatten, Reshape, ZeroPadding2D,
+Cropping2D.
+
+Signals (time, features) are images (time, 1, features), and layers over time the
+same over height.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from gdfq_tf.classifier import Head
+from gdfq_tf.errors import UserError
+from gdfq_tf.frontend.folding import LINEAR, absorb_resizing, rewrite, two_class_logits
+from gdfq_tf.frontend.importer import Op, all_layers, read_graph, valid_name
+from gdfq_tf.frontend.steps import class_name, is_symbolic, refuse
+from gdfq_tf.frontend.stored_values import check_folded_values, check_stored_values
+from gdfq_tf.graph import layers
+from gdfq_tf.keras_compat import keras
+from tflite_export.names import listed, shown
+
+TASKS = ("classification", "features")
+
+
+@dataclasses.dataclass(frozen=True)
+class Canonical:
+    """A classifier in the vocabulary of this module.
+
+    Attributes:
+      model: tf_keras, float32 (N, H, W, C) -> logits (N, classes), or features in a
+        row, whatever their shape in the source.
+      head: what the source gives of those logits.
+      input_scale, input_offset: float64 (C,); where the source takes x, the model
+        takes input_scale * x + input_offset.
+      resizing: the Keras layer by which the source resizes its images first, or None;
+        the model takes them resized.
+    """
+
+    model: keras.Model
+    head: Head
+    input_scale: np.ndarray
+    input_offset: np.ndarray
+    resizing: Any = None
+
+
+def canonicalize(source: Any, task: str = "classification") -> Canonical:
+    """The canonical copy of a classifier.
+
+    Args:
+      source: Functional or Sequential model of Keras 3 or tf_keras; input
+        (N, H, W, C) or (N, time, features), output (N, classes), or (N, ...) features.
+      task: one of `TASKS`: whether the outputs tell classes or labels, or are
+        features.
+
+    Raises:
+      UserError: names the layer that has no counterpart, or whose values no
+        arithmetic survives, and what to do.
+    """
+    if task not in TASKS:
+        raise UserError(f"task {task!r} is unknown; expected {' or '.join(TASKS)}")
+    _check_ends(source, task)
+    ops, shape = read_graph(source), tuple(source.outputs[0].shape[1:])
+    check_stored_values(ops)
+    if task == "features":
+        ops, head = _in_a_row(ops, shape), Head.FEATURES
+    else:
+        ops, head = _split_head(ops, shape[-1])
+    for op in ops:
+        if op.kind == "Softmax":
+            refuse(
+                op.name,
+                op.kind,
+                "softmax is supported as the last layer only, of classifiers",
+            )
+    ops, resizing = absorb_resizing(ops)
+    ops, scale, offset = rewrite(ops)
+    check_folded_values(ops)
+    model = _build(_with_biases(ops), valid_name(source.name))
+    return Canonical(model, head, scale, offset, resizing)
+
+
+def _check_ends(source: Any, task: str) -> None:
+    """Refuses what is no network for images of one size, or for no such task."""
+    model = f"model {shown(source.name)}"
+    inputs = getattr(source, "inputs", None) or []
+    outputs = getattr(source, "outputs", None) or []
+    if not outputs or not all(is_symbolic(t) for t in outputs):
+        raise UserError(
+            f"{model} has no fixed graph; expected a Functional model "
+            "or a Sequential model with an Input layer: rebuild it that way"
+        )
+    if len(inputs) != 1:
+        raise UserError(
+            f"{model} has {len(inputs)} inputs; expected one, for "
+            "images: cut it with keras.Model(image, logits)"
+        )
+    if len(outputs) != 1:
+        names = list(source.output_names)
+        raise UserError(
+            f"{model} has the outputs {listed(names)}; expected one, "
+            f"for classes: choose it with --output_name={listed(names[:1])}"
+        )
+    shape, out = tuple(inputs[0].shape), tuple(outputs[0].shape)
+    if len(shape) not in (3, 4):
+        raise UserError(
+            f"{model} takes {shape}; expected images (None, height, "
+            "width, channels) or signals (None, time, features)"
+        )
+    is_resized = any(class_name(layer) == "Resizing" for layer in all_layers(source))
+    if None in shape[1:] and not is_resized:
+        raise UserError(
+            f"{model} takes {shape}, images of no fixed size; fix it and "
+            "save that: fixed = keras.models.clone_model(model, "
+            "keras.Input((224, 224, 3))); fixed.set_weights(model.get_weights())"
+        )
+    if task == "features":
+        if None in out[1:] or len(out) < 2:
+            raise UserError(
+                f"{model} gives {out}; expected features of one fixed shape"
+            )
+    elif len(out) != 2 or out[1] is None:
+        raise UserError(
+            f"{model} gives {out}, so it is not a classifier; expected "
+            "(None, classes), or --task=features"
+        )
+
+
+def _split_head(ops: list[Op], num_outputs: int) -> tuple[list[Op], Head]:
+    """The ops up to two or more logits, and `Canonical.head`."""
+    end = ops[-1]
+    is_sigmoid = end.config.get("activation") == "sigmoid"
+    if num_outputs == 1 and not is_sigmoid:
+        refuse(
+            end.name,
+            end.kind,
+            "as the last layer it gives one value, so it is not a classifier; expected "
+            "2 or more classes or labels, one sigmoid for two classes, or "
+            "--task=features",
+        )
+    head = Head.LOGITS
+    if is_sigmoid and num_outputs > 1:
+        ops, head = ops[:-1], Head.MULTI_LABEL
+    elif is_sigmoid:
+        ops, head = two_class_logits(ops[:-1]), Head.SIGMOID
+    elif end.kind == "Softmax":
+        ops, head = ops[:-1], Head.SOFTMAX
+    return ops, head
+
+
+def _in_a_row(ops: list[Op], shape: tuple[int, ...]) -> list[Op]:
+    """The ops, whose output is (N, *shape), up to features (N, count)."""
+    if len(shape) == 1:
+        return ops
+    taken = {op.name for op in ops}
+    name = "features"
+    while name in taken:
+        name += "_"
+    config = {"target_shape": (math.prod(shape),)}
+    return [*ops, Op("Reshape", name, (ops[-1].name,), config)]
+
+
+def _with_biases(ops: list[Op]) -> list[Op]:
+    """The ops, those linear ones with a bias of zero that have nowhere to put what
+    quantization has to add."""
+    normalized = {op.inputs[0] for op in ops if op.kind == "BatchNormalization"}
+    result = []
+    for op in ops:
+        if op.kind in LINEAR and len(op.weights) == 1 and op.name not in normalized:
+            (kernel,) = op.weights
+            # A depthwise kernel has its output channels on its last two dimensions.
+            first = 2 if op.kind == "DepthwiseConv2D" else -1
+            bias = np.zeros(math.prod(kernel.shape[first:]))
+            config = op.config | {"use_bias": True}
+            op = dataclasses.replace(op, config=config, weights=(kernel, bias))
+        result.append(op)
+    return result
+
+
+def _build(ops: list[Op], name: str) -> keras.Model:
+    tensors: dict[str, Any] = {}
+    for op in ops:
+        if op.kind == "InputLayer":
+            tensors[op.name] = keras.Input(name=op.name, **op.config)
+            continue
+        layer_class = getattr(layers, op.kind, None) or getattr(keras.layers, op.kind)
+        layer = layer_class(name=op.name, **op.config)
+        inputs = [tensors[producer] for producer in op.inputs]
+        tensors[op.name] = layer(inputs[0] if len(inputs) == 1 else inputs)
+        layer.set_weights(op.weights)
+    return keras.Model(tensors[ops[0].name], tensors[ops[-1].name], name=name)

@@ -1,0 +1,217 @@
+"""A source model -> list of primitive layers, producers first.
+
+Models inside the model are entered: what they hold appears once for every call. So are
+the functions of Lambda layers: called on symbolic tensors, they leave the operations
+that they are made of.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gdfq_tf.errors import UserError
+from gdfq_tf.frontend.layer_importers import check_precision, translate
+from gdfq_tf.frontend.steps import Call, class_name, is_symbolic, refuse_layer
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+    """One primitive layer.
+
+    Attributes:
+      kind: class name in `tf_keras.layers` or `layers`, "Affine" or "Resizing" (see
+        `Step`).
+      name: layer name, unique in the graph.
+      inputs: names of the producers.
+      config: arguments of the class.
+      weights: in the order of `layer.get_weights()`, float32.
+    """
+
+    kind: str
+    name: str
+    inputs: tuple[str, ...]
+    config: dict[str, Any]
+    weights: tuple[np.ndarray, ...] = ()
+
+
+_Key = tuple[int, int, int]  # a symbolic tensor: layer, its call, its output
+
+
+def read_graph(model: Any) -> list[Op]:
+    """The primitive layers of a model of one input and one output.
+
+    Raises:
+      UserError: names the layer that has no counterpart and what to do.
+    """
+    reader = _Reader(layer.name for layer in all_layers(model))
+    (output,) = reader.read(model.outputs, {})
+    return reachable(reader.ops, output)
+
+
+def reachable(ops: Iterable[Op], output: str) -> list[Op]:
+    """The ops that `output` depends on; it comes last."""
+    needed, result = {output}, []
+    for op in reversed(list(ops)):
+        if op.name in needed:
+            needed |= set(op.inputs)
+            result.append(op)
+    return result[::-1]
+
+
+class _Reader:
+    """Collects the ops of a model and of the models inside it."""
+
+    def __init__(self, layer_names: Iterable[str]):
+        self.ops: list[Op] = []
+        self._names = _Names(layer_names)
+
+    def read(
+        self,
+        outputs: Iterable[Any],
+        bound: Mapping[_Key, str],
+        name: str | None = None,
+    ) -> list[str]:
+        """Appends the ops behind some symbolic tensors; returns the names of the last.
+
+        Args:
+          outputs: of a model or a function.
+          bound: names of the ops that stand for its inputs, if there are.
+          name: what all ops are named after; None: each after its own layer.
+        """
+        produced = dict(bound)
+        outputs = list(outputs)
+        for call in _calls(outputs, set(bound)):
+            inputs = tuple(produced[_key(tensor)] for tensor in call.inputs)
+            if _is_model(call.layer):
+                inner = map(_key, call.layer.inputs)
+                given = dict(zip(inner, inputs, strict=True))
+                results = self.read(call.layer.outputs, given, name)
+            elif class_name(call.layer) == "Lambda":
+                results = [self._read_function(call, produced)]
+            else:
+                results = [self._append(call, inputs, name or call.layer.name)]
+            layer, node_index, _ = _key(call.output)
+            for index, result in enumerate(results):
+                produced[layer, node_index, index] = result
+        return [produced[_key(tensor)] for tensor in outputs]
+
+    def _read_function(self, call: Call, produced: Mapping[_Key, str]) -> str:
+        """Appends the ops of a Lambda layer's function; returns the last's name.
+
+        All are named after the layer: names that operations give themselves depend on
+        what the process did before.
+        """
+        layer = call.layer
+        check_precision(call)
+        try:
+            output = layer.call(*call.arguments, **call.keywords)
+        except Exception as error:  # whatever a function may raise
+            reason = str(error).strip().split("\n")[0].split(". ")[0]
+            refuse_layer(
+                layer,
+                f"its code fails on symbolic tensors, {type(error).__name__}: "
+                f"{reason[:200]}; expected operators and functions of the Keras that "
+                "the model is of: use standard layers instead",
+            )
+        if not is_symbolic(output):
+            refuse_layer(
+                layer,
+                f"its code gives {type(output).__name__}; expected one tensor, "
+                "computed from the layer's inputs: use standard layers instead",
+            )
+        try:
+            return self.read([output], produced, layer.name)[0]
+        except UserError as error:
+            refuse_layer(layer, f"in its code, {error}")
+
+    def _append(self, call: Call, inputs: tuple[str, ...], base: str) -> str:
+        """Appends the ops of one call, named after `base`; returns the last's name."""
+        values = list(inputs)
+        taken = inputs
+        for step in translate(call):
+            if step.inputs is not None:
+                taken = tuple(values[index] for index in step.inputs)
+            while step.kind == "Add" and len(taken) > 2:
+                partial = self._names.new(base, "_partial")
+                self.ops.append(Op("Add", partial, taken[:2], {}))
+                taken = (partial, *taken[2:])
+            name = self._names.new(base, step.suffix)
+            self.ops.append(Op(step.kind, name, taken, step.config, step.weights))
+            values.append(name)
+            taken = (name,)
+        return values[-1]
+
+
+def _is_model(layer: Any) -> bool:
+    """Whether a layer is a model whose graph can be entered."""
+    return hasattr(layer, "inputs") and hasattr(layer, "layers")
+
+
+def all_layers(model: Any) -> Iterator[Any]:
+    """A model's layers and operations, also inside its models."""
+    for layer in getattr(model, "operations", model.layers):
+        if _is_model(layer):
+            yield from all_layers(layer)
+        else:
+            yield layer
+
+
+def _calls(outputs: Iterable[Any], bound: set[_Key]) -> Iterator[Call]:
+    """The calls between the bound tensors and some outputs, producers first."""
+    done = {key[:2] for key in bound}
+    stack = list(reversed(list(outputs)))
+    while stack:
+        tensor = stack[-1]
+        layer, node_index, _ = tensor._keras_history
+        if _key(tensor)[:2] in done:
+            stack.pop()
+            continue
+        node = layer._inbound_nodes[node_index]
+        arguments, keywords = _arguments(node)
+        # In whatever structure the call was given, among constants.
+        inputs = [t for t in tf.nest.flatten((arguments, keywords)) if is_symbolic(t)]
+        missing = [t for t in inputs if _key(t)[:2] not in done]
+        stack.extend(reversed(missing))
+        if not missing:
+            done.add(_key(tensor)[:2])
+            yield Call(layer, tuple(inputs), tensor, arguments, keywords)
+
+
+def _arguments(node: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """What a layer was called with: by position, by name."""
+    if hasattr(node, "arguments"):  # Keras 3
+        return tuple(node.arguments.args), dict(node.arguments.kwargs)
+    return tuple(node.call_args), dict(node.call_kwargs)
+
+
+def _key(tensor: Any) -> _Key:
+    layer, node_index, tensor_index = tensor._keras_history
+    return id(layer), node_index, tensor_index
+
+
+class _Names:
+    """Unique layer names: a layer's own name first, derived ones beside them."""
+
+    def __init__(self, layer_names: Iterable[str]):
+        self._reserved = {valid_name(name) for name in layer_names}
+        self._used: set[str] = set()
+
+    def new(self, layer_name: str, suffix: str) -> str:
+        own = valid_name(layer_name)
+        name, count = own + suffix, 0
+        while name in self._used or (name in self._reserved and name != own):
+            count += 1
+            name = f"{own}{suffix}_{count}"
+        self._used.add(name)
+        return name
+
+
+def valid_name(name: str) -> str:
+    """A name that TensorFlow accepts as a scope, and tables and files as text."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip("_-") or "layer"

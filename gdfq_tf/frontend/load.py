@@ -1,0 +1,307 @@
+"""`load_classifier`: read, translate, prove equal -> `Classifier`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from gdfq_tf.classifier import Classifier, Head
+from gdfq_tf.errors import UserError
+from gdfq_tf.frontend.canonical import canonicalize
+from gdfq_tf.frontend.layer_importers import check_layer
+from gdfq_tf.frontend.soundness import (
+    check_magnitudes,
+    find_death,
+    num_probes,
+    observe_on_probes,
+    probe_images,
+    warn_of_silent_channels,
+)
+from gdfq_tf.frontend.steps import image_shape
+from gdfq_tf.graph.bn_statistics import (
+    batch_normalization_layers,
+    batch_statistics,
+    is_untouched,
+)
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.memory_needs import require_memory_for_any_run
+from gdfq_tf.model_files.readers import SourceModel, read_model
+from gdfq_tf.preprocessing import NAMES, Preprocessing, make_preprocessing
+from tflite_export.names import shown
+
+# Largest difference between the outputs of the source and of its canonical copy,
+# relative to the largest output if that exceeds 1. The two sum in other orders,
+# which costs about 1e-6, in deep networks 1e-5; a wrong padding or weight costs more
+# than 1e-3.
+TOLERANCE = 1e-4
+_PROOF_IMAGES = 4
+# Inputs of the right range give the first BatchNormalization a deviation within a
+# factor of ten of the stored one, noise and smooth images alike; taking [0, 255] for
+# [0, 1] or [-1, 1] is off by a hundred and more.
+_LARGEST_RANGE_FACTOR = 30.0
+# The widest range, [0, 255], is 255 times the narrowest, [0, 1].
+_BEYOND_ANY_RANGE = 255 * _LARGEST_RANGE_FACTOR
+_RANGE_IMAGES = 16
+
+
+def load_classifier(
+    model: str,
+    *,
+    weights: str | None = None,
+    input_size: int | None = None,
+    output_name: str | None = None,
+    allow_unsafe: bool = False,
+    preprocessing: Preprocessing | str | None = None,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    task: str = "classification",
+    without_bn_statistics: bool = False,
+) -> Classifier:
+    """The classifier of a model file or a `keras.applications` name.
+
+    Args:
+      model, weights, input_size, output_name, allow_unsafe: see `read_model`.
+      preprocessing: what the model was trained with, a `Preprocessing` or one of
+        `preprocessing.NAMES`; None for applications: the one they come with.
+      mean, std: for preprocessing "custom" only, in units of 1, one value or one
+        per channel.
+      task: "classification", or "features" for a network whose outputs stand for no
+        class: an embedding, a regression, an image.
+      without_bn_statistics: takes a classifier that has no BatchNormalization, and no
+        other.
+
+    Raises:
+      UserError: the model cannot be read, has a layer without counterpart, has no
+        BatchNormalization with statistics and is to have some, or the reverse, or its
+        copy computes something else; preprocessing is neither given nor known.
+
+    Warns (UserWarning) if some BatchNormalization layers are without statistics.
+    """
+    source = read_model(
+        model,
+        weights=weights,
+        input_size=input_size,
+        output_name=output_name,
+        allow_unsafe=allow_unsafe,
+        check_layer=check_layer,
+    )
+    classifier, _ = translate_classifier(
+        source,
+        preprocessing=preprocessing,
+        mean=mean,
+        std=std,
+        task=task,
+        without_bn_statistics=without_bn_statistics,
+    )
+    if classifier.has_bn_statistics:
+        _check_statistics(classifier)
+        _check_input_range(classifier)
+    _check_alive(classifier)
+    return classifier
+
+
+def translate_classifier(
+    source: SourceModel,
+    *,
+    preprocessing: Preprocessing | str | None = None,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    task: str = "classification",
+    without_bn_statistics: bool = False,
+) -> tuple[Classifier, float]:
+    """The classifier of a model in memory, and how far their outputs are apart.
+
+    The difference is the largest on random images, relative to the largest output
+    if that exceeds 1. Arguments and errors as for `load_classifier`.
+    """
+    canonical = canonicalize(source.model, task)
+    preprocessing = _resolve(
+        preprocessing or source.preprocessing,
+        canonical.model.input_shape[-1],
+        mean,
+        std,
+    )
+    classifier = Classifier(
+        source.name,
+        canonical.model,
+        preprocessing.then(canonical.input_scale, canonical.input_offset),
+        canonical.head,
+    )
+    _check_normalization(classifier, without_bn_statistics)
+    _check_soundness(classifier)
+    difference = _check_equal(
+        source.model, classifier, preprocessing, canonical.resizing
+    )
+    return classifier, difference
+
+
+def _check_normalization(classifier: Classifier, without_bn_statistics: bool) -> None:
+    """Refuses to go without statistics unasked, and to leave them unused."""
+    if not classifier.has_bn_statistics and not without_bn_statistics:
+        raise UserError(
+            f"{classifier.name} has no BatchNormalization layer; GDFQ makes its images "
+            "from the statistics they store: pass the network as trained, before its "
+            "batch normalization was folded away, or, if it never had any, "
+            "--without_bn_statistics for images made from class boundaries alone"
+        )
+    if classifier.has_bn_statistics and without_bn_statistics:
+        raise UserError(
+            f"{classifier.name} has BatchNormalization layers, whose statistics make "
+            "better images; drop --without_bn_statistics"
+        )
+
+
+def _resolve(
+    preprocessing: Preprocessing | str | None,
+    channels: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> Preprocessing:
+    if preprocessing is None:
+        raise UserError(
+            "the model file does not tell how its input was scaled; pass the scaling "
+            f"it was trained with, --preprocessing=({'|'.join(NAMES)})"
+        )
+    if isinstance(preprocessing, str):
+        return make_preprocessing(preprocessing, channels, mean=mean, std=std)
+    if len(preprocessing.scale) != channels or mean or std:
+        raise UserError(
+            f"the Preprocessing given is for {len(preprocessing.scale)} channels and "
+            f"holds its own mean and std; expected one for {channels} channels and "
+            "neither mean nor std beside it"
+        )
+    return preprocessing
+
+
+def _check_equal(
+    source: Any, classifier: Classifier, preprocessing: Preprocessing, resizing: Any
+) -> float:
+    """Refuses a translation that computes something else than its source.
+
+    Args:
+      preprocessing: pixels -> input of the source.
+      resizing: see `Canonical`.
+
+    Returns:
+      The largest difference of the outputs, in the unit that `TOLERANCE` has.
+    """
+    # A source of fixed batch size may refuse any other number of images.
+    num_images = source.inputs[0].shape[0] or num_probes(
+        classifier.input_shape, _PROOF_IMAGES
+    )
+    source_shape = tuple(source.inputs[0].shape)[1:]
+    height, width, _ = image_shape((None, *source_shape))[1:]
+    own_height, own_width, channels = classifier.input_shape
+    # A source that resizes takes other sizes, or any.
+    shape = (num_images, height or own_height, width or own_width, channels)
+    pixels = np.random.default_rng(0).integers(0, 256, shape)
+    images = preprocessing.to_input(pixels).numpy()
+    if len(source_shape) == 2:
+        images = np.squeeze(images, axis=2)  # signals
+    if resizing is not None:
+        pixels = np.asarray(resizing(pixels.astype(np.float32)))
+    expected = np.asarray(source(images, training=False), np.float32)
+    expected = expected.reshape(num_images, -1)
+    logits = classifier.model(classifier.preprocessing.to_input(pixels))
+    outputs = classifier.head.outputs_of(logits)
+    if classifier.head == Head.SIGMOID:
+        outputs = outputs[:, 1:]
+    largest = max(1.0, np.abs(expected).max())
+    difference = np.abs(outputs.numpy() - expected).max() / largest
+    if not difference <= TOLERANCE:  # so that NaN is refused as well
+        raise UserError(
+            f"{classifier.name} cannot be reproduced: on random images its translated "
+            f"copy differs by {difference:.3g} of the largest output, expected at most "
+            f"{TOLERANCE:.3g}; look for layers that behave in a custom way or are "
+            "called with training=True"
+        )
+    return float(difference)
+
+
+def _check_soundness(classifier: Classifier) -> None:
+    """Refuses what no preprocessing could make work, and what no memory holds."""
+    model = classifier.model
+    require_memory_for_any_run(model, classifier.name)
+    observations = observe_on_probes(model, classifier.preprocessing.to_input)
+    check_magnitudes(model, observations)
+    death = find_death(model, observations)
+    if death is not None and death.by_weights:
+        raise UserError(
+            f"{classifier.name} gives the same outputs for every image: "
+            f"{death.reason}; pass the network as it was when it told images apart"
+        )
+    warn_of_silent_channels(model)
+
+
+def _check_alive(classifier: Classifier) -> None:
+    """Refuses what tells no images apart, be it for the preprocessing."""
+    observations = observe_on_probes(
+        classifier.model, classifier.preprocessing.to_input
+    )
+    death = find_death(classifier.model, observations)
+    if death is not None:
+        raise UserError(
+            f"{classifier.name} gives the same outputs for every random image under "
+            f"preprocessing {classifier.preprocessing.name!r}: {death.reason}; pass "
+            f"the scaling it was trained with, --preprocessing=({'|'.join(NAMES)}), "
+            "or, if that was it, the network as it was when it told images apart"
+        )
+
+
+def _check_statistics(classifier: Classifier) -> None:
+    """Refuses BatchNormalization that tells nothing of the training data."""
+    layers = batch_normalization_layers(classifier.model)
+    untouched = [layer.name for layer in layers if is_untouched(layer)]
+    if not untouched:
+        return
+    message = (
+        f"{len(untouched)} of {len(layers)} BatchNormalization layers of "
+        f"{classifier.name} ({shown(untouched[0])} first) hold mean 0 and variance 1, "
+        "as before training or after folding; GDFQ makes its images from the "
+        "statistics they store: pass the network as trained, before anything was folded"
+    )
+    if len(untouched) == len(layers):
+        raise UserError(message)
+    warnings.warn(message, stacklevel=3)
+
+
+def _check_input_range(classifier: Classifier) -> None:
+    """Refuses a preprocessing that cannot be what the classifier was trained on."""
+    layer = batch_normalization_layers(classifier.model)[0]
+    probe = tf.function(keras.Model(classifier.model.input, layer.input))
+    variances = np.stack(
+        [
+            batch_statistics(probe(classifier.preprocessing.to_input(pixels))).variance
+            for pixels in probe_images(
+                classifier.input_shape,
+                num_probes(classifier.input_shape, _RANGE_IMAGES),
+            )
+        ]
+    )
+    # A kernel of zeros says nothing of its input.
+    varying = variances.max(axis=0) > 0
+    if not varying.any():
+        return
+    stored = layer.moving_variance.numpy()
+    ratios = np.sqrt((variances + layer.epsilon) / (stored + layer.epsilon))
+    factors = np.median(ratios[:, varying], axis=1)
+    low, high = factors.min(), factors.max()
+    if low <= _LARGEST_RANGE_FACTOR and high >= 1 / _LARGEST_RANGE_FACTOR:
+        return
+    if low > _BEYOND_ANY_RANGE or high < 1 / _BEYOND_ANY_RANGE:
+        raise UserError(
+            f"BatchNormalization {shown(layer.name)} is given activations "
+            f"{np.median(factors):.3g} times as large as those it stored statistics "
+            f"of, which no preprocessing explains: the statistics of {classifier.name} "
+            "are not of its weights; pass both as they were saved together"
+        )
+    raise UserError(
+        f"preprocessing {classifier.preprocessing.name!r} gives activations "
+        f"{np.median(factors):.3g} times as large as {classifier.name} was trained "
+        f"on (BatchNormalization {shown(layer.name)}); pass the scaling it was trained "
+        f"with, --preprocessing=({'|'.join(NAMES)})"
+    )

@@ -1,0 +1,397 @@
+"""Arithmetic and functions -> steps.
+
+Written as layers, as operations of Keras 3 or as TensorFlow functions that tf_keras
+wraps into layers, they mean the same and end in the same steps.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gdfq_tf.activations import hard_swish
+from gdfq_tf.frontend.steps import (
+    Call,
+    Step,
+    affine,
+    class_name,
+    image_shape,
+    is_symbolic,
+    operands,
+    refuse_layer,
+)
+from gdfq_tf.model_files.layer_arguments import ACTIVATION_LAYERS
+
+# ---- functions of one tensor
+
+
+def activation_steps(call: Call, function: Any, suffix: str = "") -> list[Step]:
+    """The steps of an activation function behind the steps of a call's layer.
+
+    Args:
+      function: a callable of Keras, or its name.
+      suffix: of the last step.
+    """
+    layer = call.layer
+    if type(function).__name__ in ACTIVATION_LAYERS:
+        return [function_step(layer, function, suffix)]
+    name = function
+    if not isinstance(name, str):
+        name = getattr(function, "__name__", type(function).__name__)
+    if function is None or name == "linear":
+        return []
+    if name == "hard_sigmoid":
+        # Keras 2 and 3 mean different functions by this name.
+        slope = 0.2 if type(layer).__module__.startswith("tf_keras") else 1 / 6
+        return _hard_sigmoid(slope, call.output.shape[-1], suffix)
+    if name not in _FUNCTIONS:
+        known = ", ".join(sorted(_FUNCTIONS))
+        refuse_layer(layer, f"its activation is {name}; expected one of {known}")
+    return _FUNCTIONS[name](suffix)
+
+
+def _hard_sigmoid(slope: float, channels: int, suffix: str) -> list[Step]:
+    weights = np.full(channels, slope), np.full(channels, 0.5)
+    line = Step("Affine", weights=weights, suffix=f"{suffix}_line")
+    return [line, *_clipped(1.0)(suffix)]
+
+
+def _clipped(max_value: float | None) -> Callable[[str], list[Step]]:
+    return lambda suffix: [Step("ReLU", {"max_value": max_value}, suffix=suffix)]
+
+
+def _named(function: Any) -> Callable[[str], list[Step]]:
+    return lambda suffix: [Step("Activation", {"activation": function}, suffix=suffix)]
+
+
+# Of the functions of either Keras and of TensorFlow; of the layers it is 0.3.
+_DEFAULT_SLOPE = 0.2
+
+
+def _leaky_relu(slope: Any, suffix: str = "") -> Step:
+    return Step("LeakyReLU", {"alpha": float(slope)}, suffix=suffix)
+
+
+def _swish(suffix: str) -> list[Step]:
+    gate = Step("Activation", {"activation": "sigmoid"}, suffix=f"{suffix}_sigmoid")
+    return [gate, Step("Multiply", suffix=suffix, inputs=(-2, -1))]
+
+
+_FUNCTIONS: dict[str, Callable[[str], list[Step]]] = {
+    "gelu": _named("gelu"),
+    "hard_silu": _named(hard_swish),
+    "hard_swish": _named(hard_swish),
+    "leaky_relu": lambda suffix: [_leaky_relu(_DEFAULT_SLOPE, suffix)],
+    "relu": _clipped(None),
+    "relu6": _clipped(6.0),
+    "sigmoid": _named("sigmoid"),
+    "silu": _swish,
+    "softmax": lambda suffix: [Step("Softmax", suffix=suffix)],
+    "swish": _swish,
+    "tanh": _named("tanh"),
+}
+
+
+def function_step(layer: Any, function: Any, suffix: str = "") -> Step:
+    """The step of an object of one of `ACTIVATION_LAYERS`.
+
+    Args:
+      layer: the object itself, or what has it as its activation.
+      suffix: of the step.
+    """
+    if type(function).__name__ == "LeakyReLU":
+        # Keras 3's name and Keras 2's.
+        slope = getattr(function, "negative_slope", None)
+        return _leaky_relu(function.alpha if slope is None else slope, suffix)
+    _check_value(layer, "threshold", function.threshold or 0.0, 0.0)
+    if float(function.negative_slope or 0):
+        _check_value(layer, "max_value, beside a slope,", function.max_value, None)
+        return _leaky_relu(function.negative_slope, suffix)
+    if function.max_value is None:
+        return Step("ReLU", {"max_value": None}, suffix=suffix)
+    if not function.max_value > 0:
+        refuse_layer(
+            layer, f"its max_value is {function.max_value}; expected a positive one"
+        )
+    return Step("ReLU", {"max_value": float(function.max_value)}, suffix=suffix)
+
+
+def _function(name: str) -> Callable[[Call], list[Step]]:
+    def translate(call: Call) -> list[Step]:
+        _check_parameters(call)
+        return activation_steps(call, name)
+
+    return translate
+
+
+def _check_parameters(call: Call) -> None:
+    """Refuses what makes a function of one tensor another one."""
+    expected = {"approximate": False, "axis": -1, "beta": 1.0}
+    parameters = call_parameters(call)
+    for name, value in expected.items():
+        if parameters.get(name) is not None:
+            _check_value(call.layer, name, parameters[name], value)
+
+
+def _check_value(layer: Any, name: str, found: Any, expected: Any) -> None:
+    if found != expected:
+        refuse_layer(layer, f"its {name} is {found}; expected {expected}")
+
+
+def _leaky_relu_operation(slope_name: str) -> Callable[[Call], list[Step]]:
+    return lambda call: [
+        _leaky_relu(call_parameters(call).get(slope_name, _DEFAULT_SLOPE))
+    ]
+
+
+# ---- arithmetic
+
+
+def add(call: Call) -> list[Step]:
+    """Sums of tensors, or of a tensor and a constant."""
+    terms = operands(call)
+    if all(is_symbolic(term) for term in terms):
+        check_same_shapes(call)
+        return [Step("Add")]
+    (constant,) = (term for term in terms if not is_symbolic(term))
+    return [affine(call, offset=constant)]
+
+
+def _subtract(call: Call) -> list[Step]:
+    left, right = operands(call)
+    if not is_symbolic(right):
+        return [affine(call, offset=-np.asarray(right, np.float64))]
+    if not is_symbolic(left):
+        return [affine(call, scale=-1.0, offset=left)]
+    check_same_shapes(call)
+    negative = affine(call, scale=-1.0, suffix="_negative", inputs=(1,))
+    return [negative, Step("Add", inputs=(0, -1))]
+
+
+def multiply(call: Call) -> list[Step]:
+    """Products of two tensors, one possibly (1, 1, channels), or with a constant."""
+    factors = operands(call)
+    if all(is_symbolic(factor) for factor in factors):
+        shapes = sorted(tuple(tensor.shape)[1:] for tensor in call.inputs)
+        per_channel = (*(1 for _ in shapes[-1][:-1]), shapes[-1][-1])
+        if len(shapes) != 2 or shapes[0] not in (shapes[-1], per_channel):
+            refuse_layer(
+                call.layer,
+                f"it multiplies {shapes}; expected 2 of one shape, or one of them "
+                "(1, 1, channels)",
+            )
+        return [Step("Multiply")]
+    (constant,) = (factor for factor in factors if not is_symbolic(factor))
+    return [affine(call, scale=constant)]
+
+
+def _divide(call: Call) -> list[Step]:
+    _, divisor = operands(call)
+    if is_symbolic(divisor):
+        refuse_layer(call.layer, "it divides by a tensor; expected a constant")
+    return [affine(call, scale=1.0 / np.asarray(divisor, np.float64))]
+
+
+def _negative(call: Call) -> list[Step]:
+    return [affine(call, scale=-1.0)]
+
+
+def check_same_shapes(call: Call) -> None:
+    """Refuses sums that broadcast."""
+    shapes = [tuple(tensor.shape) for tensor in call.inputs]
+    if len(shapes) < 2 or len(set(shapes)) != 1:
+        refuse_layer(call.layer, f"it adds {shapes}; expected 2 or more of one shape")
+
+
+# ---- shapes
+
+
+def reshape_step(shape: tuple[int | None, ...], suffix: str = "") -> Step:
+    """The step to a shape that is given with its batch dimension."""
+    return Step("Reshape", {"target_shape": image_shape(shape)[1:]}, suffix=suffix)
+
+
+def reshape(call: Call) -> list[Step]:
+    """Any change of shape that keeps the values and their order."""
+    return [reshape_step(call.output.shape)]
+
+
+def concatenate(call: Call) -> list[Step]:
+    """Joins channels."""
+    channels = sum(tensor.shape[-1] for tensor in call.inputs)
+    if call.output.shape[-1] != channels:
+        axis = call_parameters(call).get("axis", getattr(call.layer, "axis", None))
+        refuse_layer(call.layer, f"it works on axis {axis}; expected the last one")
+    return [Step("Concatenate", {"axis": -1})]
+
+
+def mean(call: Call) -> list[Step]:
+    """A mean over height and width, or over time."""
+    return _global_pooling(call, "GlobalAveragePooling2D")
+
+
+def maximum(call: Call) -> list[Step]:
+    """A maximum over height and width, or over time."""
+    return _global_pooling(call, "GlobalMaxPooling2D")
+
+
+def _global_pooling(call: Call, kind: str) -> list[Step]:
+    """A mean or maximum over height and width, or over time."""
+    shape, out = image_shape(call.inputs[0].shape), image_shape(call.output.shape)
+    if len(shape) != 4 or out[1:] not in ((shape[3],), (1, 1, shape[3])):
+        refuse_layer(
+            call.layer,
+            f"it makes {out} of {shape}; expected a mean or maximum over height and "
+            "width",
+        )
+    if shape[1:3] == (1, 1):
+        # Of one position: nothing is computed, so nothing is rounded.
+        return [reshape_step(out)]
+    if kind == "GlobalMaxPooling2D":
+        whole = {"pool_size": shape[1:3], "strides": 1, "padding": "valid"}
+        pool = Step("MaxPooling2D", whole, suffix="" if len(out) == 4 else "_pool")
+        return [pool] if len(out) == 4 else [pool, reshape_step(out)]
+    return [Step("GlobalAveragePooling2D", {"keepdims": len(out) == 4})]
+
+
+def _pad(call: Call) -> list[Step]:
+    parameters = call_parameters(call)
+    pads = parameters.get("paddings", parameters.get("pad_width"))
+    shape = tuple(call.inputs[0].shape)
+    constant = str(parameters.get("mode")).lower() == "constant"
+    if not constant or parameters.get("constant_values") or len(shape) != 4:
+        refuse_layer(call.layer, "expected zero padding of (height, width, channels)")
+    _, *spatial, channels = (tuple(map(int, pair)) for pair in np.asarray(pads))
+    steps = []
+    if any(map(any, spatial)):
+        steps.append(Step("ZeroPadding2D", {"padding": tuple(spatial)}))
+    if any(channels):
+        positions = int(np.prod(tuple(call.output.shape)[1:3]))
+        padding = Step("ZeroPadding2D", {"padding": ((0, 0), channels)})
+        steps += _on_channels(padding, positions, shape[3], call.output.shape)
+    return steps
+
+
+def _get_item(call: Call) -> list[Step]:
+    """x[:, a:b:s, c:d:t, e:f]: crops, then every s-th row and t-th column."""
+    shape = tuple(call.inputs[0].shape)
+    spec = call_parameters(call).get("slice_spec", call.arguments[-1])
+    items = list(spec) if isinstance(spec, (list, tuple)) else [spec]
+    slices = [s for s in map(_as_slice, items) if s is not None]
+    if len(shape) != 4 or len(slices) < len(items) or slices[0] != slice(None):
+        refuse_layer(call.layer, f"it takes {items} of {shape}; expected x[:, …, …, …]")
+    slices += [slice(None)] * (len(shape) - len(slices))
+    sizes = shape[1:]
+    bounds = [s.indices(n) for s, n in zip(slices[1:], sizes, strict=True)]
+    every = tuple(step for _, _, step in bounds)
+    if min(every) < 1 or every[2] > 1:
+        refuse_layer(
+            call.layer,
+            f"it takes {items} of {shape}; expected positive steps over height and "
+            "width, and none over channels",
+        )
+    crops = tuple(
+        (start, size - max(start, stop))
+        for (start, stop, _), size in zip(bounds, sizes, strict=True)
+    )
+    steps = []
+    if any(map(any, crops[:2])):
+        steps.append(Step("Cropping2D", {"cropping": crops[:2]}, suffix="_crop"))
+    if max(every) > 1:
+        pool = {"pool_size": 1, "strides": every[:2], "padding": "valid"}
+        steps.append(Step("AveragePooling2D", pool, suffix="_every"))
+    if any(crops[2]):
+        positions = int(np.prod(tuple(call.output.shape)[1:3]))
+        crop = Step("Cropping2D", {"cropping": ((0, 0), crops[2])})
+        steps += _on_channels(crop, positions, sizes[2], call.output.shape)
+    return steps
+
+
+def _as_slice(item: Any) -> slice | None:
+    """A slice of Keras 3, or of tf_keras, which stores it as a dict; else None."""
+    if isinstance(item, dict):
+        return slice(item["start"], item["stop"], item["step"])
+    return item if isinstance(item, slice) else None
+
+
+def _on_channels(step: Step, positions: int, channels: int, output_shape) -> list[Step]:
+    """A step over height and width applied to (positions, channels) instead."""
+    return [
+        Step("Reshape", {"target_shape": (positions, channels, 1)}, suffix="_rows"),
+        dataclasses.replace(step, suffix="_channels"),
+        reshape_step(output_shape),
+    ]
+
+
+def call_parameters(call: Call) -> dict[str, Any]:
+    """The parameters of an operation by name, wherever Keras keeps them."""
+    if class_name(call.layer).startswith("tf."):
+        signature = inspect.signature(call.layer.function)
+        return signature.bind(*call.arguments, **call.keywords).arguments
+    return vars(call.layer) | call.keywords
+
+
+OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
+    # Keras 3 operations; some share their name with the layer of that meaning.
+    "Add": add,
+    "Concatenate": concatenate,
+    "Divide": _divide,
+    "GetItem": _get_item,
+    "Max": maximum,
+    "Mean": mean,
+    "Multiply": multiply,
+    "Negative": _negative,
+    "Pad": _pad,
+    "Reshape": reshape,
+    "Subtract": _subtract,
+    "TrueDivide": _divide,
+    **{
+        name: _function(function)
+        for name, function in {
+            "Gelu": "gelu",
+            "HardSigmoid": "hard_sigmoid",
+            "HardSilu": "hard_silu",
+            "Relu": "relu",
+            "Relu6": "relu6",
+            "Sigmoid": "sigmoid",
+            "Silu": "silu",
+            "Softmax": "softmax",
+            "Tanh": "tanh",
+        }.items()
+    },
+    "LeakyRelu": _leaky_relu_operation("negative_slope"),
+    # TensorFlow functions.
+    "tf.__operators__.add": add,
+    "tf.__operators__.getitem": _get_item,
+    "tf.compat.v1.pad": _pad,
+    "tf.concat": concatenate,
+    "tf.math.add": add,
+    "tf.math.divide": _divide,
+    "tf.math.multiply": multiply,
+    "tf.math.negative": _negative,
+    "tf.math.reduce_max": maximum,
+    "tf.math.reduce_mean": mean,
+    "tf.math.subtract": _subtract,
+    "tf.math.truediv": _divide,
+    "tf.nn.leaky_relu": _leaky_relu_operation("alpha"),
+    "tf.pad": _pad,
+    "tf.reshape": reshape,
+    **{
+        f"tf.{name}": _function(function)
+        for name, function in {
+            "keras.activations.gelu": "gelu",
+            "keras.activations.swish": "swish",
+            "math.sigmoid": "sigmoid",
+            "math.tanh": "tanh",
+            "nn.gelu": "gelu",
+            "nn.relu": "relu",
+            "nn.relu6": "relu6",
+            "nn.silu": "swish",
+            "nn.softmax": "softmax",
+        }.items()
+    },
+}

@@ -1,0 +1,116 @@
+"""The terms in which a source layer is translated: calls in, steps out."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, NoReturn
+
+import numpy as np
+
+from gdfq_tf.errors import UserError
+from gdfq_tf.model_files.model_spec import qualified_class_name
+from tflite_export.names import listed, shown
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """One primitive layer among those that replace a source layer.
+
+    Attributes:
+      kind: class name in `tf_keras.layers` or `layers`, or "Affine": y = scale * x +
+        offset, weights scale and offset float64 (channels,), or "Resizing" with the
+        source's own layer in its config; `rewrites.py` replaces those.
+      config: arguments of the class.
+      weights: in the order of `layer.get_weights()`, float32.
+      suffix: added to the source layer's name; the step that keeps it has none.
+      inputs: what it takes, as indices into the call's inputs followed by the
+        outputs of the steps so far; None: the output of the step before, or all
+        inputs of the call.
+    """
+
+    kind: str
+    config: dict[str, Any] = dataclasses.field(default_factory=dict)
+    weights: tuple[np.ndarray, ...] = ()
+    suffix: str = ""
+    inputs: tuple[int, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One call of a source layer, operation or nested model.
+
+    Attributes:
+      layer: what was called.
+      inputs: the symbolic tensors it was called on, in order.
+      output: the symbolic tensor (of a nested model: one of them) it gave.
+      arguments: what it was called with by position, constants as they are.
+      keywords: what it was called with by name.
+    """
+
+    layer: Any
+    inputs: tuple[Any, ...]
+    output: Any
+    arguments: tuple[Any, ...] = ()
+    keywords: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def class_name(layer: Any) -> str:
+    """What a layer or operation is known as, see `qualified_class_name`."""
+    return qualified_class_name(type(layer).__name__, getattr(layer, "symbol", None))
+
+
+def is_symbolic(value: Any) -> bool:
+    """Whether a value is a tensor of the model's graph, not a constant."""
+    return hasattr(value, "_keras_history")
+
+
+def operands(call: Call) -> list[Any]:
+    """Tensors and constants that an arithmetic layer or operation combines."""
+    values = [v for v in (*call.arguments, *call.keywords.values()) if v is not None]
+    if len(values) == 1 and isinstance(values[0], (list, tuple)):
+        return list(values[0])  # merging layers take one list
+    return values
+
+
+def per_channel(call: Call, value: Any, what: str) -> np.ndarray:
+    """A constant as float64 (channels,).
+
+    Raises:
+      UserError: it is not one number, or one for each channel.
+    """
+    channels = call.inputs[-1].shape[-1]
+    values = np.asarray(value, np.float64)
+    if values.size != 1 and not values.size == values.shape[-1] == channels:
+        refuse_layer(
+            call.layer,
+            f"its {what} has shape {values.shape}; expected one number or one for "
+            f"each of the {channels} channels",
+        )
+    return np.broadcast_to(values.ravel(), (channels,)).copy()
+
+
+def affine(call: Call, *, scale: Any = 1.0, offset: Any = 0.0, **fields: Any) -> Step:
+    """The step y = scale * x + offset; `fields` are of `Step`."""
+    weights = per_channel(call, scale, "factor"), per_channel(call, offset, "offset")
+    return Step("Affine", weights=weights, **fields)
+
+
+def image_shape(shape: Any) -> tuple[int | None, ...]:
+    """The shape, batch dimension included, that a source tensor has after translation.
+
+    Signals (N, time, features) become images of width 1, (N, time, 1, features).
+    """
+    shape = tuple(shape)
+    return shape if len(shape) != 3 else (*shape[:2], 1, shape[2])
+
+
+def refuse(name: str, class_name: str, reason: str) -> NoReturn:
+    """Raises the UserError of a layer that cannot be translated."""
+    raise UserError(
+        f"layer {shown(name)} ({listed([class_name])}) is not supported: {reason}"
+    )
+
+
+def refuse_layer(layer: Any, reason: str) -> NoReturn:
+    """`refuse` for a layer object."""
+    refuse(layer.name, class_name(layer), reason)

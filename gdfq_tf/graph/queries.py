@@ -1,0 +1,66 @@
+"""Questions that every stage asks of a canonical network, and answers on names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from gdfq_tf.keras_compat import keras
+
+_layers = keras.layers
+
+
+def is_depthwise(layer) -> bool:
+    """Whether the layer's kernel is (h, w, channels, multiplier)."""
+    return isinstance(layer, _layers.DepthwiseConv2D)
+
+
+def input_layers(layer) -> list:
+    """The layers whose outputs `layer` takes, in order."""
+    nodes = layer.inbound_nodes
+    if isinstance(layer, _layers.InputLayer) or not nodes:
+        return []
+    producers = nodes[0].inbound_layers
+    return list(producers) if isinstance(producers, (list, tuple)) else [producers]
+
+
+def output_layer(model: keras.Model):
+    """The layer whose output is the model's."""
+    return next(layer for layer in model.layers if layer.output is model.output)
+
+
+def consumers(model: keras.Model) -> dict[str, list]:
+    """Layer name -> the layers that take its output, in graph order."""
+    result: dict[str, list] = {layer.name: [] for layer in model.layers}
+    for layer in model.layers:
+        for producer in input_layers(layer):
+            result[producer.name].append(layer)
+    return result
+
+
+def join(names: Sequence[str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Each name -> the first, in the order of `names`, of those that `pairs` join it
+    with, directly or through others."""
+    groups = {name: [name] for name in names}
+    for a, b in pairs:
+        if groups[a] is not groups[b]:
+            groups[a] += groups[b]
+            groups |= dict.fromkeys(groups[b], groups[a])
+    position = {name: i for i, name in enumerate(names)}
+    return {
+        name: min(group, key=position.__getitem__) for name, group in groups.items()
+    }
+
+
+def multiply_adds(classifier: keras.Model) -> int:
+    """Multiply-adds of one image through the kernel layers."""
+    total = 0
+    for layer in classifier.layers:
+        if isinstance(layer, _layers.Dense):
+            total += layer.kernel.shape.num_elements()
+        elif isinstance(layer, _layers.DepthwiseConv2D):
+            positions = layer.output.shape[1] * layer.output.shape[2]
+            total += positions * layer.depthwise_kernel.shape.num_elements()
+        elif isinstance(layer, _layers.Conv2D):
+            positions = layer.output.shape[1] * layer.output.shape[2]
+            total += positions * layer.kernel.shape.num_elements()
+    return total

@@ -1,0 +1,170 @@
+"""GDFQ as published: generator and student trained in turn on fresh images.
+
+Source: Xu et al. 2020, Algorithm 1, and the published CIFAR configuration. Kept:
+losses and their weights, one generator and one student update per step on the same
+images, warm-up of the generator alone for 1 % of the steps, both learning rates
+divided by ten at 1/4, 1/2 and 3/4, Adam (0.5, 0.999) for the generator, SGD with
+Nesterov momentum 0.9 and weight decay 1e-4 for the student, scales fixed after the
+warm-up. Deviation: weights are symmetric and ranges clipped with least error, for
+integer kernels have no asymmetric weights; images are rounded to pixels; weight
+decay is decoupled from the gradient, as tf_keras has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from gdfq_tf.classifier import Classifier
+from gdfq_tf.config import FineTuningConfig, SynthesisConfig
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.preprocessing import Preprocessing
+from gdfq_tf.progress import Progress
+from gdfq_tf.quantization.calibration import calibrate
+from gdfq_tf.quantization.losses import distillation_loss
+from gdfq_tf.quantization.plan import QuantizationPlan
+from gdfq_tf.quantization.student import Student, build_student
+from gdfq_tf.synthesis.generator_training import (
+    POOL_STEP,
+    generate,
+    make_generator,
+    make_generator_step,
+    report,
+)
+from gdfq_tf.synthesis.image_pool import ImagePool
+from gdfq_tf.synthesis.losses import classification_loss
+from gdfq_tf.synthesis.teacher import Teacher
+
+_WARM_UP_SHARE = 0.01  # 4 of 400 epochs
+# However short the run: ranges measured on an untrained generator's noise would
+# stay wrong for good.
+_MIN_WARM_UP_STEPS = 50
+_NUM_CALIBRATION_IMAGES = 512
+
+
+def train_alternating(
+    classifier: Classifier,
+    plan: QuantizationPlan,
+    synthesis: SynthesisConfig,
+    fine_tuning: FineTuningConfig,
+    *,
+    seed: int,
+    progress: Progress,
+) -> tuple[Student, ImagePool]:
+    """The trained student and images of the final generator.
+
+    Raises:
+      UserError: a loss stopped being finite.
+    """
+    model, preprocessing = classifier.model, classifier.preprocessing
+    num_steps = fine_tuning.num_steps
+    warm_up = max(_MIN_WARM_UP_STEPS, round(_WARM_UP_SHARE * num_steps))
+    teacher = Teacher(model)
+    generator = make_generator(model, preprocessing, synthesis, seed)
+    generator_step = make_generator_step(
+        generator,
+        teacher,
+        keras.optimizers.Adam(
+            _step_decay(synthesis.learning_rate, num_steps, warm_up),
+            beta_1=0.5,
+        ),
+        synthesis,
+        seed,
+    )
+
+    def draw(num_images: int, first_step: int) -> ImagePool:
+        return generate(
+            generator,
+            preprocessing,
+            num_images,
+            batch_size=synthesis.images_per_step(*classifier.input_shape[:2]),
+            num_classes=classifier.num_classes,
+            seed=seed,
+            first_step=first_step,
+        )
+
+    with progress.stage("warm-up", warm_up) as advance:
+        for step in range(warm_up):
+            report(advance, generator_step(tf.constant(step)), step, warm_up)
+    images = draw(_NUM_CALIBRATION_IMAGES, POOL_STEP)
+    calibration = calibrate(
+        model, plan, preprocessing.to_input(images.pixels).numpy(), preprocessing
+    )
+    student = build_student(model, plan, calibration, preprocessing)
+    student_step = make_student_step(
+        student,
+        keras.optimizers.SGD(
+            _step_decay(fine_tuning.learning_rate, num_steps),
+            momentum=0.9,
+            nesterov=True,
+            weight_decay=1e-4,
+        ),
+        fine_tuning,
+        preprocessing,
+    )
+    with progress.stage("generator and student", num_steps) as advance:
+        for step in range(num_steps):
+            made = generator_step(tf.constant(warm_up + step))
+            trained = student_step(
+                preprocessing.to_pixels(made["images"]), made["labels"], made["logits"]
+            )
+            metrics = {"generator": made["loss"], "student": trained["loss"]}
+            report(advance, metrics, step, num_steps)
+    pool_size = synthesis.images_in_pool(*classifier.input_shape[:2])
+    return student, draw(pool_size, POOL_STEP + 1000)
+
+
+def make_student_step(
+    student: Student,
+    optimizer: keras.optimizers.Optimizer,
+    config: FineTuningConfig,
+    preprocessing: Preprocessing,
+) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
+    """One update of the student: a graph function of pixels (N, H, W, C), labels (N,)
+    and the teacher's logits (N, classes).
+
+    Minimises distillation / classes + classification_weight * cross-entropy (Xu et
+    al. 2020, Eq. 8, with the reduction of the published code). The student runs in
+    inference mode: its BatchNormalization statistics stay the teacher's, gamma and
+    beta are trained.
+    """
+    num_classes = student.model.output_shape[-1]
+    variables = student.model.trainable_variables
+    optimizer.build(variables)
+
+    @tf.function(reduce_retracing=False)
+    def student_step(
+        pixels: tf.Tensor, labels: tf.Tensor, teacher_logits: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        inputs = preprocessing.to_student_input(pixels)
+        with tf.GradientTape() as tape:
+            student_logits = student.model(inputs, training=False)
+            distillation = distillation_loss(
+                teacher_logits=teacher_logits,
+                student_logits=student_logits,
+                temperature=config.temperature,
+            )
+            cross_entropy = classification_loss(logits=student_logits, labels=labels)
+            loss = (
+                distillation / num_classes
+                + config.classification_weight * cross_entropy
+            )
+        gradients = tape.gradient(loss, variables)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        return {
+            "loss": loss,
+            "distillation": distillation,
+            "cross_entropy": cross_entropy,
+        }
+
+    return student_step
+
+
+def _step_decay(learning_rate: float, num_steps: int, first_step: int = 0):
+    """A tenth at 1/4, 1/2 and 3/4 of `num_steps`, counted from `first_step`."""
+    boundaries = [
+        first_step + max(1, round(num_steps * share)) for share in (0.25, 0.5, 0.75)
+    ]
+    values = [learning_rate * 0.1**i for i in range(4)]
+    return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, values)

@@ -1,0 +1,187 @@
+"""First scales, by error-minimising clipping on synthetic images."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from gdfq_tf.classifier import Head
+from gdfq_tf.graph.queries import is_depthwise
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.memory_needs import images_per_batch
+from gdfq_tf.preprocessing import Preprocessing
+from gdfq_tf.quantization.plan import ActivationGroup, QuantizationPlan
+from gdfq_tf.quantization.quantizers import channels_last_kernel
+from tflite_export.quantization_params import (
+    INT8_MAX,
+    INT8_MIN,
+    QuantParams,
+    quant_params_over,
+    relu_quant_params,
+    weight_limit,
+)
+
+# Ranges tried, as shares of the largest magnitude. Below a fifth, clipping costs
+# more than finer steps gain, at any width from 2 bits up.
+_CLIP_RATIOS = np.linspace(1.0, 0.2, 81)
+# Values kept per tensor: enough that the chosen ratio no longer depends on the
+# sample, few enough that calibration takes seconds.
+_MAX_SAMPLES = 2**16
+_FEATURES_MARGIN = 1.5
+# Below this a tensor counts as constant zero; any grid represents it.
+_SMALLEST_RANGE = 1e-12
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """First scales.
+
+    Attributes:
+      activation_grids: group name -> grid.
+      weight_scales: kernel layer name -> float64 (output channels,).
+    """
+
+    activation_quant_params: Mapping[str, QuantParams]
+    weight_scales: Mapping[str, np.ndarray]
+
+
+def calibrate(
+    classifier: keras.Model,
+    plan: QuantizationPlan,
+    inputs: np.ndarray,
+    preprocessing: Preprocessing,
+    logits_margin: float = 1.5,
+    head: Head = Head.LOGITS,
+) -> Calibration:
+    """Grids that minimise the squared error of weights and activations.
+
+    Args:
+      classifier: canonical, float.
+      plan: what to calibrate.
+      inputs: synthetic model inputs (N, H, W, C) float32; a few hundred do.
+      preprocessing: fixes the input's grid.
+      logits_margin: see `logits_grid`.
+      head: what the outputs are.
+    """
+    samples = _sample_activations(classifier, plan, inputs)
+    quant_params_of = {
+        name: activation_quant_params(samples[name], plan.groups[name])
+        for name in samples
+    }
+    if not plan.is_fixed(plan.output_group):
+        outputs = samples[plan.output_group]
+        quant_params_of[plan.output_group] = (
+            features_quant_params(outputs)
+            if head == Head.FEATURES
+            else logits_quant_params(outputs, logits_margin)
+        )
+    quant_params_of[plan.input_group] = preprocessing.input_quantization()
+    scales = {}
+    for name, bits in plan.weight_bits.items():
+        layer = classifier.get_layer(name)
+        kernel = channels_last_kernel(layer.get_weights()[0], is_depthwise(layer))
+        scales[name] = weight_scales(np.asarray(kernel), bits)
+    return Calibration(quant_params_of, scales)
+
+
+def activation_quant_params(samples: np.ndarray, group: ActivationGroup) -> QuantParams:
+    """The grid that quantizes `samples` (any shape) with least squared error."""
+    if group.fixed_quant_params is not None:
+        return group.fixed_quant_params
+    samples = np.asarray(samples, np.float64).ravel()
+    low, high = min(0.0, samples.min()), max(0.0, samples.max())
+    if group.upper_bound is not None:
+        high = min(high, group.upper_bound)
+    if high - low < _SMALLEST_RANGE:
+        low, high = 0.0, 1.0
+    if group.non_negative:
+        candidates = [
+            relu_quant_params(ratio * high, group.bits) for ratio in _CLIP_RATIOS
+        ]
+    else:
+        candidates = [
+            quant_params_over(ratio * low, ratio * high) for ratio in _CLIP_RATIOS
+        ]
+    errors = [_squared_error(samples, quant_params) for quant_params in candidates]
+    return candidates[int(np.argmin(errors))]
+
+
+def logits_quant_params(samples: np.ndarray, margin: float) -> QuantParams:
+    """The grid of the logits: nothing is clipped, and winners have room above.
+
+    Real images excite their class more than synthetic ones do, and a clipped winner
+    no longer leads: the grid ends at `margin` times the largest logit seen.
+    """
+    return quant_params_over(
+        float(samples.min()),
+        max(margin * float(samples.max()), _SMALLEST_RANGE),
+    )
+
+
+def features_quant_params(samples: np.ndarray) -> QuantParams:
+    """The grid of features: nothing is clipped, with room at both ends for images
+    that are further from the mean than synthetic ones."""
+    low, high = _FEATURES_MARGIN * samples.min(), _FEATURES_MARGIN * samples.max()
+    return quant_params_over(min(0.0, float(low)), max(float(high), _SMALLEST_RANGE))
+
+
+def weight_scales(kernel: np.ndarray, bits: int) -> np.ndarray:
+    """Per channel, the scale with least squared error; kernel (…, channels).
+
+    Channels that are constant zero get the scale of the kernel's largest channel.
+    """
+    limit = weight_limit(bits)
+    channels = np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1])
+    largest = np.abs(channels).max(axis=0)
+    largest = np.where(largest > 0, largest, max(largest.max(), _SMALLEST_RANGE))
+    best_scale = largest / limit
+    best_error = np.full(largest.shape, np.inf)
+    for ratio in _CLIP_RATIOS:
+        scale = ratio * largest / limit
+        quantized = np.clip(np.round(channels / scale), -limit, limit) * scale
+        error = np.sum((quantized - channels) ** 2, axis=0)
+        best_scale = np.where(error < best_error, scale, best_scale)
+        best_error = np.minimum(error, best_error)
+    return best_scale
+
+
+def values_per_image(probe: keras.Model) -> int:
+    """How many values all outputs of `probe` have together."""
+    return sum(math.prod(output.shape[1:]) for output in probe.outputs)
+
+
+def _squared_error(samples: np.ndarray, quant_params: QuantParams) -> float:
+    q = np.round(samples / quant_params.scale) + quant_params.zero_point
+    quantized = (
+        np.clip(q, INT8_MIN, INT8_MAX) - quant_params.zero_point
+    ) * quant_params.scale
+    return float(np.mean((quantized - samples) ** 2))
+
+
+def _sample_activations(
+    classifier: keras.Model, plan: QuantizationPlan, inputs: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Group name -> a fixed, evenly drawn sample of its tensors' values."""
+    names = list(plan.outputs)
+    probe = keras.Model(
+        classifier.input, [classifier.get_layer(name).output for name in names]
+    )
+    rng = np.random.default_rng(0)
+    collected: dict[str, list[np.ndarray]] = {}
+    batch_size = images_per_batch(values_per_image(probe))
+    batches = np.array_split(inputs, max(1, len(inputs) // batch_size))
+    for batch in batches:
+        outputs = probe(batch, training=False)
+        # A model with one output returns it bare.
+        outputs = outputs if isinstance(outputs, list) else [outputs]
+        for name, output in zip(names, outputs, strict=True):
+            values = output.numpy().ravel()
+            count = min(values.size, _MAX_SAMPLES // len(batches))
+            chosen = values[rng.integers(0, values.size, count)]
+            # The largest value always counts: clipping is decided against it.
+            chosen = np.concatenate([chosen, [values.min(), values.max()]])
+            collected.setdefault(plan.outputs[name], []).append(chosen)
+    return {name: np.concatenate(values) for name, values in collected.items()}

@@ -1,0 +1,175 @@
+"""The reconstructed student, trained end to end towards what the teacher gives.
+
+Reconstruction looks at one layer at a time, in order; here kernels, biases and
+BatchNormalization's factors and offsets of all layers move together. Grids stay as
+they are, and so do BatchNormalization statistics. The pool is small for training, so
+every batch shows it anew: cropped, mirrored and blended with other images. No label is
+needed: the teacher is asked about each image as it is shown.
+
+Source: loss, Hinton et al. 2015 (Xu et al. 2020, Eq. 7); blended images, Zhang et al.
+2018 (mixup), here with the teacher's answer in place of blended labels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from gdfq_tf.classifier import Classifier
+from gdfq_tf.config import DistillationConfig
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.progress import Progress
+from gdfq_tf.quantization.losses import distillation_loss, relative_error
+from gdfq_tf.quantization.student import Student
+from gdfq_tf.synthesis.image_pool import ImagePool
+
+# Crops move images by up to this share of height and width.
+_LARGEST_MOVE = 0.1
+# Share of the steps in which the rate rises.
+_WARMUP = 0.25
+# By which a student is found nearer to the teacher or not.
+_NUM_CHECKED_IMAGES = 512
+
+
+def distill(
+    student: Student,
+    classifier: Classifier,
+    images: ImagePool,
+    config: DistillationConfig,
+    *,
+    batch_size: int,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Trains `student` in place on `images`, a batch of `batch_size` per step.
+
+    A student that comes no nearer to the teacher, or whose loss stops being finite,
+    is left as it was.
+    """
+    loss_function = make_distillation_loss(student, classifier, config)
+    step_function = make_distillation_step(
+        loss_function,
+        student.model.trainable_variables,
+        keras.optimizers.Adam(_schedule(config)),
+    )
+    # Shown as they are not while training.
+    checked = [
+        augment(
+            tf.constant(images.pixels[start : start + batch_size]),
+            (seed, config.num_steps + start),
+        )
+        for start in range(0, min(len(images.pixels), _NUM_CHECKED_IMAGES), batch_size)
+    ]
+
+    def error() -> float:
+        return float(np.mean([loss_function(pixels) for pixels in checked]))
+
+    weights, error_before = student.model.get_weights(), error()
+    rng = np.random.default_rng(seed)
+    with progress.stage("distillation", config.num_steps) as advance:
+        for step in range(config.num_steps):
+            chosen = rng.integers(0, len(images.pixels), batch_size)
+            pixels = augment(tf.constant(images.pixels[chosen]), (seed, step))
+            loss = float(step_function(pixels))
+            if not math.isfinite(loss):
+                break
+            advance(loss=loss)
+    if not error() < error_before:
+        student.model.set_weights(weights)
+
+
+def _schedule(
+    config: DistillationConfig,
+) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Up in a straight line, then down along a cosine.
+
+    Adam's first steps are of full size in all values at once, which takes deep
+    networks without shortcuts far from the teacher.
+    """
+    num_warmup_steps = int(_WARMUP * config.num_steps)
+    return keras.optimizers.schedules.CosineDecay(
+        0.0,
+        config.num_steps - num_warmup_steps,
+        warmup_target=config.learning_rate,
+        warmup_steps=num_warmup_steps,
+    )
+
+
+def make_distillation_loss(
+    student: Student, classifier: Classifier, config: DistillationConfig
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """How far the student is from the teacher: a graph function of pixels
+    (N, H, W, C) float32. The student runs in inference mode, as it will be exported."""
+    preprocessing = classifier.preprocessing
+
+    @tf.function(reduce_retracing=False)
+    def distillation_loss_of(pixels: tf.Tensor) -> tf.Tensor:
+        inputs = preprocessing.to_input(pixels)
+        teacher_logits = classifier.model(inputs, training=False)
+        student_inputs = preprocessing.to_student_input(pixels)
+        student_logits = student.model(student_inputs, training=False)
+        if not classifier.head.has_classes:
+            return relative_error(targets=teacher_logits, outputs=student_logits)
+        return distillation_loss(
+            teacher_logits=teacher_logits,
+            student_logits=student_logits,
+            temperature=config.temperature,
+        )
+
+    return distillation_loss_of
+
+
+def make_distillation_step(
+    loss_function: Callable[[tf.Tensor], tf.Tensor],
+    variables: Sequence[tf.Variable],
+    optimizer: keras.optimizers.Optimizer,
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """One update of `variables`, a graph function of what `loss_function` takes, which
+    gives the loss before it.
+
+    The optimizer's steps are in units of each variable's root mean square: kernels in
+    front of a BatchNormalization may have any size.
+    """
+    starts = [tf.identity(variable) for variable in variables]
+    sizes = [tf.sqrt(tf.reduce_mean(tf.square(start))) for start in starts]
+    moves = [tf.Variable(tf.zeros_like(start)) for start in starts]
+    optimizer.build(moves)
+
+    @tf.function(reduce_retracing=False)
+    def distillation_step(pixels: tf.Tensor) -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            loss = loss_function(pixels)
+        gradients = tape.gradient(loss, variables)
+        optimizer.apply_gradients(
+            (size * gradient, move)
+            for size, gradient, move in zip(sizes, gradients, moves, strict=True)
+        )
+        for variable, start, size, move in zip(
+            variables, starts, sizes, moves, strict=True
+        ):
+            variable.assign(start + size * move)
+        return loss
+
+    return distillation_step
+
+
+def augment(pixels: tf.Tensor, seed: tuple[int, int]) -> tf.Tensor:
+    """Pixels (N, H, W, C) moved by a tenth at most, mirrored and blended, float32.
+
+    All images of a batch move alike; each is mirrored or not, and keeps at least half
+    of itself beside another one. `seed`: the same gives the same.
+    """
+    count, height, width, _ = pixels.shape
+    seeds = tf.random.experimental.stateless_split(seed, 3)
+    down, right = int(height * _LARGEST_MOVE), int(width * _LARGEST_MOVE)
+    padded = tf.pad(pixels, [[0, 0], [down, down], [right, right], [0, 0]], "REFLECT")
+    moved = tf.image.stateless_random_crop(padded, pixels.shape, seeds[0])
+    mirrored = tf.random.stateless_uniform((count, 1, 1, 1), seeds[1]) < 0.5
+    # tf.reverse is several times as fast as a slice backwards.
+    moved = tf.where(mirrored, tf.reverse(moved, [2]), moved)
+    others = tf.cast(tf.reverse(moved, [0]), tf.float32)
+    kept = tf.random.stateless_uniform((count, 1, 1, 1), seeds[2], 0.5, 1.0)
+    return kept * tf.cast(moved, tf.float32) + (1 - kept) * others

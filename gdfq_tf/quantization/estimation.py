@@ -1,0 +1,106 @@
+"""How accurate a student is, told from its likeness to the teacher, without labels.
+
+On images that no step has used, the student's outputs are compared with the teacher's.
+Synthetic images lie nearer to the class boundaries than real ones or further away,
+so that their disagreement is only proportional to what real images show.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from gdfq_tf.classifier import Head
+from gdfq_tf.metrics import agreement, label_agreement, signal_to_noise
+
+
+@dataclasses.dataclass(frozen=True)
+class AccuracyEstimate:
+    """What agreement on held-out synthetic images says.
+
+    Attributes:
+      num_images: held-out synthetic images.
+      agreement: share, 0..1, that student and teacher put into one class.
+      accuracy_loss: estimated loss of top-1 accuracy, points.
+      largest_accuracy_loss: what it may be at worst, as far as is known, points.
+    """
+
+    num_images: int
+    agreement: float
+    accuracy_loss: float
+    largest_accuracy_loss: float
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelEstimate:
+    """The same of a multi-label network.
+
+    Attributes:
+      num_images: held-out synthetic images.
+      label_agreement: share, 0..1, of labels on which student and teacher agree.
+    """
+
+    num_images: int
+    label_agreement: float
+
+
+@dataclasses.dataclass(frozen=True)
+class FeaturesEstimate:
+    """The same of a network that gives features.
+
+    Attributes:
+      num_images: held-out synthetic images.
+      signal_to_noise_db: power of the teacher's outputs over that of the student's
+        error, see `signal_to_noise`.
+    """
+
+    num_images: int
+    signal_to_noise_db: float
+
+
+Estimate = AccuracyEstimate | LabelEstimate | FeaturesEstimate
+
+
+def blend(pixels: np.ndarray) -> np.ndarray:
+    """Each image, uint8 (N, H, W, C), with three eighths of the next laid over it.
+
+    Refined images belong to their class beyond doubt, as no student could miss; blended
+    ones are about as doubtful to the teacher as real ones are.
+    """
+    ours, others = pixels.astype(np.float32), np.roll(pixels, -1, axis=0)
+    return np.round(0.625 * ours + 0.375 * others).astype(np.uint8)
+
+
+def estimate(
+    student_outputs: np.ndarray, teacher_outputs: np.ndarray, head: Head
+) -> Estimate:
+    """The estimate from outputs (N, C) of networks of that head on the same held-out
+    images."""
+    if head.has_classes:
+        return estimate_accuracy(student_outputs, teacher_outputs)
+    count = len(teacher_outputs)
+    if head == Head.MULTI_LABEL:
+        return LabelEstimate(count, label_agreement(student_outputs, teacher_outputs))
+    return FeaturesEstimate(count, signal_to_noise(student_outputs, teacher_outputs))
+
+
+def estimate_accuracy(
+    student_outputs: np.ndarray, teacher_logits: np.ndarray
+) -> AccuracyEstimate:
+    """The estimate from outputs (N, classes) on the same held-out images."""
+    count, share = len(teacher_logits), agreement(student_outputs, teacher_logits)
+    return AccuracyEstimate(
+        count,
+        share,
+        100 * LOSS_PER_DISAGREEMENT * (1 - share),
+        100 * LARGEST_LOSS_PER_DISAGREEMENT * (1 - share + _UNSEEN / count),
+    )
+
+
+# Points of accuracy lost per point of synthetic disagreement, usually and at worst;
+# see README, "The estimate without data".
+LOSS_PER_DISAGREEMENT = 0.2
+LARGEST_LOSS_PER_DISAGREEMENT = 0.3
+# Disagreements that a sample without any may have missed, at 95 % confidence.
+_UNSEEN = 3

@@ -1,0 +1,267 @@
+"""A trained student becomes integers: BatchNormalization folded, kernels, biases
+and scales as the `.tflite` file will hold them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from gdfq_tf.classifier import Head
+from gdfq_tf.errors import UserError
+from gdfq_tf.graph.layers import L2Normalization
+from gdfq_tf.graph.queries import consumers, input_layers
+from gdfq_tf.graph.traits import has_kernel, kind_of, traits
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.quantization.plan import QuantizationPlan
+from gdfq_tf.quantization.quantizers import fake_quantize_weights
+from gdfq_tf.quantization.student import Student
+from tflite_export.activations import FIXED_QUANT_PARAMS
+from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
+from tflite_export.litert.simulator import first_rounding_bias, uses_double_rounding
+from tflite_export.names import shown
+from tflite_export.quantization_params import (
+    INT8_MAX,
+    INT8_MIN,
+    QuantParams,
+    storage_bits,
+    weight_limit,
+)
+
+_layers = keras.layers
+
+# 16 significant bits: times a level of up to 8 bits they stay exact in float32, so
+# the converter reads back the same scale; the change is 1e-5 at most.
+_SCALE_BITS = 16
+# Channels that BatchNormalization switches off have scales next to zero, and biases
+# that would be huge in units of them. Up to here a bias survives the converter's
+# float32 exactly, and int32 accumulators have room left.
+_LARGEST_BIAS = 2**23
+_SMALLEST_MULTIPLIER = 2.0**-24
+# The converter widens the range of a kernel's channel to 1e-6, and would store other
+# integers than the student's.
+_SMALLEST_RANGE = 1.01e-6
+# One step of an accumulator is then worth all steps of the output; XNNPACK refuses
+# it, other kernels of LiteRT abort further on.
+_LARGEST_MULTIPLIER = 2.0**8
+# Channels that stand for epsilon; every position computes them.
+_MOST_CONSTANTS = 4096
+_FUSED_BOUND = 6.0  # the only ReLU's bound that TFLite fuses into other operators
+
+
+def lower(student: Student, classifier: keras.Model, *, head: Head) -> IntegerNetwork:
+    """The `IntegerNetwork` that computes what the student simulates.
+
+    Args:
+      student: trained; its BatchNormalization statistics are used as they are.
+      classifier: the canonical classifier that it was built from.
+      head: what the exported model is to give of the logits.
+
+    Raises:
+      UserError: a LayerNormalization's epsilon outweighs its input, or a layer's input
+        and output differ in size beyond what integer kernels take.
+    """
+    consumed_by = consumers(classifier)
+    quant_params_of = {
+        name: _final_quant_params(student, name) for name in student.plan.groups
+    }
+    input_layer = classifier.layers[0]
+    ops: list[IntegerOp] = []
+    # Where a layer's output lives: fused layers have none of their own.
+    tensor_of = {input_layer.name: input_layer.name}
+    for layer in classifier.layers[1:]:
+        if layer.name in tensor_of:
+            continue
+        chain = _fused_chain(layer, consumed_by, student.plan.tensor_groups)
+        bound = _bound_below_its_quant_params(chain[-1], student.plan)
+        quant_params = quant_params_of[student.plan.tensor_groups[chain[-1].name]]
+        op = IntegerOp(
+            name=layer.name,
+            kind=kind_of(layer),
+            inputs=tuple(tensor_of[x.name] for x in input_layers(layer)),
+            quant_params=quant_params,
+            relu=isinstance(chain[-1], _layers.ReLU),
+            relu6=bound == _FUSED_BOUND,
+            attributes=traits(layer).attributes(layer),
+        )
+        input_quant_params = quant_params_of[
+            student.plan.tensor_groups[input_layers(layer)[0].name]
+        ]
+        if has_kernel(layer):
+            op = _with_kernel(op, student, chain, input_quant_params)
+        if isinstance(layer, L2Normalization):
+            attributes = _epsilon_as_constants(
+                layer.name, layer.epsilon, input_quant_params
+            )
+            op = dataclasses.replace(op, attributes=attributes)
+        ops += [op, *_bounding(op, bound)]
+        tensor_of |= {x.name: ops[-1].name for x in chain}
+    if head == Head.MULTI_LABEL:
+        # No layer has a slash in its name.
+        name = f"{ops[-1].name}/sigmoid"
+        quant_params = FIXED_QUANT_PARAMS["sigmoid"]
+        ops.append(IntegerOp(name, "sigmoid", (ops[-1].name,), quant_params))
+    return IntegerNetwork(
+        input_name=input_layer.name,
+        input_shape=tuple(classifier.input_shape[1:]),
+        input_quant_params=quant_params_of[
+            student.plan.tensor_groups[input_layer.name]
+        ],
+        ops=tuple(ops),
+        softmax=head.ends_in_softmax,
+    )
+
+
+def _fused_chain(layer, consumed_by, tensor_groups) -> list:
+    """The layer and those fused behind it; the last one has the output tensor."""
+    chain = [layer]
+    while chain[-1].name not in tensor_groups:
+        (following,) = consumed_by[chain[-1].name]
+        chain.append(following)
+    return chain
+
+
+def _bound_below_its_quant_params(layer, plan: QuantizationPlan) -> float | None:
+    """The bound of a ReLU that shares its grid with tensors of a wider range."""
+    if not isinstance(layer, _layers.ReLU) or layer.max_value is None:
+        return None
+    bound = float(layer.max_value)
+    group = plan.groups[plan.tensor_groups[layer.name]]
+    return bound if group.upper_bound != bound else None
+
+
+def _bounding(op: IntegerOp, bound: float | None) -> list[IntegerOp]:
+    """The operation that keeps a ReLU's results below its bound; none if it need not.
+
+    It costs no operator: the converter makes two of such a ReLU.
+    """
+    if bound is None or bound == _FUSED_BOUND:
+        return []
+    level = op.quant_params.zero_point + math.floor(bound / op.quant_params.scale + 0.5)
+    if level >= INT8_MAX:
+        return []
+    # No layer has a slash in its name.
+    name, attributes = f"{op.name}/bound", {"level": level}
+    return [
+        IntegerOp(name, "minimum", (op.name,), op.quant_params, attributes=attributes)
+    ]
+
+
+def _final_quant_params(student: Student, group_name: str) -> QuantParams:
+    quantizer = student.activation_quantizers[group_name]
+    scale = float(quantizer.scale)
+    group = student.plan.groups[group_name]
+    if group.upper_bound is not None:
+        # Nothing lies above the ReLU's bound: the grid's own end clamps there.
+        scale = min(scale, group.upper_bound / (2**group.bits - 1))
+    return QuantParams(float(_coarse(scale)), quantizer.zero_point)
+
+
+def _array(values) -> np.ndarray:
+    """A variable or tensor as float64."""
+    return np.asarray(values, np.float64)
+
+
+def _coarse(scale) -> np.ndarray:
+    """Scales rounded to `_SCALE_BITS` significant bits, float64."""
+    mantissa, exponent = np.frexp(np.asarray(scale, np.float64))
+    return np.ldexp(np.round(mantissa * 2**_SCALE_BITS) / 2**_SCALE_BITS, exponent)
+
+
+def _with_kernel(
+    op: IntegerOp, student: Student, chain: list, input_quant_params: QuantParams
+) -> IntegerOp:
+    """`op` with the integer kernel of the chain's first layer, the rest folded in."""
+    layer = chain[0]
+    quantizer = student.weight_quantizers[layer.name]
+    weight_scale = _array(quantizer.scale)
+    levels = np.round(
+        _array(
+            fake_quantize_weights(
+                quantizer.channels_last(), quantizer.scale, quantizer.bits
+            )
+        )
+        / weight_scale
+    )
+    copy = student.layer(layer.name)
+    factor = np.ones_like(weight_scale)
+    bias = np.zeros_like(weight_scale)
+    if layer.use_bias:
+        bias = _array(copy.bias)
+    if len(chain) > 1 and isinstance(chain[1], _layers.BatchNormalization):
+        normalization = student.layer(chain[1].name)
+        factor = _array(normalization.gamma) / np.sqrt(
+            _array(normalization.moving_variance) + normalization.epsilon
+        )
+        mean = _array(normalization.moving_mean)
+        bias = factor * (bias - mean) + _array(normalization.beta)
+    stored_limit = weight_limit(storage_bits(quantizer.bits))
+    smallest = np.maximum.reduce(
+        [
+            np.full_like(
+                bias,
+                _SMALLEST_MULTIPLIER * op.quant_params.scale / input_quant_params.scale,
+            ),
+            np.full_like(bias, _SMALLEST_RANGE / (2 * stored_limit)),
+            np.abs(bias) / (input_quant_params.scale * _LARGEST_BIAS),
+        ]
+    )
+    scale = _coarse(np.maximum(weight_scale * np.abs(factor), smallest))
+    # 1 or -1, up to the coarse scale; next to 0 for channels switched off.
+    levels = np.round(levels * (weight_scale * factor / scale))
+    kernel = Kernel(
+        values=levels.astype(np.int8).reshape(quantizer.kernel.shape),
+        bits=quantizer.bits,
+        scale=scale.astype(np.float32),
+        bias=np.zeros(scale.shape, np.int32),
+    )
+    step = input_quant_params.scale * scale
+    accumulator_bias = bias / step
+    if uses_double_rounding(op.kind, kernel):
+        accumulator_bias -= first_rounding_bias(step / op.quant_params.scale)
+    if step.max() >= _LARGEST_MULTIPLIER * op.quant_params.scale:
+        taken, given = input_quant_params, op.quant_params
+        raise UserError(
+            f"layer {shown(op.name)} turns inputs of {taken.low:.3g} to "
+            f"{taken.high:.3g} into outputs of {given.low:.3g} to {given.high:.3g}, "
+            "with one step of its accumulator worth "
+            f"{step.max() / given.scale:.3g} of the output's; expected less than "
+            f"{_LARGEST_MULTIPLIER:g}: channels of its input differ by more than 8 "
+            "bits hold; look for outliers among the weights of the layers before it"
+        )
+    kernel = dataclasses.replace(
+        kernel, bias=np.round(accumulator_bias).astype(np.int32)
+    )
+    return dataclasses.replace(op, kernel=kernel)
+
+
+def _epsilon_as_constants(
+    name: str, epsilon: float, input_quant_params: QuantParams
+) -> dict[str, int]:
+    """The attributes of an l2_normalize whose sums of squares have epsilon beside them.
+
+    The kernel knows none: so many channels of one level stand for it, as few as can.
+    Next to nothing beside one step of the grid, it is none.
+
+    Raises:
+      UserError: it would take too many.
+    """
+    largest = max(
+        INT8_MAX - input_quant_params.zero_point,
+        input_quant_params.zero_point - INT8_MIN,
+    )
+    sign = 1 if largest == INT8_MAX - input_quant_params.zero_point else -1
+    in_steps = epsilon / input_quant_params.scale**2
+    count = max(1, math.ceil(in_steps / largest**2))
+    if count > _MOST_CONSTANTS:
+        reach = largest * input_quant_params.scale
+        raise UserError(
+            f"layer {name!r} (LayerNormalization): its input stays within {reach:.2g} "
+            f"of the mean, next to nothing beside its epsilon, {epsilon:.2g} for the "
+            "sum of squares; expected at most "
+            f"{_MOST_CONSTANTS * reach**2:.2g}: train it with a smaller epsilon or "
+            "larger weights in front"
+        )
+    level = round(math.sqrt(in_steps / count))
+    return {"constant_level": sign * level, "num_constants": count if level else 0}

@@ -1,0 +1,274 @@
+"""Which tensor is quantized, with how many bits, and which tensors share a scale.
+
+The plan mirrors what TFLite's integer kernels do: BatchNormalization and ReLU are
+fused into the convolution or add before them, so only the end of such a chain is
+quantized; pooling, enlarging, reshaping, padding and concatenation work on integers
+as they are, so their inputs and output share one scale.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Collection, Mapping, Sequence
+
+from gdfq_tf.config import BitWidths
+from gdfq_tf.errors import UserError
+from gdfq_tf.graph.layers import L2Normalization
+from gdfq_tf.graph.queries import (
+    consumers,
+    input_layers,
+    is_depthwise,
+    join,
+    output_layer,
+)
+from gdfq_tf.graph.traits import has_kernel, is_bilinear, traits
+from gdfq_tf.keras_compat import keras
+from tflite_export.activations import FIXED_QUANT_PARAMS
+from tflite_export.quantization_params import QuantParams
+
+_layers = keras.layers
+
+
+@dataclasses.dataclass(frozen=True)
+class ActivationGroup:
+    """Tensors that share one scale.
+
+    Attributes:
+      name: the first layer, in graph order, that produces one of them.
+      bits: 3..8.
+      non_negative: all are ReLU outputs; then zero sits at the grid's low end.
+      upper_bound: largest value any ReLU among them lets through, or None.
+      fixed_grid: the only grid that the kernels producing them write, or None.
+    """
+
+    name: str
+    bits: int
+    non_negative: bool
+    upper_bound: float | None
+    fixed_quant_params: QuantParams | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class QuantizationPlan:
+    """Where fake quantization stands in a canonical classifier.
+
+    Attributes:
+      input_group: name of the group that the model input belongs to.
+      output_group: name of the group that the logits belong to.
+      weight_bits: kernel layer name -> bits.
+      tensor_groups: layer name -> group name of its output tensor; layers that a
+        kernel fuses with the next one have no tensor and are not in here.
+      outputs: layer name -> group name, for layers whose output is quantized.
+      groups: group name -> `ActivationGroup`.
+    """
+
+    input_group: str
+    output_group: str
+    weight_bits: Mapping[str, int]
+    tensor_groups: Mapping[str, str]
+    outputs: Mapping[str, str]
+    groups: Mapping[str, ActivationGroup]
+
+    @property
+    def layers_at_8_bits(self) -> frozenset[str]:
+        """Names of the kernel layers whose kernels have 8 bits."""
+        return frozenset(name for name, bits in self.weight_bits.items() if bits == 8)
+
+    def is_fixed(self, group_name: str) -> bool:
+        """Whether a group's grid is given, not found by calibration."""
+        fixed = self.groups[group_name].fixed_quant_params is not None
+        return fixed or group_name == self.input_group
+
+
+def match_kernel_layers(
+    classifier: keras.Model, patterns: Sequence[str]
+) -> frozenset[str]:
+    """Names of the kernel layers that match any of the shell-style patterns.
+
+    Raises:
+      UserError: a pattern matches none.
+    """
+    names = [x.name for x in classifier.layers if has_kernel(x)]
+    matched: set[str] = set()
+    for pattern in patterns:
+        found = fnmatch.filter(names, pattern)
+        if not found:
+            raise UserError(
+                f"--keep_layers={pattern} matches no layer; expected names or patterns "
+                f"of {', '.join(names)}"
+            )
+        matched.update(found)
+    return frozenset(matched)
+
+
+def end_layers(classifier: keras.Model) -> frozenset[str]:
+    """Names of the first and the last kernel layer, and of those beyond them that only
+    scale: for one of these every width is exact, and it stands for no layer of the
+    network's own."""
+    kernel_layers = [x for x in classifier.layers if has_kernel(x)]
+    result: set[str] = set()
+    for layers in (kernel_layers, kernel_layers[::-1]):
+        for layer in layers:
+            result.add(layer.name)
+            if not _only_scales(layer):
+                break
+    return frozenset(result)
+
+
+def _only_scales(layer) -> bool:
+    """Whether each of a kernel layer's outputs is a multiple of one of its inputs."""
+    kernel = layer.get_weights()[0]
+    if is_depthwise(layer):
+        return kernel.shape[:2] == (1, 1)
+    return kernel.shape[:-1] in ((1,), (1, 1, 1))
+
+
+def make_plan(
+    classifier: keras.Model,
+    bit_widths: BitWidths,
+    keep_layers: Collection[str] = (),
+) -> QuantizationPlan:
+    """The plan of a canonical classifier (see `canonical.py` for its vocabulary).
+
+    Args:
+      keep_layers: kernel layers that stay at 8 bits, kernel and output, besides
+        those that the protocol keeps.
+    """
+    kept = frozenset(keep_layers)
+    if bit_widths.protocol == "edge":
+        kept |= end_layers(classifier)
+    consumed_by = consumers(classifier)
+    root = join(
+        [layer.name for layer in classifier.layers],
+        (
+            (layer.name, producer.name)
+            for layer in classifier.layers
+            if _has_scale_of_inputs(layer, consumed_by)
+            for producer in input_layers(layer)
+        ),
+    )
+
+    members: dict[str, list] = {}
+    for layer in classifier.layers:
+        if not _is_fused_into_consumer(layer, consumed_by[layer.name]):
+            members.setdefault(root[layer.name], []).append(layer)
+
+    groups = {
+        name: _make_group(name, layers, consumed_by, bit_widths, kept)
+        for name, layers in members.items()
+    }
+    input_layer = classifier.layers[0]
+    outputs = {
+        layer.name: name
+        for name, layers in members.items()
+        for layer in layers
+        if layer is not input_layer and traits(layer).rounds(layer)
+    }
+    return QuantizationPlan(
+        input_group=root[input_layer.name],
+        output_group=root[output_layer(classifier).name],
+        weight_bits={
+            layer.name: 8 if layer.name in kept else bit_widths.weight_bits
+            for layer in classifier.layers
+            if has_kernel(layer)
+        },
+        tensor_groups={
+            layer.name: name for name, layers in members.items() for layer in layers
+        },
+        outputs=outputs,
+        groups=groups,
+    )
+
+
+def _is_fused_into_consumer(layer, consumers_of_layer: list) -> bool:
+    """Whether a kernel computes `layer` and its only consumer in one go."""
+    if len(consumers_of_layer) != 1:
+        return False
+    consumer = consumers_of_layer[0]
+    if isinstance(consumer, _layers.BatchNormalization):
+        return traits(layer).fuses_normalization
+    return traits(layer).fuses_relu and isinstance(consumer, _layers.ReLU)
+
+
+def _has_scale_of_inputs(layer, consumed_by: Mapping[str, list]) -> bool:
+    """Whether the kernel that computes `layer` has one scale for inputs and output."""
+    if isinstance(layer, _layers.ReLU):
+        (producer,) = input_layers(layer)
+        is_fused = _is_fused_into_consumer(producer, consumed_by[producer.name])
+        return is_fused and traits(producer).keeps_scale
+    return traits(layer).keeps_scale
+
+
+def _kernel_layer_of(layer) -> str | None:
+    """The kernel layer whose output an activation or normalization finishes."""
+    while isinstance(layer, (_layers.ReLU, _layers.BatchNormalization)):
+        (layer,) = input_layers(layer)
+    return layer.name if has_kernel(layer) else None
+
+
+def _written_quant_params(layer) -> QuantParams | None:
+    """The only grid that the kernel computing a layer writes, or None."""
+    if isinstance(layer, L2Normalization):
+        return FIXED_QUANT_PARAMS["l2_normalize"]
+    if isinstance(layer, _layers.Activation):
+        return FIXED_QUANT_PARAMS.get(layer.activation.__name__)
+    return None
+
+
+def _fixed_quant_params(producers: list) -> QuantParams | None:
+    """The grid that the kernels of some layers fix, if they do.
+
+    Raises:
+      UserError: not all of them write the same one.
+    """
+    quant_params_of = {_written_quant_params(x): x.name for x in producers}
+    if len(quant_params_of) > 1 and any(quant_params_of):
+        names = " and ".join(map(repr, quant_params_of.values()))
+        raise UserError(
+            f"the outputs of {names} are joined, and one of them is a sigmoid or tanh, "
+            "whose integer scale is fixed; expected a convolution or multiplication "
+            "between it and the concatenation"
+        )
+    return next(iter(quant_params_of), None)
+
+
+def _make_group(
+    name, layers, consumed_by, bit_widths: BitWidths, keep_layers: Collection[str]
+) -> ActivationGroup:
+    producers = [x for x in layers if not traits(x).keeps_scale]
+    non_negative = all(isinstance(x, _layers.ReLU) for x in producers)
+    bounds = [
+        None if x.max_value is None else float(x.max_value)
+        for x in producers
+        if isinstance(x, _layers.ReLU)
+    ]
+    known = [bound for bound in bounds if bound is not None]
+    all_bounded = non_negative and len(known) == len(producers)
+    upper_bound = max(known) if all_bounded and known else None
+    consuming = [c for x in layers for c in consumed_by[x.name]]
+    # Averages of non-negative tensors are non-negative as well, at 8 bits.
+    pooled = all(
+        isinstance(x, _layers.GlobalAveragePooling2D)
+        and all(isinstance(y, _layers.ReLU) for y in input_layers(x))
+        for x in producers
+    )
+    is_output = any(not consumed_by[x.name] for x in layers)
+    kept = (
+        is_output
+        or any(_kernel_layer_of(x) in keep_layers for x in producers)
+        or (
+            bit_widths.protocol == "edge"
+            and any(
+                isinstance(c, _layers.Add) or traits(c).pools or is_bilinear(c)
+                for c in consuming
+            )
+        )
+    )
+    return ActivationGroup(
+        name=name,
+        bits=bit_widths.activation_bits if non_negative and not kept else 8,
+        non_negative=non_negative or pooled,
+        upper_bound=upper_bound,
+        fixed_quant_params=_fixed_quant_params(producers),
+    )

@@ -1,0 +1,152 @@
+"""Fake quantization as tfmot quantizers.
+
+Every quantized tensor is `scale * (q - zero_point)` with q an int8 and an integer zero
+point, so zero is always exact and what the student computes is what the converter
+stores. Scales are found by calibration and rounding; training leaves them alone.
+
+Both passes are TensorFlow's fake_quant op, which the TFLite converter recognises: its
+gradient goes straight through inside the range and is zero outside. Widths below the
+container's (5..7 in int8, 2..3 in INT4) clip to the narrower grid first, at the same
+scale.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+
+from gdfq_tf.keras_compat import keras
+from tflite_export.quantization_params import (
+    INT8_MAX,
+    INT8_MIN,
+    QuantParams,
+    storage_bits,
+    weight_limit,
+)
+
+_NOT_SERIALIZED = "a student is stored as plan, grids and weights, and rebuilt"
+
+
+def _scale_variable(layer, name: str, scale) -> tf.Variable:
+    scale = np.asarray(scale, np.float32)
+    return layer.add_weight(
+        name=f"{name}_scale",
+        shape=scale.shape,
+        initializer=keras.initializers.Constant(scale),
+        trainable=False,
+    )
+
+
+def fake_quantize_weights(kernel: tf.Tensor, scale: tf.Tensor, bits: int) -> tf.Tensor:
+    """`kernel` (…, channels) on the grid scale * {-limit … limit}, per channel.
+
+    Args:
+      kernel: float32, output channels last.
+      scale: float32 (channels,), > 0.
+      bits: 2..8; stored by TFLite as INT4 up to 4 bits, int8 above.
+    """
+    limit = weight_limit(bits)
+    container_bits = storage_bits(bits)
+    container_limit = weight_limit(container_bits)
+
+    if limit < container_limit:
+        kernel = tf.clip_by_value(kernel, -limit * scale, limit * scale)
+    return tf.quantization.fake_quant_with_min_max_vars_per_channel(
+        kernel,
+        -container_limit * scale,
+        container_limit * scale,
+        num_bits=container_bits,
+        narrow_range=True,
+    )
+
+
+def fake_quantize_activations(
+    inputs: tf.Tensor, scale: tf.Tensor, zero_point: int
+) -> tf.Tensor:
+    """`inputs` on the int8 grid scale * (q - zero_point), q in [-128, 127].
+
+    Args:
+      inputs: float32, any shape.
+      scale: float32 scalar, > 0.
+      zero_point: -128..127.
+    """
+    return tf.quantization.fake_quant_with_min_max_vars(
+        inputs, (INT8_MIN - zero_point) * scale, (INT8_MAX - zero_point) * scale
+    )
+
+
+class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
+    """Per-channel symmetric narrow-range quantizer of a kernel.
+
+    Attributes:
+      kernel: the float32 variable it quantizes, once its layer is wrapped.
+      scale: float32 variable (output channels,), likewise.
+    """
+
+    def __init__(self, bits: int, depthwise: bool, scale: np.ndarray):
+        """`scale`: initial, float (output channels,), > 0."""
+        self.bits = bits
+        self.depthwise = depthwise
+        self.kernel: tf.Variable = None
+        self.scale: tf.Variable = None
+        self._initial_scale = scale
+
+    def channels_last(self) -> tf.Tensor:
+        """The kernel with its output channels on the last axis alone."""
+        return channels_last_kernel(tf.convert_to_tensor(self.kernel), self.depthwise)
+
+    def assign(self, kernel: np.ndarray, scale: np.ndarray) -> None:
+        """Sets the kernel, output channels last, and its scale (output channels,)."""
+        self.kernel.assign(kernel.reshape(self.kernel.shape))
+        self.scale.assign(scale)
+
+    def build(self, tensor_shape, name, layer):
+        self.scale = _scale_variable(layer, name, self._initial_scale)
+        return {}
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        kernel = channels_last_kernel(inputs, self.depthwise)
+        quantized = fake_quantize_weights(kernel, self.scale, self.bits)
+        return tf.reshape(quantized, inputs.shape)
+
+    def get_config(self):
+        raise NotImplementedError(_NOT_SERIALIZED)
+
+
+def channels_last_kernel(kernel, depthwise: bool):
+    """A kernel with its output channels on the last axis alone.
+
+    Depthwise kernels (h, w, channels, multiplier) become
+    (h, w, 1, channels * multiplier), TFLite's order of output channels.
+    """
+    if not depthwise:
+        return kernel
+    h, w, channels, multiplier = kernel.shape
+    return tf.reshape(kernel, (h, w, 1, channels * multiplier))
+
+
+class ActivationQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
+    """Per-tensor quantizer; one object serves all layers that share its scale.
+
+    Attributes:
+      zero_point: -128..127.
+      scale: float32 scalar variable, once the first of its layers is wrapped.
+    """
+
+    def __init__(self, name: str, quant_params: QuantParams):
+        self.name = name
+        self.zero_point = quant_params.zero_point
+        self.scale: tf.Variable = None
+        self._initial_scale = quant_params.scale
+
+    def build(self, tensor_shape, name, layer):
+        if self.scale is None:
+            self.scale = _scale_variable(layer, self.name, self._initial_scale)
+        return {}
+
+    def __call__(self, inputs, training, weights, **kwargs):
+        return fake_quantize_activations(inputs, self.scale, self.zero_point)
+
+    def get_config(self):
+        raise NotImplementedError(_NOT_SERIALIZED)

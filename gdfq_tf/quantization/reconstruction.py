@@ -1,0 +1,73 @@
+"""A student from a pool of images, layer by layer: ranges and kernels fitted."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from gdfq_tf.classifier import Classifier
+from gdfq_tf.config import ReconstructionConfig
+from gdfq_tf.graph.bn_statistics import with_statistics_of
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.memory_needs import images_that_fit
+from gdfq_tf.progress import Progress
+from gdfq_tf.quantization.calibration import calibrate
+from gdfq_tf.quantization.equalization import channel_ranges, equalize
+from gdfq_tf.quantization.gptq import round_kernels
+from gdfq_tf.quantization.plan import QuantizationPlan
+from gdfq_tf.quantization.student import Student, build_student
+from gdfq_tf.synthesis.image_pool import ImagePool
+
+# Ranges settle with fewer images than kernels do.
+_NUM_RANGE_IMAGES = 512
+
+
+def equalized(
+    classifier: Classifier,
+    plan: QuantizationPlan,
+    images: ImagePool,
+    config: ReconstructionConfig,
+) -> Classifier:
+    """A classifier that computes the same and suits the plan's tensors of few bits; the
+    very one if there are none."""
+    if all(group.bits == 8 for group in plan.groups.values()):
+        return classifier
+    model, inputs = _target_of(classifier, images, config)
+    ranges = channel_ranges(model, plan, inputs)
+    return dataclasses.replace(classifier, model=equalize(classifier.model, ranges))
+
+
+def reconstruct(
+    teacher: Classifier,
+    plan: QuantizationPlan,
+    images: ImagePool,
+    config: ReconstructionConfig,
+    progress: Progress,
+) -> Student:
+    """The student whose layers compute what the teacher's do, as far as bits allow:
+    ranges first, then kernels on those ranges."""
+    preprocessing = teacher.preprocessing
+    target, inputs = _target_of(teacher, images, config)
+    calibration = calibrate(
+        target, plan, inputs, preprocessing, config.logits_margin, teacher.head
+    )
+    student = build_student(target, plan, calibration, preprocessing)
+    pixels = images.pixels[: images_that_fit(teacher.model)]
+    with progress.stage("reconstruction", len(student.weight_quantizers)) as advance:
+        round_kernels(student, target, pixels, preprocessing, advance)
+    if config.images_are_noise:
+        student.move_statistics(target, teacher.model)
+    return student
+
+
+def _target_of(
+    classifier: Classifier, images: ImagePool, config: ReconstructionConfig
+) -> tuple[keras.Model, np.ndarray]:
+    """What students are fitted to, and its inputs from which ranges are read."""
+    model = classifier.model
+    pixels = images.pixels[: min(_NUM_RANGE_IMAGES, images_that_fit(model))]
+    inputs = classifier.preprocessing.to_input(pixels).numpy()
+    if config.images_are_noise:
+        return with_statistics_of(model, inputs), inputs
+    return model, inputs

@@ -1,0 +1,237 @@
+"""The student: the classifier's fake-quantized copy, built through tfmot."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+
+from gdfq_tf.graph.bn_statistics import batch_normalization_layers
+from gdfq_tf.graph.queries import consumers, input_layers, is_depthwise, output_layer
+from gdfq_tf.graph.traits import has_kernel, traits
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.preprocessing import Preprocessing
+from gdfq_tf.quantization.calibration import Calibration
+from gdfq_tf.quantization.plan import (
+    QuantizationPlan,
+)
+from gdfq_tf.quantization.quantizers import (
+    ActivationQuantizer,
+    WeightQuantizer,
+    channels_last_kernel,
+)
+
+_layers = keras.layers
+_INPUT_LAYER = "quantized_input"
+_PREFIX = "quant_"
+
+
+@dataclasses.dataclass(frozen=True)
+class Student:
+    """A fake-quantized model and the quantizers that its plan named.
+
+    Attributes:
+      model: student input (N, H, W, C) float32 -> logits (N, classes); kernels,
+        biases, gammas and betas are trainable.
+      plan: where each quantizer stands.
+      activation_quantizers: group name -> quantizer.
+      weight_quantizers: kernel layer name -> quantizer.
+    """
+
+    model: keras.Model
+    plan: QuantizationPlan
+    activation_quantizers: dict[str, ActivationQuantizer]
+    weight_quantizers: dict[str, WeightQuantizer]
+
+    def layer(self, name: str):
+        """The classifier's layer of that name as it stands in the student."""
+        return self.model.get_layer(_PREFIX + name).layer
+
+    def wrapper(self, name: str):
+        """The student's layer that stands for the classifier's layer of that name."""
+        return self.model.get_layer(_PREFIX + name)
+
+    def quantize_input(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Student inputs on the grid of the exported model's input."""
+        return self.model.get_layer(_PREFIX + _INPUT_LAYER)(inputs)
+
+    def set_output_shift(self, layer, following: list, shift: np.ndarray) -> None:
+        """Makes a kernel layer add `shift` (channels,) to input times kernel.
+
+        Args:
+          layer: of the classifier, and `following`: its consumers there. Without a
+            bias or BatchNormalization of its own, the layer can add nothing.
+        """
+        if layer.use_bias:
+            self.layer(layer.name).bias.assign(shift)
+        elif following and isinstance(following[0], _layers.BatchNormalization):
+            mean = following[0].moving_mean.numpy() - shift
+            self.layer(following[0].name).moving_mean.assign(mean)
+
+    def move_statistics(self, source: keras.Model, target: keras.Model) -> None:
+        """Takes the student from one classifier's BatchNormalization statistics to
+        those of another that differs in nothing else."""
+        for layer in batch_normalization_layers(target):
+            copy, old = self.layer(layer.name), source.get_layer(layer.name)
+            copy.moving_mean.assign_add(layer.moving_mean - old.moving_mean)
+            copy.moving_variance.assign(layer.moving_variance)
+
+
+class _LayerQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
+    """At most one kernel quantizer and one output quantizer."""
+
+    def __init__(self, kernel_name, weight_quantizer, output_quantizer):
+        self.kernel_name = kernel_name
+        self.weight_quantizer = weight_quantizer
+        self.output_quantizer = output_quantizer
+
+    def get_weights_and_quantizers(self, layer):
+        if self.weight_quantizer is None:
+            return []
+        # Asked once, before the wrapper puts quantized tensors in the kernel's place.
+        self.weight_quantizer.kernel = getattr(layer, self.kernel_name)
+        return [(self.weight_quantizer.kernel, self.weight_quantizer)]
+
+    def set_quantize_weights(self, layer, quantize_weights):
+        if quantize_weights:
+            setattr(layer, self.kernel_name, quantize_weights[0])
+
+    def get_activations_and_quantizers(self, layer):
+        return []
+
+    def set_quantize_activations(self, layer, quantize_activations):
+        pass
+
+    def get_output_quantizers(self, layer):
+        return [] if self.output_quantizer is None else [self.output_quantizer]
+
+    def get_config(self):
+        raise NotImplementedError("a student is stored as plan, grids and weights")
+
+
+class _PlanScheme(
+    tfmot.quantization.keras.QuantizeScheme,
+    tfmot.quantization.keras.QuantizeLayoutTransform,
+    tfmot.quantization.keras.QuantizeRegistry,
+):
+    """A tfmot scheme that looks every layer up in a plan; no layout changes."""
+
+    def __init__(self, configs):
+        self._configs = configs
+
+    def get_layout_transformer(self):
+        return self
+
+    def apply(self, model, layer_quantize_map):
+        return model, layer_quantize_map
+
+    def get_quantize_registry(self):
+        return self
+
+    def supports(self, layer):
+        return layer.name in self._configs
+
+    def get_quantize_config(self, layer):
+        return self._configs[layer.name]
+
+
+def build_student(
+    classifier: keras.Model,
+    plan: QuantizationPlan,
+    calibration: Calibration,
+    preprocessing: Preprocessing,
+) -> Student:
+    """The student of a canonical classifier, its scales as calibrated.
+
+    It takes inputs on the exported model's int8 grid
+    (`Preprocessing.to_student_input`) and shares no variable with `classifier`.
+    """
+    base = _student_graph(classifier, preprocessing.grid_shift())
+    activation_quantizers = {
+        name: ActivationQuantizer(name, quant_params)
+        for name, quant_params in calibration.activation_quant_params.items()
+    }
+    weight_quantizers = {
+        name: WeightQuantizer(
+            bits,
+            is_depthwise(classifier.get_layer(name)),
+            calibration.weight_scales[name],
+        )
+        for name, bits in plan.weight_bits.items()
+    }
+
+    def config(layer) -> _LayerQuantizeConfig:
+        group = plan.outputs.get(layer.name, "")
+        if layer.name == _INPUT_LAYER:
+            group = plan.input_group
+        kernel_name = "depthwise_kernel" if is_depthwise(layer) else "kernel"
+        return _LayerQuantizeConfig(
+            kernel_name,
+            weight_quantizers.get(layer.name),
+            activation_quantizers.get(group),
+        )
+
+    scheme = _PlanScheme({layer.name: config(layer) for layer in base.layers})
+    model = tfmot.quantization.keras.quantize_apply(
+        tfmot.quantization.keras.quantize_annotate_model(base),
+        scheme,
+        quantized_layer_name_prefix=_PREFIX,
+    )
+    return Student(model, plan, activation_quantizers, weight_quantizers)
+
+
+def _student_graph(classifier: keras.Model, grid_shift: float) -> keras.Model:
+    """A copy of the classifier whose input passes a named identity, to be quantized."""
+    image = keras.Input(classifier.input_shape[1:], name=classifier.layers[0].name)
+    outputs = {
+        classifier.layers[0].name: _layers.Activation("linear", name=_INPUT_LAYER)(
+            image
+        )
+    }
+    for layer in classifier.layers[1:]:
+        inputs = [outputs[producer.name] for producer in input_layers(layer)]
+        clone = type(layer).from_config(layer.get_config())
+        outputs[layer.name] = clone(inputs if len(inputs) > 1 else inputs[0])
+        clone.set_weights(layer.get_weights())
+    base = keras.Model(image, outputs[output_layer(classifier).name])
+    _absorb_input_shift(classifier, base, grid_shift)
+    return base
+
+
+def _absorb_input_shift(
+    classifier: keras.Model, base: keras.Model, grid_shift: float
+) -> None:
+    """Makes `base(x - grid_shift)` equal `classifier(x)` up to zero padding.
+
+    A constant on every input pixel reaches a kernel layer's output as
+    shift * sum(kernel): it goes into the layer's bias, or out of the mean of the
+    BatchNormalization behind it.
+    """
+    if grid_shift == 0.0:
+        return
+    consumed_by = consumers(classifier)
+    shifted = {classifier.layers[0].name}
+    for layer in classifier.layers[1:]:
+        if not shifted.issuperset(x.name for x in input_layers(layer)):
+            continue
+        if _hands_constants_on(layer):
+            shifted.add(layer.name)
+        elif has_kernel(layer):
+            kernel = channels_last_kernel(layer.get_weights()[0], is_depthwise(layer))
+            shift = grid_shift * np.sum(kernel, axis=tuple(range(kernel.ndim - 1)))
+            following = consumed_by[layer.name]
+            if layer.use_bias:
+                copy = base.get_layer(layer.name)
+                copy.bias.assign_add(shift)
+            elif isinstance(following[0], _layers.BatchNormalization):
+                copy = base.get_layer(following[0].name)
+                copy.moving_mean.assign_sub(shift)
+
+
+def _hands_constants_on(layer) -> bool:
+    """Whether a constant on every input is the same on every output, but for zeros of
+    padding."""
+    kept = traits(layer)
+    return kept.moves or kept.pools or isinstance(layer, _layers.Concatenate)

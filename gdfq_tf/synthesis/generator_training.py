@@ -1,0 +1,210 @@
+"""The generator's training and the pool of synthetic images it fills."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+from gdfq_tf.classifier import Head
+from gdfq_tf.config import SynthesisConfig
+from gdfq_tf.errors import UserError
+from gdfq_tf.graph.queries import multiply_adds
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.preprocessing import Preprocessing
+from gdfq_tf.progress import Progress
+from gdfq_tf.synthesis.generator import build_generator, choose_shape, sample_inputs
+from gdfq_tf.synthesis.image_pool import ImagePool
+from gdfq_tf.synthesis.objective import image_losses
+from gdfq_tf.synthesis.teacher import Teacher
+
+# Losses are checked and shown every so many steps: often enough to stop a broken
+# run early, rarely enough not to wait for the device.
+REPORT_INTERVAL = 10
+# Pool batches draw from seeds that no training step uses.
+POOL_STEP = 2**24
+
+
+def make_generator(
+    classifier: keras.Model,
+    preprocessing: Preprocessing,
+    config: SynthesisConfig,
+    seed: int,
+    head: Head = Head.LOGITS,
+) -> keras.Model:
+    """A generator sized for the classifier: image shape, classes and compute."""
+    budget = config.compute_ratio * multiply_adds(classifier)
+    image = tuple(classifier.input_shape[1:])
+    labels = head.num_labels(classifier.output_shape[-1])
+    shape = choose_shape(image, labels, budget)
+    return build_generator(shape, preprocessing, seed)
+
+
+def make_generator_step(
+    generator: keras.Model,
+    teacher: Teacher,
+    optimizer: keras.optimizers.Optimizer,
+    config: SynthesisConfig,
+    seed: int,
+) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
+    """One generator update as a graph function of the step number.
+
+    Minimises `image_losses` on fresh images. The images it made, their labels and the
+    teacher's logits are returned with the losses, for recipes that train the student
+    on them.
+    """
+    num_classes = teacher.head.num_labels(teacher.model.output_shape[-1])
+    batch_size = config.images_per_step(*teacher.model.input_shape[1:3])
+    optimizer.build(generator.trainable_variables)
+
+    @tf.function(reduce_retracing=False)
+    def generator_step(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        latents, labels = sample_inputs(
+            seed=seed,
+            step=step,
+            batch_size=batch_size,
+            num_classes=num_classes,
+        )
+        with tf.GradientTape() as tape:
+            images = generator([latents, labels], training=True)
+            losses, logits = image_losses(
+                teacher,
+                images,
+                labels,
+                bn_weight=config.bn_weight,
+                relative_bn_loss=config.relative_bn_loss,
+            )
+        gradients = tape.gradient(losses["loss"], generator.trainable_variables)
+        optimizer.apply_gradients(
+            zip(gradients, generator.trainable_variables, strict=True)
+        )
+        return {**losses, "images": images, "labels": labels, "logits": logits}
+
+    return generator_step
+
+
+def synthesize(
+    classifier: keras.Model,
+    preprocessing: Preprocessing,
+    config: SynthesisConfig,
+    *,
+    head: Head = Head.LOGITS,
+    seed: int,
+    progress: Progress,
+) -> ImagePool:
+    """Trains a generator against the classifier and returns its pool of images.
+
+    The pool is filled at `num_snapshots` moments over the second half of the
+    training, so that it holds what the generator knew at each of them.
+
+    Raises:
+      UserError: the loss stopped being finite.
+    """
+    pool_size = config.images_in_pool(*classifier.input_shape[1:3])
+    if not config.num_steps:
+        return noise_images(tuple(classifier.input_shape[1:]), pool_size, seed)
+    teacher = Teacher(classifier, head)
+    generator = make_generator(classifier, preprocessing, config, seed, head)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        config.learning_rate, config.num_steps, alpha=0.05
+    )
+    optimizer = keras.optimizers.Adam(schedule, beta_1=0.5, beta_2=0.999)
+    step_function = make_generator_step(generator, teacher, optimizer, config, seed)
+    first, last = config.num_steps // 2, config.num_steps
+    snapshots = {
+        first + math.ceil((i + 1) * (last - first) / config.num_snapshots)
+        for i in range(config.num_snapshots)
+    }
+    images_per_snapshot = math.ceil(pool_size / len(snapshots))
+    batch_size = config.images_per_step(*classifier.input_shape[1:3])
+    parts = []
+    with progress.stage("generator", config.num_steps) as advance:
+        for step in range(config.num_steps):
+            metrics = step_function(tf.constant(step))
+            report(advance, metrics, step, config.num_steps)
+            if step + 1 in snapshots:
+                parts.append(
+                    generate(
+                        generator,
+                        preprocessing,
+                        images_per_snapshot,
+                        batch_size=batch_size,
+                        num_classes=head.num_labels(classifier.output_shape[-1]),
+                        seed=seed,
+                        first_step=POOL_STEP + step * 1000,
+                    )
+                )
+    pool = ImagePool(
+        np.concatenate([part.pixels for part in parts])[:pool_size],
+        np.concatenate([part.labels for part in parts])[:pool_size],
+    )
+    order = np.random.default_rng(seed).permutation(len(pool.labels))
+    return ImagePool(pool.pixels[order], pool.labels[order])
+
+
+def noise_images(shape: tuple[int, int, int], num_images: int, seed: int) -> ImagePool:
+    """Noise with the spectrum of photographs: each octave half as strong as the one
+    below. Without classes; labels are -1."""
+    rng = np.random.default_rng(seed)
+    height, width, channels = shape
+    noise = np.zeros((num_images, *shape), np.float32)
+    finest = [max(1, math.ceil(math.log2(side))) for side in (height, width)]
+    for octave in range(1, max(2, *finest) + 1):
+        size = [2 ** min(octave, limit) for limit in finest]
+        grid = rng.normal(0, 0.5**octave, (num_images, *size, channels))
+        noise += tf.image.resize(grid, (height, width), method="bilinear").numpy()
+    deviation = noise.std(axis=(1, 2, 3), keepdims=True)
+    noise /= np.where(deviation > 0, deviation, 1)
+    # Mid grey and a quarter of the range: little is cut off.
+    pixels = np.clip(128 + 64 * noise, 0, 255).astype(np.uint8)
+    return ImagePool(pixels, np.full(num_images, -1, np.int32))
+
+
+def generate(
+    generator: keras.Model,
+    preprocessing: Preprocessing,
+    num_images: int,
+    *,
+    batch_size: int,
+    num_classes: int,
+    seed: int,
+    first_step: int,
+) -> ImagePool:
+    """Images of the generator as it stands, rounded to pixels."""
+    pixels, labels = [], []
+    for i in range(math.ceil(num_images / batch_size)):
+        latents, batch_labels = sample_inputs(
+            seed=seed,
+            step=first_step + i,
+            batch_size=batch_size,
+            num_classes=num_classes,
+        )
+        images = generator([latents, batch_labels], training=True)
+        pixels.append(preprocessing.to_pixels(images).numpy())
+        labels.append(batch_labels.numpy())
+    return ImagePool(
+        np.concatenate(pixels)[:num_images], np.concatenate(labels)[:num_images]
+    )
+
+
+def report(advance, metrics: dict[str, tf.Tensor], step: int, num_steps: int) -> None:
+    """Moves the progress bar; every few steps shows and checks the losses.
+
+    Raises:
+      UserError: a loss is not finite, with its name and step.
+    """
+    if step % REPORT_INTERVAL and step + 1 != num_steps:
+        advance()
+        return
+    scalars = {
+        name: float(value) for name, value in metrics.items() if not value.shape.rank
+    }
+    for name, value in scalars.items():
+        if not math.isfinite(value):
+            raise UserError(
+                f"loss {name!r} became {value} at step {step + 1} of {num_steps}; "
+                "check --preprocessing and the classifier's weights"
+            )
+    advance(**scalars)

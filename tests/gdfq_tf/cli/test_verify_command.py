@@ -1,0 +1,134 @@
+"""Tests of the command `verify`."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import pytest
+
+from gdfq_tf.preprocessing import make_preprocessing
+from gdfq_tf.run_directory import SUMMARY, write_summary
+from tests.gdfq_tf.cli.test_commands import run_tool
+from tests.tiny_network import NetworkBuilder
+from tflite_export.convert import convert_network
+from tflite_export.student_file import save_network
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory):
+    """A directory like a run's: a model, its student, the baselines, a summary."""
+    folder = tmp_path_factory.mktemp("sound") / "run"
+    folder.mkdir()
+    b = NetworkBuilder()
+    b.kernel("logits", "dense", b.flatten("image"), bits=8)
+    network = b.build_ops()
+    tflite = convert_network(network)
+    save_network(network, folder / "net_w8a8_student.npz")
+    names = ["net_float.tflite", "net_int8_noise.tflite", "net_w8a8.tflite"]
+    for name in names:
+        (folder / name).write_bytes(tflite)
+    preprocessing = dataclasses.asdict(make_preprocessing("tf", 3))
+    models: list[dict] = [{"file": name, "sha256": ""} for name in names]
+    models[-1]["widths"] = {"weight_bits": 8}
+    classifier = {"head": "logits", "preprocessing": preprocessing}
+    write_summary(folder, {"classifier": classifier, "models": models})
+    return folder
+
+
+@pytest.fixture
+def run(sound, tmp_path):
+    shutil.copytree(sound, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def flip(path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(bytes(data))
+
+
+def test_a_sound_run(run):
+    code, stdout, stderr = run_tool("verify", f"--model={run}")
+    assert (code, stderr) == (0, "")
+    assert "'net_float.tflite' as the run wrote it" in stdout
+    assert "'net_w8a8_student.npz' as the run wrote it" in stdout
+    assert stdout.count("every byte as the converter makes it of the student") == 1
+    assert "outputs within 0 LSB of the student's" in stdout
+
+
+def test_a_sound_file_finds_its_student(run):
+    model = run / "net_w8a8.tflite"
+    code, stdout, _ = run_tool("verify", f"--model={model}")
+    assert code == 0
+    student = (run / "net_w8a8_student.npz").rename(run / "other.npz")
+    code, _, stderr = run_tool("verify", f"--model={model}")
+    assert code == 1
+    assert "net_w8a8_student.npz does not exist" in stderr
+    code, again, _ = run_tool("verify", f"--model={model}", f"--student={student}")
+    assert (code, again) == (0, stdout)
+
+
+@pytest.mark.parametrize("position", [0, 5, 300, -1])
+def test_a_damaged_file_is_told_in_one_line(run, position):
+    model = run / "net_w8a8.tflite"
+    flip(model, position)
+    code, stdout, stderr = run_tool("verify", f"--model={model}")
+    assert code == 1
+    assert stderr.count("\n") == 1
+    assert "net_w8a8.tflite: every byte as the converter makes it" in stderr
+    assert "instead of" in stdout
+
+
+@pytest.mark.parametrize(
+    "file", ["net_float.tflite", "net_int8_noise.tflite", "net_w8a8.tflite"]
+)
+def test_a_damaged_run_is_told_in_one_line(run, file):
+    flip(run / file, 8)
+    code, stdout, stderr = run_tool("verify", f"--model={run}")
+    assert code == 1
+    assert stderr.count("\n") == 1
+    assert f"'{file}' as the run wrote it: found sha256" in stderr
+    assert "each tensor computed once" in stdout
+
+
+def test_a_missing_file_of_a_run(run):
+    (run / "net_w8a8.tflite").unlink()
+    code, _, stderr = run_tool("verify", f"--model={run}")
+    assert code == 1
+    assert "'net_w8a8.tflite' as the run wrote it: found No such file" in stderr
+
+
+def test_runs_whose_summary_has_digests_of_models_alone(run):
+    summary = json.loads((run / SUMMARY).read_text())
+    digests = summary.pop("sha256")
+    for row in summary["models"]:
+        row["sha256"] = digests[row["file"]]
+    (run / SUMMARY).write_text(json.dumps(summary))
+    code, stdout, _ = run_tool("verify", f"--model={run}")
+    assert code == 0
+    assert stdout.count("as the run wrote it") == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--model={}", "--student=x.npz"], "is one file's"),
+        (["--model={}/none.tflite"], "cannot read"),
+        (["--model={}/net_w8a8.tflite", "--student={}/summary.json"], "not a student"),
+        (["--model={}", "--num_images=0"], "num_images"),
+    ],
+)
+def test_mistakes_are_one_line(run, flags, message):
+    code, stdout, stderr = run_tool("verify", *(flag.format(run) for flag in flags))
+    assert (code > 0, stdout) == (True, "")
+    assert stderr.startswith("error: ")
+    assert stderr.count("\n") == 1
+    assert message in stderr
+
+
+def test_a_directory_of_no_run(tmp_path):
+    code, _, stderr = run_tool("verify", f"--model={tmp_path}")
+    assert code == 1
+    assert "summary.json is missing or damaged" in stderr

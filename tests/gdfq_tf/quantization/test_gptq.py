@@ -1,0 +1,568 @@
+"""NumPy's im2col, ridge regression and brute force."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gdfq_tf.config import parse_bit_widths
+from gdfq_tf.keras_compat import keras
+from gdfq_tf.preprocessing import make_preprocessing
+from gdfq_tf.quantization import gptq
+from gdfq_tf.quantization.calibration import calibrate
+from gdfq_tf.quantization.gptq import (
+    Moments,
+    _refit_scale,
+    best_kernel,
+    measure_moments,
+    round_kernels,
+    round_rows,
+)
+from gdfq_tf.quantization.plan import make_plan
+from gdfq_tf.quantization.student import Student, build_student
+from tests.tiny import INPUT_SHAPE, build_tiny_classifier
+
+layers = keras.layers
+PREPROCESSING = make_preprocessing("tf", 3)
+
+
+def smooth_pixels(num_images: int, seed: int = 0) -> np.ndarray:
+    """Images whose neighbouring pixels are alike, as rounding lives on that."""
+    rng = np.random.default_rng(seed)
+    coarse = rng.uniform(0, 255, (num_images, 3, 3, 3))
+    fine = tf.image.resize(coarse, INPUT_SHAPE[:2], method="bicubic").numpy()
+    fine += rng.normal(0, 10, fine.shape)
+    return np.clip(np.round(fine), 0, 255).astype(np.uint8)
+
+
+PIXELS = smooth_pixels(96)
+
+
+def no_progress(n: int = 1, **metrics: float) -> None: ...
+
+
+def im2col(x: np.ndarray, size, strides, dilation, padding: str) -> np.ndarray:
+    """(N, OH, OW, kh * kw, C), one position and tap after the other."""
+    outputs, before = [], []
+    for axis in (0, 1):
+        length, reach = x.shape[1 + axis], (size[axis] - 1) * dilation[axis] + 1
+        if padding == "same":
+            count = -(-length // strides[axis])
+            total = max((count - 1) * strides[axis] + reach - length, 0)
+            before.append((total // 2, total - total // 2))
+        else:
+            count = (length - reach) // strides[axis] + 1
+            before.append((0, 0))
+        outputs.append(count)
+    x = np.pad(x, ((0, 0), *before, (0, 0)))
+    columns = np.zeros((len(x), *outputs, size[0] * size[1], x.shape[-1]))
+    for i, j in itertools.product(*map(range, outputs)):
+        for tap, (a, b) in enumerate(itertools.product(*map(range, size))):
+            row = i * strides[0] + a * dilation[0]
+            column = j * strides[1] + b * dilation[1]
+            columns[:, i, j, tap] = x[:, row, column]
+    return columns
+
+
+def assert_moments(moments: Moments, x: np.ndarray, y: np.ndarray, **tolerance):
+    """Against NumPy, for rows x (R, groups, K) and y (R, groups, M)."""
+    assert moments.num_rows == len(x)
+    np.testing.assert_allclose(moments.x_mean, x.mean(axis=0), **tolerance)
+    np.testing.assert_allclose(moments.y_mean, y.mean(axis=0), **tolerance)
+    for group in range(x.shape[1]):
+        both = np.concatenate([x[:, group], y[:, group]], axis=1)
+        covariance = np.cov(both, rowvar=False, bias=True)
+        size = x.shape[-1]
+        np.testing.assert_allclose(
+            moments.xx[group], covariance[:size, :size], **tolerance
+        )
+        np.testing.assert_allclose(
+            moments.xy[group], covariance[:size, size:], **tolerance
+        )
+
+
+GEOMETRIES = [
+    pytest.param((3, 3), (1, 1), (1, 1), "same", id="same"),
+    pytest.param((3, 3), (2, 2), (1, 1), "same", id="same, stride 2"),
+    pytest.param((3, 3), (2, 2), (1, 1), "valid", id="valid, stride 2"),
+    pytest.param((3, 3), (1, 1), (2, 2), "same", id="same, dilated"),
+    pytest.param((2, 3), (1, 1), (2, 1), "valid", id="valid, oblong, dilated"),
+    pytest.param((1, 1), (2, 2), (1, 1), "valid", id="pointwise, stride 2"),
+    pytest.param((2, 2), (3, 3), (1, 1), "same", id="same, stride 3"),
+]
+
+
+@pytest.mark.parametrize(("size", "strides", "dilation", "padding"), GEOMETRIES)
+@pytest.mark.parametrize("multiplier", [None, 1, 2])
+def test_moments_are_numpys_on_explicit_im2col(
+    size, strides, dilation, padding, multiplier
+):
+    rng = np.random.default_rng(0)
+    # More than one batch of 64, the last one short.
+    x = rng.normal(1.0, 2.0, (70, 7, 6, 3)).astype(np.float32)
+    options = {"strides": strides, "padding": padding, "dilation_rate": dilation}
+    if multiplier is None:
+        layer = layers.Conv2D(5, size, **options)
+    else:
+        layer = layers.DepthwiseConv2D(size, depth_multiplier=multiplier, **options)
+    y = layer(x).numpy() + rng.normal(0.3, 0.5, layer(x).shape).astype(np.float32)
+    columns = im2col(x, size, strides, dilation, padding)
+    if multiplier is None:
+        rows = columns.reshape(-1, 1, size[0] * size[1] * 3)
+        outputs = y.reshape(-1, 1, 5)
+    else:
+        rows = columns.reshape(-1, size[0] * size[1], 3).transpose(0, 2, 1)
+        outputs = y.reshape(-1, 3, multiplier)
+    moments = measure_moments(layer, tf.constant(x), tf.constant(y))
+    assert_moments(moments, rows, outputs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        layers.Conv2D(4, 3, strides=2, padding="same", use_bias=False),
+        layers.Conv2D(4, (3, 2), dilation_rate=2, use_bias=False),
+        layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False),
+        layers.DepthwiseConv2D(3, strides=2, padding="same", use_bias=False),
+    ],
+)
+def test_moments_and_the_kernel_have_one_layout(layer):
+    # y = x W: then cov(x, y) = cov(x, x) W, with TensorFlow's own convolution.
+    x = np.random.default_rng(0).normal(size=(40, 8, 8, 3)).astype(np.float32)
+    y = layer(x)
+    moments = measure_moments(layer, tf.constant(x), y)
+    kernel = kernel_by_group(layer)
+    np.testing.assert_allclose(moments.xy, moments.xx @ kernel, atol=1e-5)
+    predicted = np.einsum("gk,gkm->gm", moments.x_mean, kernel)
+    np.testing.assert_allclose(moments.y_mean, predicted, atol=1e-5)
+
+
+def kernel_by_group(layer) -> np.ndarray:
+    """The kernel as (groups, K, M), float64."""
+    kernel = layer.get_weights()[0].astype(np.float64)
+    if isinstance(layer, layers.DepthwiseConv2D):
+        h, w, channels, multiplier = kernel.shape
+        return kernel.reshape(h * w, channels, multiplier).transpose(1, 0, 2)
+    return kernel.reshape(1, -1, kernel.shape[-1])
+
+
+def test_moments_of_dense_layers():
+    rng = np.random.default_rng(0)
+    x = rng.normal(2.0, 1.0, (100, 6)).astype(np.float32)
+    y = (x @ rng.normal(size=(6, 4))).astype(np.float32)
+    moments = measure_moments(layers.Dense(4), tf.constant(x), tf.constant(y))
+    assert_moments(moments, x[:, np.newaxis], y[:, np.newaxis], rtol=1e-4, atol=1e-4)
+
+
+def test_small_variances_beside_large_means_survive_float32():
+    # Deviation 0.01 at 1000: x^2 in float32 has steps of 0.06.
+    rng = np.random.default_rng(0)
+    x = (1000 + rng.normal(0, 0.01, (128, 2))).astype(np.float32)
+    moments = measure_moments(layers.Dense(1), tf.constant(x), tf.constant(x[:, :1]))
+    expected = np.cov(x.astype(np.float64), rowvar=False, bias=True)
+    np.testing.assert_allclose(moments.xx[0], expected, rtol=1e-3, atol=1e-8)
+
+
+@pytest.mark.parametrize("multiplier", [None, 2])
+def test_of_large_images_some_rows_are_drawn(monkeypatch, multiplier):
+    monkeypatch.setattr(gptq, "_MAX_ROWS", 70 * 9)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(70, 8, 8, 2)).astype(np.float32)
+    layer = (
+        layers.Conv2D(3, 3, use_bias=False)
+        if multiplier is None
+        else layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False)
+    )
+    y = layer(x)
+    moments = measure_moments(layer, tf.constant(x), y)
+    assert moments.num_rows == 70 * 9  # of 70 * 36
+    # x and y are still of the same rows.
+    kernel = kernel_by_group(layer)
+    np.testing.assert_allclose(moments.xy, moments.xx @ kernel, atol=1e-5)
+    # 630 draws of variance 1 noise.
+    identity = np.eye(moments.xx.shape[-1])
+    np.testing.assert_allclose(moments.xx, np.stack([identity] * len(kernel)), atol=0.3)
+
+
+def moments_of(x: np.ndarray, y: np.ndarray, num_rows: int | None = None) -> Moments:
+    """Of rows x (R, K), y (R, M), one group."""
+    x_mean, y_mean = x.mean(axis=0), y.mean(axis=0)
+    centred_x, centred_y = x - x_mean, y - y_mean
+    return Moments(
+        (centred_x.T @ centred_x / len(x))[np.newaxis],
+        (centred_x.T @ centred_y / len(x))[np.newaxis],
+        x_mean[np.newaxis],
+        y_mean[np.newaxis],
+        num_rows or len(x),
+    )
+
+
+def test_what_the_student_sees_as_the_teacher_does_needs_no_other_kernel():
+    rng = np.random.default_rng(0)
+    x = rng.normal(3.0, 1.0, (200, 5)) @ rng.normal(size=(5, 5))
+    kernel = rng.normal(size=(1, 5, 4))
+    best, _ = best_kernel(kernel, moments_of(x, x @ kernel[0] + 7.0))
+    np.testing.assert_allclose(best, kernel, rtol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("num_rows", "ridge"),
+    [(500, 0.01), (50, 0.1), (5, 1.0)],  # 5 unknowns: 5 / rows, 0.01 at least
+)
+def test_the_best_kernel_is_the_ridge_regressions(num_rows, ridge):
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(num_rows, 5)) @ rng.normal(size=(5, 5)) + 2.0
+    y = rng.normal(size=(num_rows, 3))
+    kernel = rng.normal(size=(1, 5, 3))
+    best, damped = best_kernel(kernel, moments_of(x, y))
+    # min ||X W - Y||^2 / R + r ||W - W_teacher||^2 as one least-squares problem.
+    penalty = np.sqrt(ridge * x.var(axis=0).mean())
+    rows = np.concatenate([(x - x.mean(0)) / np.sqrt(num_rows), penalty * np.eye(5)])
+    right = np.concatenate([(y - y.mean(0)) / np.sqrt(num_rows), penalty * kernel[0]])
+    expected = np.linalg.lstsq(rows, right, rcond=None)[0]
+    np.testing.assert_allclose(best[0], expected, rtol=1e-6, atol=1e-9)
+    np.testing.assert_allclose(damped[0], rows.T @ rows, rtol=1e-9)
+
+
+def test_constant_inputs_keep_the_teachers_kernel():
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(300, 4))
+    x[:, 2] = 5.0
+    kernel = rng.normal(size=(1, 4, 2))
+    best, damped = best_kernel(kernel, moments_of(x, rng.normal(size=(300, 2))))
+    np.testing.assert_allclose(best[0, 2], kernel[0, 2], rtol=1e-9)
+    assert np.abs(best[0, 0] - kernel[0, 0]).max() > 0.1
+    assert np.linalg.eigvalsh(damped[0]).min() > 0
+
+
+def test_dead_groups_keep_the_teachers_kernel():
+    # Depthwise: one channel lives, one is constant in all images.
+    kernel = np.random.default_rng(3).normal(size=(2, 4, 1))
+    live = np.diag([1.0, 2.0, 3.0, 4.0])
+    for xx in ([live, np.zeros((4, 4))], [np.zeros((4, 4))] * 2):
+        moments = Moments(
+            np.stack(xx), np.zeros((2, 4, 1)), np.zeros((2, 4)), np.zeros((2, 1)), 1000
+        )
+        best, damped = best_kernel(kernel, moments)
+        np.testing.assert_allclose(best[1], kernel[1], rtol=1e-9)
+        levels = round_rows(best, damped, np.full((2, 1), 0.1), 7)
+        np.testing.assert_array_equal(
+            levels[1], np.clip(np.round(kernel[1] / 0.1), -7, 7)
+        )
+
+
+def test_independent_rows_are_rounded_to_the_nearest_level():
+    rng = np.random.default_rng(0)
+    target = rng.normal(0, 3, (2, 6, 4))
+    damped = np.stack([np.diag(rng.uniform(0.1, 5.0, 6)) for _ in range(2)])
+    scale = rng.uniform(0.5, 1.0, (2, 4))
+    expected = np.clip(np.round(target / scale[:, np.newaxis]), -3, 3)
+    np.testing.assert_array_equal(round_rows(target, damped, scale, 3), expected)
+
+
+def loss(levels, target, damped, scale) -> np.ndarray:
+    """(groups, M): (q s - W)^T D (q s - W)."""
+    error = levels * scale[:, np.newaxis] - target
+    return np.einsum("gkm,gkl,glm->gm", error, damped, error)
+
+
+@pytest.mark.parametrize(
+    ("damped", "expected", "expected_loss"),
+    [
+        # Plain rounding gives (0, 0), loss 0.16 (1 + 1 + 1.8) = 0.608. Row 0 becomes
+        # 0, its -0.4 moves row 1 to 0.4 + 0.9 * 0.4 = 0.76, so 1: 0.16 + 0.36 - 0.432.
+        ([[1.0, 0.9], [0.9, 1.0]], [0, 1], 0.088),
+        # The larger diagonal goes first: row 1 becomes 0, row 0 is moved to
+        # 0.4 + 1.8 * 0.4 = 1.12: 0.36 + 4 * 0.16 - 0.864. The other order has 0.736.
+        ([[1.0, 1.8], [1.8, 4.0]], [1, 0], 0.136),
+        # What is lost points the other way where rows are opposed: row 1 is moved to
+        # 0.4 - 0.36 = 0.04.
+        ([[1.0, -0.9], [-0.9, 1.0]], [0, 0], 0.032),
+    ],
+)
+def test_strongly_correlated_rows_by_hand(damped, expected, expected_loss):
+    target = np.full((1, 2, 1), 0.4)
+    damped, scale = np.array([damped]), np.ones((1, 1))
+    levels = round_rows(target, damped, scale, 7)
+    assert levels.ravel().tolist() == expected
+    assert loss(levels, target, damped, scale).item() == pytest.approx(expected_loss)
+
+
+def correlated(rng: np.random.Generator, groups: int, size: int) -> np.ndarray:
+    """Positive definite (groups, size, size), with strong correlations."""
+    x = rng.normal(size=(groups, 3 * size, size)) + 2 * rng.normal(
+        size=(groups, 3 * size, 1)
+    )
+    return np.einsum("grk,grl->gkl", x, x) / (3 * size) + 0.01 * np.eye(size)
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_near_the_best_of_all_level_combinations(limit):
+    """On average within 1.15 times the least possible loss; plain rounding: twice."""
+    found, plain, best = [], [], []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        damped = correlated(rng, 1, 3)
+        target = rng.uniform(-limit, limit, (1, 3, 1))
+        scale = np.ones((1, 1))
+        levels = round_rows(target, damped, scale, limit)
+        found.append(loss(levels, target, damped, scale).item())
+        nearest = np.clip(np.round(target), -limit, limit)
+        plain.append(loss(nearest, target, damped, scale).item())
+        all_levels = itertools.product(range(-limit, limit + 1), repeat=3)
+        combinations = np.array(list(all_levels), float).T[np.newaxis]
+        losses = loss(combinations, target, damped, np.ones((1, combinations.shape[2])))
+        best.append(losses.min())
+        assert best[-1] <= found[-1] * (1 + 1e-9)
+    assert np.mean(found) < 1.15 * np.mean(best)
+    assert np.mean(plain) > 2 * np.mean(best)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    groups=st.integers(1, 3),
+    size=st.integers(1, 9),
+    channels=st.integers(1, 4),
+    bits=st.integers(2, 8),
+)
+def test_levels_are_whole_and_within_limits_and_each_channel_is_its_own(
+    seed, groups, size, channels, bits
+):
+    rng = np.random.default_rng(seed)
+    limit = 2 ** (bits - 1) - 1
+    damped = correlated(rng, groups, size)
+    scale = rng.uniform(0.1, 2.0, (groups, channels))
+    target = rng.normal(0, limit, (groups, size, channels)) * scale[:, np.newaxis]
+    before = target.copy()
+    levels = round_rows(target, damped, scale, limit)
+    np.testing.assert_array_equal(target, before)
+    assert levels.shape == target.shape
+    np.testing.assert_array_equal(levels, np.rint(levels))
+    assert np.abs(levels).max() <= limit
+    for g, m in itertools.product(range(groups), range(channels)):
+        alone = round_rows(
+            target[g : g + 1, :, m : m + 1],
+            damped[g : g + 1],
+            scale[g : g + 1, m : m + 1],
+            limit,
+        )
+        np.testing.assert_array_equal(alone[0, :, 0], levels[g, :, m])
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), size=st.integers(1, 9))
+def test_without_clipping_the_loss_has_the_bound_of_successive_rounding(seed, size):
+    """Half a step of each row, in what the rows after it cannot make good."""
+    rng = np.random.default_rng(seed)
+    damped = correlated(rng, 1, size)
+    target, scale = rng.normal(0, 3, (1, size, 2)), np.array([[0.5, 2.0]])
+    levels = round_rows(target, damped, scale, 10**9)
+    order = np.argsort(-np.diag(damped[0]), kind="stable")
+    ordered = damped[0][np.ix_(order, order)]
+    # Row k's variance unexplained by the rows after it.
+    unexplained = 0.0
+    for k in range(size):
+        after = ordered[k + 1 :, k]
+        explained = after @ np.linalg.solve(ordered[k + 1 :, k + 1 :], after)
+        unexplained += ordered[k, k] - explained
+    bound = unexplained * (scale[0] / 2) ** 2
+    assert (loss(levels, target, damped, scale)[0] <= bound * (1 + 1e-6)).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), bits=st.integers(2, 6))
+def test_many_channels_lose_less_than_with_plain_rounding(seed, bits):
+    rng = np.random.default_rng(seed)
+    limit = 2 ** (bits - 1) - 1
+    damped = correlated(rng, 2, 18)
+    target = rng.normal(0, limit / 2, (2, 18, 32))
+    scale = np.ones((2, 32))
+    nearest = np.clip(np.round(target), -limit, limit)
+    found = loss(round_rows(target, damped, scale, limit), target, damped, scale)
+    plain = loss(nearest, target, damped, scale)
+    assert found.mean() < 0.8 * plain.mean()
+
+
+@pytest.mark.parametrize(
+    ("levels", "target", "expected"),
+    [
+        ([1, 2], [1.1, 2.2], 1.1),
+        ([1, -1], [1.3, -0.9], 1.1),
+        ([1, 2], [2.0, 4.0], 1.25),  # near the calibrated scale, 1
+        ([1, 2], [0.1, 0.2], 0.8),
+        ([0, 0], [0.1, 0.2], 0.8),  # nothing to fit; still positive
+    ],
+)
+def test_refitted_scales_by_hand(levels, target, expected):
+    scale = _refit_scale(
+        np.reshape(levels, (1, 2, 1)),
+        np.ones((1, 1)),
+        np.eye(2)[np.newaxis],
+        np.reshape(target, (1, 2, 1)),
+    )
+    assert scale.item() == pytest.approx(expected)
+
+
+def test_refitted_scales_weigh_directions_as_the_inputs_do():
+    # Row 0 matters alone: 2 s = 2.2.
+    scale = _refit_scale(
+        np.reshape([2.0, 1.0], (1, 2, 1)),
+        np.ones((1, 1)),
+        np.diag([1.0, 1e-9])[np.newaxis],
+        np.reshape([2.2, 0.8], (1, 2, 1)),
+    )
+    assert scale.item() == pytest.approx(1.1)
+
+
+def make_student(classifier: keras.Model, bits: str) -> Student:
+    plan = make_plan(classifier, parse_bit_widths(bits))
+    inputs = PREPROCESSING.to_input(PIXELS).numpy()
+    calibration = calibrate(classifier, plan, inputs, PREPROCESSING)
+    return build_student(classifier, plan, calibration, PREPROCESSING)
+
+
+def teacher_outputs(classifier: keras.Model, pixels, name: str) -> np.ndarray:
+    probe = keras.Model(classifier.input, classifier.get_layer(name).output)
+    return probe(PREPROCESSING.to_input(pixels), training=False).numpy()
+
+
+def student_outputs(student: Student, pixels, name: str) -> np.ndarray:
+    probe = keras.Model(student.model.input, student.wrapper(name).output)
+    return probe(PREPROCESSING.to_student_input(pixels), training=False).numpy()
+
+
+@pytest.fixture(scope="module")
+def classifier() -> keras.Model:
+    return build_tiny_classifier()
+
+
+@pytest.fixture(scope="module", params=["w4a8/paper", "w2a8/paper", "w3a4/paper"])
+def pair(request, classifier):
+    """(calibrated student, the same with rounded kernels)."""
+    plain, rounded = (make_student(classifier, request.param) for _ in range(2))
+    round_kernels(rounded, classifier, PIXELS, PREPROCESSING, no_progress)
+    return plain, rounded
+
+
+@pytest.mark.parametrize("pixels", [PIXELS, smooth_pixels(64, seed=1)])
+@pytest.mark.parametrize("name", ["bn1", "bn2", "bn3", "relu3", "logits"])
+def test_layers_come_closer_to_the_teachers_than_by_plain_rounding(
+    classifier, pair, name, pixels
+):
+    expected = teacher_outputs(classifier, pixels, name)
+    plain, rounded = (
+        np.mean((student_outputs(student, pixels, name) - expected) ** 2)
+        for student in pair
+    )
+    assert rounded < 0.8 * plain
+
+
+def test_mean_outputs_are_the_teachers(classifier, pair):
+    plain, rounded = pair
+    for name in ("bn1", "bn2"):  # nothing is rounded between kernel and here
+        expected = teacher_outputs(classifier, PIXELS, name).mean(axis=(0, 1, 2))
+        found = student_outputs(rounded, PIXELS, name).mean(axis=(0, 1, 2))
+        np.testing.assert_allclose(found, expected, atol=1e-4)
+        before = student_outputs(plain, PIXELS, name).mean(axis=(0, 1, 2))
+        assert np.abs(before - expected).max() > 1e-3
+    # The logits' own grid is coarser than that.
+    expected = teacher_outputs(classifier, PIXELS, "logits").mean(axis=0)
+    found = student_outputs(rounded, PIXELS, "logits").mean(axis=0)
+    step = float(rounded.activation_quantizers["logits"].scale)
+    np.testing.assert_allclose(found, expected, atol=0.5 * step)
+
+
+def test_kernels_lie_on_their_quant_params_and_scales_near_the_best(classifier, pair):
+    _, rounded = pair
+    for quantizer in rounded.weight_quantizers.values():
+        levels = quantizer.channels_last().numpy() / quantizer.scale.numpy()
+        np.testing.assert_allclose(levels, np.rint(levels), atol=1e-3)
+        assert np.abs(levels).max() <= 2 ** (quantizer.bits - 1) - 1 + 1e-3
+        assert (quantizer.scale.numpy() > 0).all()
+
+
+def test_the_classifier_and_what_is_not_a_kernel_stay(classifier, pair):
+    _, rounded = pair
+    fresh = build_tiny_classifier()
+    for now, then in zip(classifier.get_weights(), fresh.get_weights(), strict=True):
+        np.testing.assert_array_equal(now, then)
+    for name in ("bn1", "bn2", "bn3"):
+        copy, original = rounded.layer(name), classifier.get_layer(name)
+        np.testing.assert_array_equal(copy.gamma, original.gamma)
+        np.testing.assert_array_equal(copy.beta, original.beta)
+        np.testing.assert_array_equal(copy.moving_variance, original.moving_variance)
+
+
+def test_rounding_again_changes_nothing(classifier):
+    student = make_student(classifier, "w4a8/paper")
+    round_kernels(student, classifier, PIXELS, PREPROCESSING, no_progress)
+    before = [v.numpy() for v in student.model.variables]
+    round_kernels(student, classifier, PIXELS, PREPROCESSING, no_progress)
+    for variable, value in zip(student.model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+
+
+def test_depthwise_multiplier_concatenation_and_kernels_that_cannot_shift():
+    image = keras.Input(INPUT_SHAPE)
+    bare = layers.Conv2D(6, 3, padding="same", use_bias=False, name="bare")(image)
+    left = layers.ReLU(name="left")(bare)
+    right = layers.DepthwiseConv2D(3, padding="same", depth_multiplier=2, name="dw")
+    right = layers.ReLU(6.0, name="right")(right(left))
+    joined = layers.Concatenate(name="joined")([left, right])
+    pooled = layers.MaxPooling2D(2, name="pooled")(joined)
+    end = layers.Conv2D(5, 3, strides=2, name="end")(pooled)
+    end = layers.GlobalAveragePooling2D()(layers.ReLU()(end))
+    model = keras.Model(image, layers.Dense(3, name="logits")(end))
+    rng = np.random.default_rng(4)
+    for layer in model.layers:
+        weights = [rng.normal(0, 0.4, w.shape) for w in layer.get_weights()]
+        layer.set_weights(weights)
+    plain, rounded = (
+        make_student(model, "w3a8/paper"),
+        make_student(model, "w3a8/paper"),
+    )
+    round_kernels(rounded, model, PIXELS, PREPROCESSING, no_progress)
+    for name in ("left", "right", "pooled", "end", "logits"):
+        expected = teacher_outputs(model, PIXELS, name)
+        errors = [
+            np.mean((student_outputs(student, PIXELS, name) - expected) ** 2)
+            for student in (plain, rounded)
+        ]
+        assert errors[1] < 0.9 * errors[0], name
+
+
+def test_a_channel_that_never_varies_keeps_its_weights():
+    pixels = PIXELS.copy()
+    pixels[..., 1] = 100
+    image = keras.Input(INPUT_SHAPE)
+    end = layers.GlobalAveragePooling2D()(layers.ReLU()(layers.Conv2D(4, 3)(image)))
+    model = keras.Model(image, layers.Dense(3)(end))
+    conv = model.layers[1]
+    student = make_student(model, "w8a8")
+    round_kernels(student, model, pixels, PREPROCESSING, no_progress)
+    quantizer = student.weight_quantizers[conv.name]
+    difference = quantizer.kernel.numpy() - conv.get_weights()[0]
+    steps = np.abs(difference / quantizer.scale.numpy())
+    assert steps[:, :, 1].max() < 1.0
+    assert np.isfinite(steps).all()
+    expected = teacher_outputs(model, pixels, conv.name).mean(axis=(0, 1, 2))
+    found = student_outputs(student, pixels, conv.name).mean(axis=(0, 1, 2))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_groups_of_a_convolution_see_their_own_channels():
+    layer = keras.layers.Conv2D(6, 3, groups=2, padding="same", strides=2)
+    inputs = np.random.default_rng(0).normal(size=(20, 7, 7, 4)).astype(np.float32)
+    moments = measure_moments(layer, tf.constant(inputs), layer(inputs))
+    assert moments.xx.shape == (2, 18, 18) and moments.xy.shape == (2, 18, 3)
+    # Outputs are x W + b, so that the moments obey xy = xx W, group by group.
+    kernel = layer.get_weights()[0].reshape(18, 2, 3).transpose(1, 0, 2)
+    np.testing.assert_allclose(moments.xy, moments.xx @ kernel, atol=1e-5)
+    # The other group's kernel explains nothing.
+    assert np.abs(moments.xy - moments.xx @ kernel[::-1]).max() > 0.01

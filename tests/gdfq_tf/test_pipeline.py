@@ -1,0 +1,489 @@
+"""The whole way on a tiny classifier: slow steps are shared by all tests."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from gdfq_tf import pipeline
+from gdfq_tf.baselines import make_baselines
+from gdfq_tf.classifier import Classifier, Head
+from gdfq_tf.config import (
+    RECIPES,
+    DistillationConfig,
+    Recipe,
+    ReconstructionConfig,
+    RefinementConfig,
+    SynthesisConfig,
+    get_recipe,
+    parse_bit_widths,
+)
+from gdfq_tf.errors import UserError
+from gdfq_tf.pipeline import MixedPrecision, expected_work, quantize
+from gdfq_tf.preprocessing import make_preprocessing
+from gdfq_tf.quantization.estimation import blend
+from gdfq_tf.synthesis.image_pool import ImagePool
+from tests.tiny import INPUT_SHAPE, NUM_CLASSES, build_tiny_classifier
+from tflite_export.errors import ExportError
+from tflite_export.flatbuffer import read_model
+from tflite_export.interpreter import TFLiteClassifier
+from tflite_export.litert.simulator import infer
+from tflite_export.quantization_params import weight_limit
+
+TINY_RECIPE = Recipe(
+    "tiny",
+    SynthesisConfig(num_steps=4, batch_size=16, pool_size=96, num_snapshots=2),
+    RefinementConfig(num_steps=2),
+)
+WIDTHS = tuple(map(parse_bit_widths, ("w8a8", "w4a8", "w4a4/paper")))
+
+
+def make_classifier(head: Head = Head.LOGITS) -> Classifier:
+    preprocessing = make_preprocessing("tf", 3)
+    return Classifier("tiny", build_tiny_classifier(), preprocessing, head)
+
+
+@pytest.fixture(scope="module")
+def result():
+    return quantize(make_classifier(), TINY_RECIPE, WIDTHS, seed=1)
+
+
+def test_one_verified_model_per_width_in_the_order_asked(result):
+    assert tuple(model.bit_widths for model in result.models) == WIDTHS
+    for model in result.models:
+        assert model.findings
+        assert all(finding.passed for finding in model.findings)
+        assert model.agreement.num_images == 128  # 64 random, 64 synthetic
+        assert model.agreement.max_lsb <= 1
+        assert model.seconds > 0
+    assert result.synthesis_seconds > 0
+
+
+def test_files_compute_what_their_networks_say(result):
+    rng = np.random.default_rng(7)
+    inputs = rng.integers(-128, 128, (16, *INPUT_SHAPE), np.int8)
+    for model in result.models:
+        outputs = TFLiteClassifier(model.tflite).run(inputs)
+        assert outputs.dtype == np.int8
+        difference = outputs.astype(int) - np.rint(infer(model.network, inputs))
+        assert np.abs(difference).max() <= 1
+
+
+def test_widths_are_kept(result):
+    for model in result.models:
+        kernels = [op.kernel for op in model.network.ops if op.kernel is not None]
+        bits = model.bit_widths.weight_bits
+        # The edge protocol keeps the first and the last.
+        ends = bits if model.bit_widths.protocol == "paper" else 8
+        assert [kernel.bits for kernel in kernels] == [ends, bits, bits, ends]
+        for kernel in kernels:
+            largest = np.abs(kernel.values.astype(int)).max()
+            assert largest <= weight_limit(kernel.bits)
+    eight, four, _ = result.models
+    assert len(four.tflite) < len(eight.tflite)
+
+
+def test_the_image_input_is_pixel_minus_128(result):
+    for model in result.models:
+        file = TFLiteClassifier(model.tflite)
+        assert file.input_shape == (1, *INPUT_SHAPE)
+        assert file.input_quantization.scale == pytest.approx(2 / 255, rel=2e-5)
+        assert file.input_quantization.zero_point == 0
+        assert file.num_classes == NUM_CLASSES
+
+
+def test_eight_bits_keep_the_classifiers_logits(result):
+    classifier = make_classifier()
+    logits = classifier.model(
+        classifier.preprocessing.to_input(result.images.pixels), training=False
+    ).numpy()
+    file = TFLiteClassifier(result.models[0].tflite)
+    outputs = file.run(classifier.preprocessing.to_int8(result.images.pixels))
+    error = file.dequantize_output(outputs) - logits
+    assert np.sqrt(np.mean(error**2)) < 0.1 * np.std(logits)
+
+
+def test_widths_share_one_pool(result):
+    # Of 96, a quarter is held out for the estimate.
+    assert result.images.pixels.shape == (72, *INPUT_SHAPE)
+    assert [model.estimate.num_images for model in result.models] == [24] * 3
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_others(result):
+    alone = quantize(make_classifier(), TINY_RECIPE, WIDTHS[1:2], seed=1)
+    assert alone.models[0].tflite == result.models[1].tflite
+    assert alone.baselines.float32 == result.baselines.float32
+    assert alone.baselines.noise_ptq == result.baselines.noise_ptq
+    np.testing.assert_array_equal(alone.images.pixels, result.images.pixels)
+    other = quantize(make_classifier(), TINY_RECIPE, WIDTHS[1:2], seed=2)
+    assert other.models[0].tflite != result.models[1].tflite
+    assert other.baselines.float32 == result.baselines.float32
+
+
+def test_the_classifier_is_left_as_it_was():
+    classifier = make_classifier()
+    before = classifier.model.get_weights()
+    quantize(classifier, TINY_RECIPE, WIDTHS[:1])
+    for now, then in zip(classifier.model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+
+
+def test_published_recipe_and_softmax_end_in_verified_models():
+    published = RECIPES["gdfq"]
+    recipe = dataclasses.replace(
+        published,
+        synthesis=dataclasses.replace(
+            published.synthesis, num_steps=2, batch_size=16, pool_size=20
+        ),
+        student=dataclasses.replace(published.student, num_steps=2),
+    )
+    result = quantize(make_classifier("softmax"), recipe, WIDTHS[2:])
+    (model,) = result.models
+    assert all(finding.passed for finding in model.findings)
+    assert model.agreement.max_lsb <= 1
+    assert model.network.softmax
+    assert result.images.pixels.shape == (15, *INPUT_SHAPE)
+    assert model.estimate.num_images == 5
+    file = TFLiteClassifier(model.tflite)
+    # The grid that TFLite's softmax kernel prescribes.
+    assert file.output_quantization.scale == pytest.approx(1 / 256)
+    assert file.output_quantization.zero_point == -128
+
+
+def test_baselines_are_the_float_model_and_its_noise_calibration():
+    classifier = make_classifier("softmax")
+    baselines = make_baselines(classifier, seed=0)
+    pixels = np.random.default_rng(0).integers(0, 256, (8, *INPUT_SHAPE))
+    inputs = classifier.preprocessing.to_input(pixels).numpy()
+    expected = tf.nn.softmax(classifier.model(inputs, training=False))
+    exact = TFLiteClassifier(baselines.float32)
+    assert exact.dtype == np.float32
+    np.testing.assert_allclose(exact.logits(inputs), expected, atol=1e-5)
+    noisy = TFLiteClassifier(baselines.noise_ptq)
+    assert noisy.dtype == np.int8
+    np.testing.assert_allclose(noisy.logits(inputs), expected, atol=0.05)
+
+
+def test_a_file_that_computes_something_else_is_refused(result, monkeypatch):
+    model = result.models[0]
+
+    def verify(infer):
+        monkeypatch.setattr("tflite_export.verification.verify.infer", infer)
+        return pipeline.verify(
+            model.network,
+            model.tflite,
+            make_classifier(),
+            result.images,
+            model.bit_widths,
+            result.baselines,
+        )
+
+    findings, agreement = verify(infer)
+    assert (findings, agreement) == (model.findings, model.agreement)
+    with pytest.raises(ExportError, match=r"within [01] LSB") as error:
+        verify(lambda network, inputs: np.clip(infer(network, inputs), None, 120) + 2)
+    assert "\n" not in str(error.value)
+
+
+def test_a_file_of_other_widths_is_refused(result):
+    four = result.models[1]
+    with pytest.raises(ExportError, match="breaks"):
+        pipeline.verify(
+            four.network,
+            four.tflite,
+            make_classifier(),
+            result.images,
+            WIDTHS[0],
+            result.baselines,
+        )
+
+
+KERNELS = ["conv1", "dw2", "conv3", "logits"]
+CALIBRATE = dataclasses.replace(
+    RECIPES["calibrate"], synthesis=SynthesisConfig(0, pool_size=96)
+)
+
+
+def stored_types(tflite: bytes) -> list[str]:
+    """Types of the weights, in the order of `KERNELS`."""
+    model = read_model(tflite)
+    names = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+    operators = [x for x in model.operators if x.name in names]
+    return [model.tensors[x.inputs[1]].dtype for x in operators]
+
+
+@functools.cache
+def known_baselines():
+    return make_baselines(make_classifier(), seed=0)
+
+
+def keeping(*keep_layers: str, bit_widths: str = "w4a8/paper", **options):
+    with pytest.MonkeyPatch.context() as patch:
+        # The same for all: made once.
+        baselines = known_baselines()
+        patch.setattr(pipeline, "make_baselines", lambda *args: baselines)
+        return quantize(
+            make_classifier(),
+            CALIBRATE,
+            [parse_bit_widths(bit_widths)],
+            mixed_precision=MixedPrecision(keep_layers, **options),
+        )
+
+
+@pytest.mark.parametrize(
+    ("patterns", "kept"),
+    [
+        ((), set()),
+        (("conv1", "logits"), {"conv1", "logits"}),
+        (("conv3", "*2"), {"conv3", "dw2"}),
+        (("*",), set(KERNELS)),
+    ],
+)
+def test_kept_layers_are_int8_in_the_file_and_all_others_int4(patterns, kept):
+    (model,) = keeping(*patterns).models
+    assert model.layers_at_8_bits == kept
+    expected = ["INT8" if name in kept else "INT4" for name in KERNELS]
+    assert stored_types(model.tflite) == expected
+    bits = [op.kernel.bits for op in model.network.ops if op.kernel is not None]
+    assert bits == [8 if name in kept else 4 for name in KERNELS]
+    assert all(finding.passed for finding in model.findings)
+
+
+def test_a_kept_layer_that_was_stored_as_int4_is_refused(result):
+    """And an INT8 one that was not to be kept."""
+    (mixed,) = keeping("conv1", "dw2").models
+
+    def verify(model, kept):
+        return pipeline.verify(
+            model.network,
+            model.tflite,
+            make_classifier(),
+            result.images,
+            model.bit_widths,
+            result.baselines,
+            frozenset(kept),
+        )
+
+    verify(mixed, {"conv1", "dw2"})
+    for kept, text in (
+        ({"conv1", "dw2", "conv3"}, "INT4"),
+        ({"conv1", "dw2", "logits"}, "INT4"),
+        ({"conv1"}, "INT8"),
+        (set(), "INT8"),
+    ):
+        with pytest.raises(ExportError, match=f"breaks.*constant {text}") as error:
+            verify(mixed, kept)
+        assert "\n" not in str(error.value)
+
+
+def test_layers_to_keep_that_are_not_there_are_refused_before_any_work(monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise AssertionError("work began")
+
+    monkeypatch.setattr(pipeline, "synthesize", unreachable)
+    with pytest.raises(UserError, match="keep_layers=conv9 matches no layer") as error:
+        keeping("conv1", "conv9")
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match="max_accuracy_loss cannot be held") as error:
+        quantize(
+            make_classifier(),
+            RECIPES["gdfq"],
+            WIDTHS[:1],
+            mixed_precision=MixedPrecision(max_accuracy_loss=1.0),
+        )
+    assert "\n" not in str(error.value)
+
+
+@pytest.fixture
+def estimates(monkeypatch):
+    """The loss a student's number of kept layers is said to have."""
+    losses = [4.0, 3.0, 2.0, 1.0, 0.5]
+
+    def estimate(student, classifier, held_out):
+        kept = sum(bits == 8 for bits in student.plan.weight_bits.values())
+        assert len(held_out.labels) == 24  # of 96
+        return pipeline.AccuracyEstimate(24, 0.5, losses[kept], 99.0)
+
+    monkeypatch.setattr(pipeline, "_estimate", estimate)
+    monkeypatch.setattr(
+        pipeline,
+        "measure_sensitivity",
+        lambda *args: {"conv1": 0.2, "dw2": 0.9, "conv3": 0.1, "logits": 0.5},
+    )
+
+
+@pytest.mark.parametrize(
+    ("max_accuracy_loss", "kept"),
+    [
+        (4.0, set()),
+        (2.0, {"dw2", "logits"}),
+        (1.5, {"dw2", "logits", "conv1"}),
+        (0.1, set(KERNELS)),  # even they lose more
+    ],
+)
+def test_as_many_of_the_most_sensitive_layers_are_kept_as_the_loss_takes(
+    estimates, max_accuracy_loss, kept
+):
+    (model,) = keeping(max_accuracy_loss=max_accuracy_loss).models
+    assert model.layers_at_8_bits == kept
+    expected = ["INT8" if name in kept else "INT4" for name in KERNELS]
+    assert stored_types(model.tflite) == expected
+
+
+def test_layers_named_are_kept_besides_the_most_sensitive(estimates):
+    (model,) = keeping("conv3", max_accuracy_loss=2.0).models
+    assert model.layers_at_8_bits == {"conv3", "dw2"}
+
+
+def test_a_loss_that_nothing_exceeds_keeps_no_layer():
+    (model,) = keeping(max_accuracy_loss=100.0).models
+    assert model.layers_at_8_bits == frozenset()
+
+
+def test_a_pool_given_takes_the_place_of_synthetic_images(monkeypatch):
+    def unreachable(*args, **kwargs):
+        raise AssertionError("images were made all the same")
+
+    monkeypatch.setattr(pipeline, "synthesize", unreachable)
+    monkeypatch.setattr(pipeline, "make_baselines", lambda *args: known_baselines())
+    rng = np.random.default_rng(3)
+    pool = ImagePool(
+        rng.integers(0, 256, (40, *INPUT_SHAPE)).astype(np.uint8),
+        rng.integers(0, NUM_CLASSES, 40).astype(np.int32),
+    )
+    result = quantize(make_classifier(), TINY_RECIPE, WIDTHS[1:2], pool=pool)
+    np.testing.assert_array_equal(result.images.pixels, pool.pixels[:30])
+    np.testing.assert_array_equal(result.images.labels, pool.labels[:30])
+    assert result.models[0].estimate.num_images == 10
+
+
+def test_the_estimate_is_of_the_held_out_images(result, monkeypatch):
+    pools = []
+    refine = pipeline.refine
+
+    def spy(*args, **kwargs):
+        pools.append(refine(*args, **kwargs))
+        return pools[-1]
+
+    monkeypatch.setattr(pipeline, "refine", spy)
+    again = quantize(make_classifier(), TINY_RECIPE, WIDTHS[1:2], seed=1)
+    (pool,) = pools
+    np.testing.assert_array_equal(again.images.pixels, pool.pixels[:72])
+    np.testing.assert_array_equal(again.images.labels, pool.labels[:72])
+    (model,) = again.models
+    classifier = make_classifier()
+    held_out = blend(pool.pixels[72:])
+    logits = classifier.model(classifier.preprocessing.to_input(held_out)).numpy()
+    file = TFLiteClassifier(model.tflite)
+    outputs = file.run(classifier.preprocessing.to_int8(held_out))
+    share = np.mean(outputs.argmax(axis=1) == logits.argmax(axis=1))
+    assert model.estimate.num_images == 24
+    # Logits at one level may tie.
+    assert model.estimate.agreement == pytest.approx(share, abs=1.01 / 24)
+
+
+@pytest.mark.parametrize("bit_widths", ["w8a8", "w4a8", "w4a4/paper"])
+def test_without_training_models_are_verified_and_near_the_classifier(bit_widths):
+    result = keeping(bit_widths=bit_widths)
+    (model,) = result.models
+    assert all(finding.passed for finding in model.findings)
+    assert model.agreement.max_lsb <= 1
+    assert result.images.labels.tolist() == [-1] * 72
+    classifier = make_classifier()
+    logits = classifier.model(
+        classifier.preprocessing.to_input(result.images.pixels), training=False
+    ).numpy()
+    file = TFLiteClassifier(model.tflite)
+    outputs = file.run(classifier.preprocessing.to_int8(result.images.pixels))
+    error = file.dequantize_output(outputs) - logits
+    share = {"w8a8": 0.1, "w4a8": 0.3, "w4a4/paper": 0.5}[bit_widths]
+    assert np.sqrt(np.mean(error**2)) < share * np.std(logits)
+
+
+def test_the_edge_protocol_keeps_the_ends_besides_those_asked_for():
+    (model,) = keeping(bit_widths="w4a8").models
+    assert model.layers_at_8_bits == {"conv1", "logits"}
+    assert stored_types(model.tflite) == ["INT8", "INT4", "INT4", "INT8"]
+    (model,) = keeping("dw2", bit_widths="w4a8").models
+    assert model.layers_at_8_bits == {"conv1", "dw2", "logits"}
+    assert stored_types(model.tflite) == ["INT8", "INT8", "INT4", "INT8"]
+
+
+def test_layers_the_protocol_keeps_are_not_tried(monkeypatch):
+    tried = []
+
+    def choose(ranked, accuracy_loss, limit):
+        tried.append(ranked)
+        return frozenset(ranked[:1])
+
+    monkeypatch.setattr(pipeline, "choose_kept_layers", choose)
+    (model,) = keeping(bit_widths="w4a8", max_accuracy_loss=0.0).models
+    (ranked,) = tried
+    assert sorted(ranked) == ["conv3", "dw2"]
+    assert model.layers_at_8_bits == {"conv1", "logits", ranked[0]}
+
+
+class Announced:
+    """A progress that notes stages and the work that is announced."""
+
+    def __init__(self):
+        self.calls = []
+
+    def expect(self, work):
+        self.calls.append(work)
+
+    @contextlib.contextmanager
+    def stage(self, name, total):
+        self.calls.append(name)
+        yield lambda n=1, **metrics: None
+
+
+def test_the_work_of_a_run_is_announced_first():
+    progress = Announced()
+    quantize(make_classifier(), TINY_RECIPE, WIDTHS[:2], progress=progress)
+    # 4 steps; 6 batches of 16 images, refined by 2 steps and reconstructed twice.
+    assert progress.calls[0] == "baselines"
+    assert progress.calls[1] == pytest.approx(4 + 6 * (2 * 0.7 + 2 * 4))
+    assert progress.calls[2:] == [
+        "generator",
+        "refinement",
+        *2 * ["reconstruction", "conversion", "verification"],
+    ]
+
+
+def test_without_a_generator_work_is_counted_in_kernels():
+    recipe = RECIPES["calibrate"]
+    assert expected_work(make_classifier(), recipe, 3 * WIDTHS[:1]) == 3 * 4
+    published = get_recipe("gdfq", 10)
+    assert expected_work(make_classifier(), published, 2 * WIDTHS[:1]) == pytest.approx(
+        2 * 22
+    )
+
+
+def test_only_students_of_8_bits_throughout_are_not_trained():
+    training = ReconstructionConfig(distillation=DistillationConfig(num_steps=30))
+    recipe = dataclasses.replace(TINY_RECIPE, student=training)
+    bit_widths = [parse_bit_widths(text) for text in ("w8a8", "w3a8/paper", "w8a7")]
+    progress = Announced()
+    trained = quantize(make_classifier(), recipe, bit_widths, progress=progress)
+    # The untrained way and two trainings of 30 steps.
+    assert progress.calls[1] == pytest.approx(4 + 6 * (2 * 0.7 + 3 * 4) + 2 * 30 * 1.2)
+    tail = ["conversion", "verification"]
+    assert progress.calls[4:] == [
+        "reconstruction",
+        *tail,
+        *2 * ["reconstruction", "distillation", *tail],
+    ]
+    untrained = quantize(make_classifier(), TINY_RECIPE, bit_widths)
+    same = [
+        a.tflite == b.tflite
+        for a, b in zip(trained.models, untrained.models, strict=True)
+    ]
+    # The third was trained too, but may have come no nearer and been left as it was.
+    assert same[:2] == [True, False]
+    assert all(model.agreement.exact_outputs == 1.0 for model in trained.models)

@@ -1,0 +1,280 @@
+"""What a fully integer `.tflite` classifier must be, one rule a function.
+
+A rule's docstring is the rule as printed; the function yields what breaks it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
+
+import numpy as np
+
+from tflite_export.errors import ExportError
+from tflite_export.flatbuffer import (
+    Operator,
+    Tensor,
+    TFLiteModel,
+    constant_values,
+    layers_named_in,
+)
+from tflite_export.names import printable, shown
+from tflite_export.quantization_params import storage_bits, weight_limit
+
+_CHANNEL_DIMENSIONS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
+_CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "CAST", "FAKE_QUANT")
+_DYNAMIC_SHAPES = ("SHAPE", "STRIDED_SLICE", "PACK")
+# The three scales are each rounded to float32 once from the converter's own
+# arithmetic: a few times 2**-24 apart. A wrong scale is off by far more.
+_BIAS_SCALE_TOLERANCE = 1e-6
+_MAX_LISTED = 3
+
+Offence = TypeVar("Offence")
+
+
+@dataclasses.dataclass(frozen=True)
+class Expectation:
+    """What an exported file must be.
+
+    Attributes:
+      weight_bits: 2..8; up to 4 are stored as INT4, more as INT8.
+      layers_at_8_bits: names of layers whose weights have 8 bits all the same.
+      num_operators: of the converter's own quantization of the same classifier;
+        None where there is none to compare with.
+    """
+
+    weight_bits: int
+    num_operators: int | None = None
+    layers_at_8_bits: frozenset[str] = frozenset()
+
+    def __post_init__(self):
+        if not 2 <= self.weight_bits <= 8:
+            raise ExportError(f"weight_bits is {self.weight_bits}; expected 2 to 8")
+
+    def bits(self, tensor_names: Iterable[str]) -> int:
+        """Weight bits of the layer that tensors of these names belong to."""
+        layers = {layer for name in tensor_names for layer in layers_named_in(name)}
+        return 8 if layers & self.layers_at_8_bits else self.weight_bits
+
+
+def stored_as(bits: int) -> str:
+    """The schema's type of weights of that many bits."""
+    return f"INT{storage_bits(bits)}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """What one rule found.
+
+    Attributes:
+      rule: as printed.
+      passed: whether it holds.
+      detail: what breaks it; empty if nothing does.
+    """
+
+    rule: str
+    passed: bool
+    detail: str
+
+
+Check = Callable[[TFLiteModel, Expectation], Finding]
+
+
+def collected(
+    offences: Iterator[Offence], damaged: Callable[[str], Offence]
+) -> list[Offence]:
+    """All offences; where looking for them fails, that is the last one.
+
+    Damaged files lack what rules look for: a rule that cannot be told is broken.
+    """
+    found: list[Offence] = []
+    try:
+        found.extend(offences)
+    except (LookupError, ValueError, TypeError, OverflowError) as error:
+        reason = str(error) if isinstance(error, ExportError) else repr(error)
+        found.append(damaged(f"damage ({reason})"))
+    return found
+
+
+def finding(rule: str, offences: Sequence[str]) -> Finding:
+    """What a rule found, given all that breaks it."""
+    more = len(offences) - _MAX_LISTED
+    listed = [printable(offence) for offence in offences[:_MAX_LISTED]]
+    if more > 0:
+        listed.append(f"{more} more")
+    return Finding(rule, not offences, ", ".join(listed))
+
+
+def _rule(offences: Callable[[TFLiteModel, Expectation], Iterator[str]]) -> Check:
+    """The check whose rule is the docstring and whose evidence the generator gives."""
+
+    @functools.wraps(offences)
+    def check(model: TFLiteModel, expectation: Expectation) -> Finding:
+        found = collected(offences(model, expectation), str)
+        return finding(offences.__doc__ or "", found)
+
+    return check
+
+
+@_rule
+def integer_io(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
+    """one int8 input and one int8 output"""
+    for what, indices in (("input", model.inputs), ("output", model.outputs)):
+        dtypes = [model.tensors[index].dtype for index in indices]
+        if dtypes != ["INT8"]:
+            yield f"{what} {' and '.join(dtypes) or 'missing'}"
+
+
+@_rule
+def no_float_tensors(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
+    """no float tensors"""
+    for tensor in model.tensors:
+        if "FLOAT" in tensor.dtype:
+            yield f"{tensor.dtype} {shown(tensor.name)}"
+
+
+@_rule
+def no_float_or_conversion_operators(
+    model: TFLiteModel, expectation: Expectation
+) -> Iterator[str]:
+    """no quantize, dequantize, cast, fake-quant, custom or Flex operators"""
+    for operator in model.operators:
+        if operator.name in _CONVERSIONS or operator.name.startswith("CUSTOM:"):
+            yield _place(operator)
+
+
+@_rule
+def weight_widths(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
+    """weights stored as INT4 up to 4 bits, INT8 above, in the symmetric range"""
+    for operator, weights in _weights(model):
+        output = model.tensors[operator.outputs[0]]
+        bits = expectation.bits((weights.name, output.name))
+        if weights.dtype != stored_as(bits) or not weights.is_constant:
+            kind = "constant" if weights.is_constant else "computed"
+            yield f"{kind} {weights.dtype} {shown(weights.name)}"
+            continue
+        largest = np.abs(constant_values(weights).astype(np.int64)).max()
+        limit = weight_limit(bits)
+        if largest > limit:
+            yield f"magnitude {largest} > {limit} in {shown(weights.name)}"
+
+
+@_rule
+def one_scale_per_output_channel(
+    model: TFLiteModel, expectation: Expectation
+) -> Iterator[str]:
+    """one weight scale per output channel"""
+    for operator, weights in _weights(model):
+        dimension = _CHANNEL_DIMENSIONS[operator.name]
+        channels = weights.shape[dimension]
+        along = weights.quantized_dimension
+        # A single scale has no dimension to run along.
+        if len(weights.scales) != channels or (along != dimension and channels > 1):
+            yield (
+                f"{len(weights.scales)} scales along dimension {along} for {channels} "
+                f"channels in dimension {dimension} of {shown(weights.name)}"
+            )
+
+
+@_rule
+def symmetric_weights(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
+    """weight zero points 0"""
+    for _, weights in _weights(model):
+        if any(weights.zero_points):
+            yield f"{max(weights.zero_points, key=abs)} in {shown(weights.name)}"
+
+
+@_rule
+def integer_bias(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
+    """biases INT32 with zero point 0 and scale input scale x weight scale"""
+    for operator, weights in _weights(model):
+        if len(operator.inputs) < 3 or operator.inputs[2] < 0:
+            continue  # the operator has no bias
+        bias = model.tensors[operator.inputs[2]]
+        (input_scale,) = model.tensors[operator.inputs[0]].scales
+        expected = input_scale * np.array(weights.scales)
+        if bias.dtype != "INT32":
+            yield f"{bias.dtype} {shown(bias.name)}"
+        elif any(bias.zero_points):
+            yield f"zero point {max(bias.zero_points, key=abs)} in {shown(bias.name)}"
+        elif len(bias.scales) != expected.size:
+            yield f"{len(bias.scales)} scales for {expected.size} in {shown(bias.name)}"
+        elif not np.allclose(bias.scales, expected, _BIAS_SCALE_TOLERANCE, 0.0):
+            ratios = bias.scales / expected
+            worst = ratios[np.abs(ratios - 1).argmax()]
+            yield f"scale {worst:.6g} times the product in {shown(bias.name)}"
+
+
+@_rule
+def static_batch_1(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
+    """batch 1 and static shapes"""
+    ends = {*model.inputs, *model.outputs}
+    for tensor in model.tensors:
+        if -1 in tensor.shape or (tensor.index in ends and tensor.shape[:1] != (1,)):
+            yield f"shape {tensor.shape} of {shown(tensor.name)}"
+
+
+@_rule
+def operator_count(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
+    """no more operators than the converter's own quantization of the classifier"""
+    count, limit = len(model.operators), expectation.num_operators
+    if limit is not None and count > limit:
+        yield f"{count} operators instead of {limit}"
+
+
+@_rule
+def no_dynamic_shape_operators(
+    model: TFLiteModel, expectation: Expectation
+) -> Iterator[str]:
+    """no operators that compute shapes: SHAPE, STRIDED_SLICE, PACK"""
+    for operator in model.operators:
+        if operator.name in _DYNAMIC_SHAPES:
+            yield _place(operator)
+
+
+@_rule
+def executable_order(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
+    """each tensor computed once, before it is read"""
+    known = {t.index for t in model.tensors if t.is_constant} | {*model.inputs, -1}
+    for operator in model.operators:
+        if not operator.outputs or not known.issuperset(operator.inputs):
+            yield f"{_place(operator)} too early"
+        if not known.isdisjoint(operator.outputs):
+            yield f"{_place(operator)} again"
+        known.update(operator.outputs)
+    if not known.issuperset(model.outputs):
+        yield "an output that nothing computes"
+
+
+CHECKS: tuple[Check, ...] = (
+    integer_io,
+    no_float_tensors,
+    no_float_or_conversion_operators,
+    weight_widths,
+    one_scale_per_output_channel,
+    symmetric_weights,
+    integer_bias,
+    static_batch_1,
+    operator_count,
+    no_dynamic_shape_operators,
+    executable_order,
+)
+
+
+def structural_findings(
+    model: TFLiteModel, expectation: Expectation
+) -> tuple[Finding, ...]:
+    """One finding per rule of `CHECKS`, in their order."""
+    return tuple(check(model, expectation) for check in CHECKS)
+
+
+def _place(operator: Operator) -> str:
+    return f"{operator.name} as operator {operator.index}"
+
+
+def _weights(model: TFLiteModel) -> Iterator[tuple[Operator, Tensor]]:
+    for operator in model.operators:
+        if operator.name in _CHANNEL_DIMENSIONS:
+            yield operator, model.tensors[operator.inputs[1]]

@@ -1,0 +1,211 @@
+"""Proves that a `.tflite` file is fully integer and computes what was trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import platform
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+
+from tflite_export.errors import ExportError
+from tflite_export.flatbuffer import converter_version, read_model
+from tflite_export.integer_network import IntegerNetwork
+from tflite_export.interpreter import TFLiteClassifier
+from tflite_export.litert.simulator import infer
+from tflite_export.names import shown
+from tflite_export.verification.differences import differences
+from tflite_export.verification.rules import (
+    Expectation,
+    Finding,
+    finding,
+    structural_findings,
+)
+from tflite_export.verification.student_rules import student_findings
+
+NUM_RANDOM_IMAGES = 64
+# Kinds whose float32 tables LiteRT fills with its own exponentials.
+_FLOAT_KINDS = frozenset({"gelu", "sigmoid", "tanh"})
+_EXACT_MACHINES = frozenset({"x86_64", "AMD64"})
+_READABLE = "a whole .tflite file"
+_AS_CONVERTED = "every byte as the converter makes it of the student"
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """Student and `.tflite` outputs, compared in steps of the output scale (LSB).
+
+    Attributes:
+      num_images: images compared.
+      max_lsb: largest difference of any output.
+      exact_outputs: share of outputs without difference, 0..1.
+      exact_images: share of images with all outputs without difference, 0..1.
+    """
+
+    num_images: int
+    max_lsb: int
+    exact_outputs: float
+    exact_images: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Verification:
+    """What was found out about a file.
+
+    Attributes:
+      findings: one per rule.
+      agreement: of outputs; None if they were not compared, because a rule about what
+        the file holds is broken: LiteRT may crash on a damaged file.
+    """
+
+    findings: tuple[Finding, ...]
+    agreement: Agreement | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether all rules hold."""
+        return all(finding.passed for finding in self.findings)
+
+
+def verify_file(
+    tflite: bytes,
+    network: IntegerNetwork,
+    expectation: Expectation | None = None,
+    *,
+    images: np.ndarray | None = None,
+    num_random_images: int = NUM_RANDOM_IMAGES,
+    converted: bytes | None = None,
+) -> Verification:
+    """Holds a `.tflite` file, damaged or not, against the student it was made from.
+
+    First what the file holds: `rules.CHECKS`, then every stored integer, scale and
+    option against the student's, then all of its bytes against those of another
+    conversion. Only if that is right, outputs. Nothing is raised about the file.
+
+    Args:
+      tflite: the file's bytes, whatever they are.
+      network: the student, sound.
+      expectation: None: what follows from the network.
+      images: int8 (N, H, W, C) to compare outputs on, beside random ones.
+      num_random_images: how many of these.
+      converted: what `convert_network` makes of the student now; None: bytes are not
+        compared, for a file that it made a moment ago.
+    """
+    findings = list(
+        _content_findings(tflite, network, expectation or expectation_of(network))
+    )
+    if converted is not None:
+        findings.append(_conversion_finding(tflite, converted))
+    if not all(f.passed for f in findings):
+        return Verification(tuple(findings), None)
+    shape = (num_random_images, *network.input_shape)
+    inputs = np.random.default_rng(0).integers(-128, 128, shape, np.int8)
+    if images is not None:
+        inputs = np.concatenate([inputs, images])
+    agreement, offences = None, []
+    try:
+        outputs = TFLiteClassifier(tflite).run(inputs)
+        agreement = compare_outputs(infer(network, inputs), outputs)
+    except ExportError as error:
+        offences = [str(error)]
+    allowed = allowed_lsb(network)
+    if agreement is not None and agreement.max_lsb > allowed:
+        offences = [
+            f"{agreement.max_lsb} LSB over {agreement.num_images} images, "
+            f"{agreement.exact_outputs:.2%} of outputs exact"
+        ]
+    rule = f"outputs within {allowed} LSB of the student's"
+    return Verification((*findings, finding(rule, offences)), agreement)
+
+
+def expectation_of(
+    network: IntegerNetwork, num_operators: int | None = None
+) -> Expectation:
+    """What a file of that student must be, apart from the number of operators."""
+    bits = {op.name: op.kernel.bits for op in network.ops if op.kernel is not None}
+    at_8_bits = frozenset(name for name, width in bits.items() if width == 8)
+    return Expectation(min(bits.values(), default=8), num_operators, at_8_bits)
+
+
+def allowed_lsb(network: IntegerNetwork) -> int:
+    """By how much LiteRT's outputs may differ from the simulated ones: 0 or 1.
+
+    All kernels are simulated bit by bit as LiteRT runs them on x86-64; where it
+    computes functions in float32, the last bit of these is the C library's.
+    """
+    exact = platform.machine() in _EXACT_MACHINES
+    has_functions = network.softmax or any(
+        op.kind in _FLOAT_KINDS for op in network.ops
+    )
+    return 0 if exact and not has_functions else 1
+
+
+def _content_findings(
+    tflite: bytes, network: IntegerNetwork, expectation: Expectation
+) -> Iterator[Finding]:
+    try:
+        model = read_model(tflite)
+    except ExportError as error:
+        yield finding(_READABLE, [str(error)])
+        return
+    yield finding(_READABLE, [])
+    yield from structural_findings(model, expectation)
+    yield from student_findings(model, network)
+
+
+def _conversion_finding(tflite: bytes, converted: bytes) -> Finding:
+    offences = list(differences(tflite, converted))
+    if offences:
+        written_by, this = map(converter_version, (tflite, converted))
+        if written_by is not None and written_by != this:
+            offences.insert(
+                0,
+                f"TensorFlow {shown(written_by)} wrote it and this is {this}, which "
+                "may write other bytes: verify with that version",
+            )
+    return finding(_AS_CONVERTED, offences)
+
+
+def compare_outputs(student: np.ndarray, tflite: np.ndarray) -> Agreement:
+    """Compares outputs (N, classes), both in steps of the output scale.
+
+    Args:
+      student: output / scale + zero_point; rounded to the nearest integer here,
+        which takes off float noise.
+      tflite: raw int8 outputs.
+
+    Raises:
+      ExportError: different or empty shapes, or values that are not finite.
+    """
+    student, tflite = np.asarray(student), np.asarray(tflite)
+    if student.shape != tflite.shape or student.ndim != 2 or student.size == 0:
+        raise ExportError(
+            f"outputs have shapes {student.shape} and {tflite.shape}; expected the "
+            "same (N, classes), not empty, of student and .tflite"
+        )
+    if tflite.dtype.kind != "i":
+        raise ExportError(
+            f".tflite outputs are {tflite.dtype}; expected raw int8, as "
+            "`TFLiteClassifier.run` gives"
+        )
+    if not np.isfinite(student).all():
+        raise ExportError("student outputs hold NaN or infinity; expected finite ones")
+    lsb = np.abs(np.rint(student).astype(np.int64) - tflite)
+    return Agreement(
+        num_images=len(lsb),
+        max_lsb=int(lsb.max()),
+        exact_outputs=float((lsb == 0).mean()),
+        exact_images=float((lsb == 0).all(axis=1).mean()),
+    )
+
+
+def require(findings: Iterable[Finding]) -> None:
+    """Raises unless all rules hold.
+
+    Raises:
+      ExportError: one line with every failed rule and what was found.
+    """
+    failed = [f"{f.rule}: found {f.detail}" for f in findings if not f.passed]
+    if failed:
+        rules = "1 rule" if len(failed) == 1 else f"{len(failed)} rules"
+        raise ExportError(f"the .tflite file breaks {rules}: {'; '.join(failed)}")
