@@ -89,7 +89,7 @@ def activation_network():
         quant_params = coarse_relu_quant_params(6.0, bits)
         for weight_bits in (4, 8):
             end = f"a{bits}_w{weight_bits}"
-            options = {"bits": weight_bits, "relu": True, "grid": quant_params}
+            options = {"bits": weight_bits, "relu": True, "quant_params": quant_params}
             first = b.kernel(f"conv_{end}", "conv", "image", **options)
             second = b.kernel(
                 f"depthwise_{end}", "depthwise", first, multiplier=2, **options
@@ -204,14 +204,14 @@ def movement_network():
         )
     for bits in (4, 8):
         for kind in ("conv", "depthwise"):
-            options = {"bits": bits, "relu": True, "grid": far, "outputs": 4}
+            options = {"bits": bits, "relu": True, "quant_params": far, "outputs": 4}
             source = b.kernel(f"{kind}{bits}_bounded", kind, "image", **options)
             attributes = {"level": -70}
             name = b.op(
                 f"{source}/bound", "minimum", [source], shape, attributes=attributes
             )
             b.branch(name)
-    options = {"bits": 8, "relu": True, "grid": far, "outputs": 40}
+    options = {"bits": 8, "relu": True, "quant_params": far, "outputs": 40}
     source = b.kernel("dense_bounded", "dense", b.flatten(signed), **options)
     b.branch(b.op("dense/bound", "minimum", [source], (40,), attributes={"level": -70}))
     other = b.kernel("other", "depthwise", "image", bits=4)
