@@ -142,8 +142,7 @@ def main() -> None:
                 continue
             if generated is None:
                 generated = synthesize(
-                    classifier.model,
-                    classifier.preprocessing,
+                    classifier,
                     recipe.synthesis,
                     seed=seed,
                     progress=runner.RichProgress(),
@@ -204,10 +203,8 @@ def _pool(
     assert recipe.refinement is not None
     return refine(
         start,
-        classifier.model,
-        classifier.preprocessing,
+        classifier,
         recipe.refinement,
-        batch_size=recipe.synthesis.images_per_step(*classifier.input_shape[:2]),
         seed=seed,
         progress=runner.RichProgress(),
     )

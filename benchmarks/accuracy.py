@@ -126,7 +126,7 @@ def _measure(
     half = len(data.labels) // 2
     pool = None
     if recipe_name == REAL:
-        size = recipe.synthesis.images_in_pool(*classifier.input_shape[:2])
+        size = recipe.synthesis.images_in_pool(classifier.input_shape)
         chosen = np.random.default_rng(seed).permutation(np.arange(half, 2 * half))
         chosen = chosen[:size]
         pool = ImagePool(data.pixels[chosen], data.labels[chosen].astype(np.int32))
@@ -166,7 +166,9 @@ def _measure(
             result.baselines.float32, num_runs=1, warmup_runs=0
         ).machine,
     }
-    passes = 0 if pool else result.recipe.image_passes(*classifier.input_shape[:2])
+    passes = 0
+    if pool is None:
+        passes = result.recipe.image_passes(classifier.input_shape)
     rows = [
         {
             **common,

@@ -28,7 +28,7 @@ from gdfq_tf.cli.output_files import write_whole
 from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError
 from gdfq_tf.frontend.importer import all_layers
-from gdfq_tf.frontend.load import translate_classifier
+from gdfq_tf.frontend.load import Interpretation, translate_classifier
 from gdfq_tf.keras_compat import keras as tf_keras
 from gdfq_tf.model_files.readers import SourceModel
 from gdfq_tf.pipeline import verify
@@ -136,8 +136,10 @@ def check_family(name: str, size: int) -> Row:
         source = build_application(library, name, size)
         classifier, difference = translate_classifier(
             SourceModel(name.lower(), source),
-            preprocessing="uint8",
-            without_bn_statistics=not layers_of(source, "BatchNormalization"),
+            Interpretation(
+                preprocessing="uint8",
+                without_bn_statistics=not layers_of(source, "BatchNormalization"),
+            ),
         )
         pixels = np.random.default_rng(0).integers(
             0, 256, (_NUM_IMAGES, size, size, 3), np.uint8
@@ -206,12 +208,10 @@ def quantize_untrained(
     Raises:
       ExportError: a rule is broken, or outputs differ by more than 1 LSB.
     """
-    model, preprocessing = classifier.model, classifier.preprocessing
-    plan = make_plan(model, bit_widths)
-    inputs = preprocessing.to_input(pixels).numpy()
-    calibration = calibrate(model, plan, inputs, preprocessing)
-    student = build_student(model, plan, calibration, preprocessing)
-    network = lower(student, model, head=classifier.head)
+    plan = make_plan(classifier.model, bit_widths)
+    inputs = classifier.preprocessing.to_input(pixels).numpy()
+    student = build_student(classifier, plan, calibrate(classifier, plan, inputs))
+    network = lower(student, classifier)
     tflite = convert_network(network)
     images = ImagePool(pixels, np.zeros(len(pixels), np.int32))
     _, agreement = verify(

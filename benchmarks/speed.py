@@ -42,6 +42,7 @@ from gdfq_tf.quantization.plan import make_plan
 from gdfq_tf.quantization.student import build_student
 from gdfq_tf.synthesis.generator import choose_shape
 from gdfq_tf.synthesis.generator_training import noise_images, synthesize
+from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.synthesis.losses import classification_loss
 from gdfq_tf.synthesis.refinement import refine
 
@@ -85,21 +86,21 @@ class Stopwatch:
 def main() -> None:
     """Measures and prints the table."""
     classifier = load_classifier_from_flags()
-    model, preprocessing = classifier.model, classifier.preprocessing
+    model = classifier.model
     synthesis = SynthesisConfig(FLAGS.num_steps, pool_size=8)
-    batch_size = synthesis.images_per_step(*classifier.input_shape[:2])
+    batch_size = synthesis.images_per_step(classifier.input_shape)
     images = noise_images(classifier.input_shape, batch_size, seed=0)
     labels = tf.zeros(batch_size, tf.int32)
-    inputs = preprocessing.to_input(images.pixels)
+    inputs = classifier.preprocessing.to_input(images.pixels)
     teacher = tf.function(lambda x: model(x, training=False))
     plan = make_plan(model, parse_bit_widths("w4a8"))
-    calibration = calibrate(model, plan, inputs.numpy()[:32], preprocessing)
-    student = build_student(model, plan, calibration, preprocessing)
+    calibration = calibrate(classifier, plan, inputs.numpy()[:32])
+    student = build_student(classifier, plan, calibration)
     student_step = make_student_step(
         student,
+        classifier,
         keras.optimizers.SGD(1e-4, momentum=0.9, nesterov=True),
         FineTuningConfig(1),
-        preprocessing,
     )
     logits = teacher(inputs)
     float_step = _float_training_step(classifier)
@@ -114,21 +115,16 @@ def main() -> None:
         classifier,
         images,
         DistillationConfig(FLAGS.num_steps),
-        batch_size=batch_size,
         seed=0,
         progress=watches["distillation step"],
     )
     watches["generator step"] = Stopwatch()
-    synthesize(
-        model, preprocessing, synthesis, seed=0, progress=watches["generator step"]
-    )
+    synthesize(classifier, synthesis, seed=0, progress=watches["generator step"])
     watches["refinement step"] = Stopwatch()
     refine(
-        type(images)(images.pixels, labels.numpy()),
-        model,
-        preprocessing,
+        ImagePool(images.pixels, labels.numpy()),
+        classifier,
         RefinementConfig(FLAGS.num_steps),
-        batch_size=batch_size,
         seed=0,
         progress=watches["refinement step"],
     )

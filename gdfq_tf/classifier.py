@@ -87,6 +87,11 @@ class Classifier:
         return self.model.output_shape[-1]
 
     @property
+    def num_labels(self) -> int:
+        """How many labels images can be asked to have, see `Head.num_labels`."""
+        return self.head.num_labels(self.num_classes)
+
+    @property
     def has_bn_statistics(self) -> bool:
         """Whether it has BatchNormalization layers, whose moving means and variances
         describe the training images."""

@@ -9,6 +9,11 @@ from typing import TypeVar
 
 from gdfq_tf.errors import UserError
 
+# What classifiers are trained on; see `preprocessing.make_preprocessing`.
+PREPROCESSINGS = ("tf", "torch", "caffe", "unit", "uint8", "custom")
+# What outputs are; see `load_classifier`.
+TASKS = ("classification", "features")
+
 
 @dataclasses.dataclass(frozen=True)
 class BitWidths:
@@ -67,6 +72,24 @@ def parse_bit_widths(text: str) -> BitWidths:
     return BitWidths(int(match[1]), int(match[2]), match[3] or "edge")
 
 
+# 128 images of 128 x 128: a few gigabytes in the teacher's backward pass.
+_PIXELS_PER_STEP = 2**21
+# 1536 images of 128 x 128.
+_PIXELS_IN_POOL = 3 * 2**23
+
+
+def images_per_step(batch_size: int, input_shape: tuple[int, int, int]) -> int:
+    """`batch_size`, or fewer (32 at least) so that a step's memory stays flat.
+
+    Args:
+      batch_size: images of a step of small images.
+      input_shape: (height, width, channels) of the classifier.
+    """
+    height, width, _ = input_shape
+    fitting = _PIXELS_PER_STEP // (height * width)
+    return max(min(batch_size, 32), min(batch_size, fitting))
+
+
 @dataclasses.dataclass(frozen=True)
 class SynthesisConfig:
     """The generator's training and the pool of images it fills.
@@ -97,21 +120,15 @@ class SynthesisConfig:
     num_snapshots: int = 8
     compute_ratio: float = 0.4
 
-    def images_per_step(self, height: int, width: int) -> int:
-        """`batch_size`, or fewer (32 at least) so that a step's memory stays flat."""
-        fitting = _PIXELS_PER_STEP // (height * width)
-        return max(min(self.batch_size, 32), min(self.batch_size, fitting))
+    def images_per_step(self, input_shape: tuple[int, int, int]) -> int:
+        """Images of a generator step, see `images_per_step`."""
+        return images_per_step(self.batch_size, input_shape)
 
-    def images_in_pool(self, height: int, width: int) -> int:
+    def images_in_pool(self, input_shape: tuple[int, int, int]) -> int:
         """`pool_size`, or fewer (640 at least): large images say more each."""
+        height, width, _ = input_shape
         fitting = _PIXELS_IN_POOL // (height * width)
         return max(min(self.pool_size, 640), min(self.pool_size, fitting))
-
-
-# 128 images of 128 x 128: a few gigabytes in the teacher's backward pass.
-_PIXELS_PER_STEP = 2**21
-# 1536 images of 128 x 128.
-_PIXELS_IN_POOL = 3 * 2**23
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,6 +137,8 @@ class RefinementConfig:
 
     Attributes:
       num_steps: of each batch of images.
+      batch_size: images whose statistics are fitted together, about; of large images
+        fewer, see `images_per_step`.
       learning_rate: Adam, in units of half the input range, cosine to nothing.
       bn_weight: factor of the relative BN-statistics loss beside the cross-entropy:
         single images reach their class at once, all that takes steps is the rest.
@@ -129,9 +148,14 @@ class RefinementConfig:
     """
 
     num_steps: int
+    batch_size: int = 128
     learning_rate: float = 0.03
     bn_weight: float = 200.0
     temperature: float = 2.0
+
+    def images_per_step(self, input_shape: tuple[int, int, int]) -> int:
+        """Images of a batch, about, see `images_per_step`."""
+        return images_per_step(self.batch_size, input_shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,15 +163,21 @@ class DistillationConfig:
     """The reconstructed student's training, end to end.
 
     Attributes:
-      num_steps: on as many images each as a generator step.
+      num_steps: student steps.
+      batch_size: images per step; of large images fewer, see `images_per_step`.
       learning_rate: Adam, relative to each variable's root mean square, after a
         warm-up; cosine to nothing.
       temperature: of the softened distributions.
     """
 
     num_steps: int
+    batch_size: int = 128
     learning_rate: float = 4e-3
     temperature: float = 4.0
+
+    def images_per_step(self, input_shape: tuple[int, int, int]) -> int:
+        """Images of a student step, see `images_per_step`."""
+        return images_per_step(self.batch_size, input_shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,13 +246,12 @@ class Recipe:
             student = dataclasses.replace(student, logits_margin=1.0)
         return dataclasses.replace(self, refinement=None, student=student)
 
-    def image_passes(self, height: int, width: int) -> int:
+    def image_passes(self, input_shape: tuple[int, int, int]) -> int:
         """Images that go forward and backward through the teacher, for all widths."""
-        passes = self.synthesis.num_steps * self.synthesis.images_per_step(
-            height, width
-        )
+        synthesis = self.synthesis
+        passes = synthesis.num_steps * synthesis.images_per_step(input_shape)
         if self.refinement is not None:
-            images = self.synthesis.images_in_pool(height, width)
+            images = synthesis.images_in_pool(input_shape)
             passes += self.refinement.num_steps * images
         return passes
 

@@ -110,13 +110,13 @@ def memory_needs(
     Args:
       model: canonical.
     """
-    height, width, channels = model.input_shape[1:]
-    pixels = height * width * channels
+    input_shape = model.input_shape[1:]
+    pixels = math.prod(input_shape)
     sizes = [math.prod(layer.output_shape[1:]) for layer in model.layers[1:]]
     activations, largest = sum(sizes), max(sizes)
     synthesis = recipe.synthesis
-    step = synthesis.images_per_step(height, width)
-    pool = synthesis.images_in_pool(height, width)
+    step = synthesis.images_per_step(input_shape)
+    pool = synthesis.images_in_pool(input_shape)
     fitted = min(pool * 3 // 4, images_that_fit(model))
     rows = max(1, *map(_row_values, model.layers))
     equalizes = any(w.activation_bits < 8 for w in bit_widths)

@@ -167,7 +167,7 @@ def quantize(
     started = time.monotonic()
     if not alternating:
         images, held_out = _split(
-            pool or _make_pool(classifier, recipe, seed, progress),
+            pool if pool is not None else _make_pool(classifier, recipe, seed, progress),
             refined=recipe.refinement is not None,
         )
     synthesis_seconds = time.monotonic() - started
@@ -208,13 +208,10 @@ def quantize(
                     classifier,
                     images,
                     distillation,
-                    batch_size=recipe.synthesis.images_per_step(
-                        *classifier.input_shape[:2]
-                    ),
                     seed=seed,
                     progress=progress,
                 )
-        network = lower(student, classifier.model, head=classifier.head)
+        network = lower(student, classifier)
         if on_student is not None:
             on_student(width, network, images)
         with progress.stage("conversion", 1) as advance:
@@ -298,16 +295,15 @@ def expected_work(
     classifier: Classifier, recipe: Recipe, bit_widths: Sequence[BitWidths]
 ) -> float:
     """All stages of a run, in steps of its first one; a rough guess beyond that."""
-    height, width, _ = classifier.input_shape
+    input_shape = classifier.input_shape
     steps = recipe.synthesis.num_steps
     if isinstance(recipe.student, FineTuningConfig):
         return len(bit_widths) * (1 + _STUDENT_STEP) * steps
     if not steps:
         kernels = [x for x in classifier.model.layers if has_kernel(x)]
         return len(bit_widths) * len(kernels)
-    batches = recipe.synthesis.images_in_pool(
-        height, width
-    ) / recipe.synthesis.images_per_step(height, width)
+    num_images = recipe.synthesis.images_in_pool(input_shape)
+    batches = num_images / recipe.synthesis.images_per_step(input_shape)
     per_batch = len(bit_widths) * _RECONSTRUCTION
     if recipe.refinement is not None:
         per_batch += _REFINEMENT_STEP * recipe.refinement.num_steps
@@ -319,39 +315,18 @@ def expected_work(
 def _make_pool(
     classifier: Classifier, recipe: Recipe, seed: int, progress: Progress
 ) -> ImagePool:
-    model, preprocessing = classifier.model, classifier.preprocessing
-    pool = synthesize(
-        model,
-        preprocessing,
-        recipe.synthesis,
-        head=classifier.head,
-        seed=seed,
-        progress=progress,
-    )
+    pool = synthesize(classifier, recipe.synthesis, seed=seed, progress=progress)
     if recipe.refinement is None:
         return pool
-    return refine(
-        pool,
-        model,
-        preprocessing,
-        recipe.refinement,
-        batch_size=recipe.synthesis.images_per_step(*classifier.input_shape[:2]),
-        head=classifier.head,
-        seed=seed,
-        progress=progress,
-    )
+    return refine(pool, classifier, recipe.refinement, seed=seed, progress=progress)
 
 
 def _split(pool: ImagePool, *, refined: bool) -> tuple[ImagePool, ImagePool]:
     """Images to work with, and the quarter held out for the estimate."""
-    count = len(pool.labels) * 3 // 4
-    held_out = pool.pixels[count:]
+    images, held_out = pool.split()
     if refined:
-        held_out = blend(held_out)
-    return (
-        ImagePool(pool.pixels[:count], pool.labels[:count]),
-        ImagePool(held_out, pool.labels[count:]),
-    )
+        held_out = dataclasses.replace(held_out, pixels=blend(held_out.pixels))
+    return images, held_out
 
 
 def _estimate(
@@ -392,10 +367,7 @@ def _reconstruct(
     if max_accuracy_loss is None:
         return student
     sensitivity = measure_sensitivity(
-        student,
-        teacher.model,
-        images.pixels[:_NUM_SENSITIVITY_IMAGES],
-        teacher.preprocessing,
+        student, teacher, images.pixels[:_NUM_SENSITIVITY_IMAGES]
     )
     open_layers = sensitivity.keys() - student.plan.layers_at_8_bits
     tried: dict[frozenset[str], Student] = {frozenset(): student}

@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from gdfq_tf.keras_compat import keras
-from tflite_export.litert.resize import depth_to_space
+from tflite_export.operators.resampling import depth_to_space
 
 
 @keras.saving.register_keras_serializable(package="gdfq_tf")

@@ -51,10 +51,10 @@ def join(names: Sequence[str], pairs: Iterable[tuple[str, str]]) -> dict[str, st
     }
 
 
-def multiply_adds(classifier: keras.Model) -> int:
+def multiply_adds(model: keras.Model) -> int:
     """Multiply-adds of one image through the kernel layers."""
     total = 0
-    for layer in classifier.layers:
+    for layer in model.layers:
         if isinstance(layer, _layers.Dense):
             total += layer.kernel.shape.num_elements()
         elif isinstance(layer, _layers.DepthwiseConv2D):

@@ -19,7 +19,6 @@ import tensorflow as tf
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import FineTuningConfig, SynthesisConfig
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.progress import Progress
 from gdfq_tf.quantization.calibration import calibrate
 from gdfq_tf.quantization.losses import distillation_loss
@@ -57,14 +56,13 @@ def train_alternating(
     Raises:
       UserError: a loss stopped being finite.
     """
-    model, preprocessing = classifier.model, classifier.preprocessing
+    preprocessing = classifier.preprocessing
     num_steps = fine_tuning.num_steps
     warm_up = max(_MIN_WARM_UP_STEPS, round(_WARM_UP_SHARE * num_steps))
-    teacher = Teacher(model)
-    generator = make_generator(model, preprocessing, synthesis, seed)
+    generator = make_generator(classifier, synthesis, seed)
     generator_step = make_generator_step(
         generator,
-        teacher,
+        Teacher(classifier),
         keras.optimizers.Adam(
             _step_decay(synthesis.learning_rate, num_steps, warm_up),
             beta_1=0.5,
@@ -76,10 +74,9 @@ def train_alternating(
     def draw(num_images: int, first_step: int) -> ImagePool:
         return generate(
             generator,
-            preprocessing,
+            classifier,
+            synthesis,
             num_images,
-            batch_size=synthesis.images_per_step(*classifier.input_shape[:2]),
-            num_classes=classifier.num_classes,
             seed=seed,
             first_step=first_step,
         )
@@ -88,12 +85,11 @@ def train_alternating(
         for step in range(warm_up):
             report(advance, generator_step(tf.constant(step)), step, warm_up)
     images = draw(_NUM_CALIBRATION_IMAGES, POOL_STEP)
-    calibration = calibrate(
-        model, plan, preprocessing.to_input(images.pixels).numpy(), preprocessing
-    )
-    student = build_student(model, plan, calibration, preprocessing)
+    inputs = preprocessing.to_input(images.pixels).numpy()
+    student = build_student(classifier, plan, calibrate(classifier, plan, inputs))
     student_step = make_student_step(
         student,
+        classifier,
         keras.optimizers.SGD(
             _step_decay(fine_tuning.learning_rate, num_steps),
             momentum=0.9,
@@ -101,7 +97,6 @@ def train_alternating(
             weight_decay=1e-4,
         ),
         fine_tuning,
-        preprocessing,
     )
     with progress.stage("generator and student", num_steps) as advance:
         for step in range(num_steps):
@@ -111,15 +106,15 @@ def train_alternating(
             )
             metrics = {"generator": made["loss"], "student": trained["loss"]}
             report(advance, metrics, step, num_steps)
-    pool_size = synthesis.images_in_pool(*classifier.input_shape[:2])
+    pool_size = synthesis.images_in_pool(classifier.input_shape)
     return student, draw(pool_size, POOL_STEP + 1000)
 
 
 def make_student_step(
     student: Student,
+    classifier: Classifier,
     optimizer: keras.optimizers.Optimizer,
     config: FineTuningConfig,
-    preprocessing: Preprocessing,
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
     """One update of the student: a graph function of pixels (N, H, W, C), labels (N,)
     and the teacher's logits (N, classes).
@@ -129,7 +124,7 @@ def make_student_step(
     inference mode: its BatchNormalization statistics stay the teacher's, gamma and
     beta are trained.
     """
-    num_classes = student.model.output_shape[-1]
+    num_classes = classifier.num_classes
     variables = student.model.trainable_variables
     optimizer.build(variables)
 
@@ -137,7 +132,7 @@ def make_student_step(
     def student_step(
         pixels: tf.Tensor, labels: tf.Tensor, teacher_logits: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        inputs = preprocessing.to_student_input(pixels)
+        inputs = classifier.preprocessing.to_student_input(pixels)
         with tf.GradientTape() as tape:
             student_logits = student.model(inputs, training=False)
             distillation = distillation_loss(

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from gdfq_tf.classifier import Head
+from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.graph.queries import is_depthwise
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.memory_needs import images_per_batch
-from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.quantization.plan import ActivationGroup, QuantizationPlan
 from gdfq_tf.quantization.quantizers import channels_last_kernel
 from tflite_export.quantization_params import (
@@ -49,24 +48,20 @@ class Calibration:
 
 
 def calibrate(
-    classifier: keras.Model,
+    classifier: Classifier,
     plan: QuantizationPlan,
     inputs: np.ndarray,
-    preprocessing: Preprocessing,
     logits_margin: float = 1.5,
-    head: Head = Head.LOGITS,
 ) -> Calibration:
     """Grids that minimise the squared error of weights and activations.
 
     Args:
-      classifier: canonical, float.
+      classifier: its preprocessing fixes the quantization parameters of the input.
       plan: what to calibrate.
       inputs: synthetic model inputs (N, H, W, C) float32; a few hundred do.
-      preprocessing: fixes the input's grid.
-      logits_margin: see `logits_grid`.
-      head: what the outputs are.
+      logits_margin: see `logits_quant_params`.
     """
-    samples = _sample_activations(classifier, plan, inputs)
+    samples = _sample_activations(classifier.model, plan, inputs)
     quant_params_of = {
         name: activation_quant_params(samples[name], plan.groups[name])
         for name in samples
@@ -75,13 +70,15 @@ def calibrate(
         outputs = samples[plan.output_group]
         quant_params_of[plan.output_group] = (
             features_quant_params(outputs)
-            if head == Head.FEATURES
+            if classifier.head is Head.FEATURES
             else logits_quant_params(outputs, logits_margin)
         )
-    quant_params_of[plan.input_group] = preprocessing.input_quantization()
+    quant_params_of[plan.input_group] = (
+        classifier.preprocessing.input_quantization()
+    )
     scales = {}
     for name, bits in plan.weight_bits.items():
-        layer = classifier.get_layer(name)
+        layer = classifier.model.get_layer(name)
         kernel = channels_last_kernel(layer.get_weights()[0], is_depthwise(layer))
         scales[name] = weight_scales(np.asarray(kernel), bits)
     return Calibration(quant_params_of, scales)
@@ -162,13 +159,11 @@ def _squared_error(samples: np.ndarray, quant_params: QuantParams) -> float:
 
 
 def _sample_activations(
-    classifier: keras.Model, plan: QuantizationPlan, inputs: np.ndarray
+    model: keras.Model, plan: QuantizationPlan, inputs: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Group name -> a fixed, evenly drawn sample of its tensors' values."""
     names = list(plan.outputs)
-    probe = keras.Model(
-        classifier.input, [classifier.get_layer(name).output for name in names]
-    )
+    probe = keras.Model(model.input, [model.get_layer(name).output for name in names])
     rng = np.random.default_rng(0)
     collected: dict[str, list[np.ndarray]] = {}
     batch_size = images_per_batch(values_per_image(probe))

@@ -40,11 +40,10 @@ def distill(
     images: ImagePool,
     config: DistillationConfig,
     *,
-    batch_size: int,
     seed: int,
     progress: Progress,
 ) -> None:
-    """Trains `student` in place on `images`, a batch of `batch_size` per step.
+    """Trains `student` in place on batches of `images`.
 
     A student that comes no nearer to the teacher, or whose loss stops being finite,
     is left as it was.
@@ -55,6 +54,7 @@ def distill(
         student.model.trainable_variables,
         keras.optimizers.Adam(_schedule(config)),
     )
+    batch_size = config.images_per_step(classifier.input_shape)
     # Shown as they are not while training.
     checked = [
         augment(

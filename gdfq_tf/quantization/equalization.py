@@ -41,16 +41,16 @@ _SMALLEST_RANGE = 0.05
 _MOMENT = 8
 
 
-def equalize(classifier: keras.Model, ranges: Mapping[str, np.ndarray]) -> keras.Model:
+def equalize(model: keras.Model, ranges: Mapping[str, np.ndarray]) -> keras.Model:
     """A copy that computes the same, up to float rounding, in which the channels of
     some tensors have more equal ranges.
 
     Args:
-      classifier: canonical.
+      model: canonical.
       ranges: layer name -> those of its output's channels, see `channel_ranges`.
     """
-    copy = keras.models.clone_model(classifier)
-    copy.set_weights(classifier.get_weights())
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
     consumed_by = consumers(copy)
     for tied in _tied_layers(copy):
         measured = [ranges[layer.name] for layer in tied if layer.name in ranges]
@@ -67,13 +67,13 @@ def equalize(classifier: keras.Model, ranges: Mapping[str, np.ndarray]) -> keras
 
 
 def channel_ranges(
-    classifier: keras.Model, plan: QuantizationPlan, inputs: np.ndarray
+    model: keras.Model, plan: QuantizationPlan, inputs: np.ndarray
 ) -> dict[str, np.ndarray]:
     """Name of each layer whose output has less than 8 bits -> how large its channels
     become, float64 (channels,).
 
     Args:
-      classifier: canonical, float.
+      model: canonical, float.
       plan: which tensors have how many bits.
       inputs: synthetic model inputs (N, H, W, C) float32; a few hundred do.
     """
@@ -82,9 +82,7 @@ def channel_ranges(
     ]
     if not names:
         return {}
-    probe = keras.Model(
-        classifier.input, [classifier.get_layer(name).output for name in names]
-    )
+    probe = keras.Model(model.input, [model.get_layer(name).output for name in names])
     sums: dict[str, np.ndarray] = {}
     batch_size = images_per_batch(values_per_image(probe))
     for start in range(0, len(inputs), batch_size):

@@ -22,11 +22,11 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from gdfq_tf.classifier import Classifier
 from gdfq_tf.graph.queries import consumers, input_layers, is_depthwise
 from gdfq_tf.graph.traits import has_kernel
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.memory_needs import images_per_batch
-from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.progress import Advance
 from gdfq_tf.quantization.calibration import weight_scales
 from gdfq_tf.quantization.quantizers import channels_last_kernel
@@ -67,29 +67,25 @@ class Moments:
 
 
 def round_kernels(
-    student: Student,
-    classifier: keras.Model,
-    pixels: np.ndarray,
-    preprocessing: Preprocessing,
-    advance: Advance,
+    student: Student, classifier: Classifier, pixels: np.ndarray, advance: Advance
 ) -> None:
     """Replaces kernels, weight scales and biases of `student`, in place.
 
     Args:
       student: as built and calibrated.
-      classifier: the canonical classifier it was built from.
+      classifier: the one that it was built from.
       pixels: synthetic images, uint8 (N, H, W, C).
-      preprocessing: the classifier's.
       advance: called once for each kernel.
     """
-    consumed_by = consumers(classifier)
-    first = classifier.layers[0].name
+    model, preprocessing = classifier.model, classifier.preprocessing
+    consumed_by = consumers(model)
+    first = model.layers[0].name
     teacher_tensors = {first: preprocessing.to_input(pixels)}
     student_tensors = {
         first: student.quantize_input(preprocessing.to_student_input(pixels))
     }
     waiting = {name: len(layers) for name, layers in consumed_by.items()}
-    for layer in classifier.layers[1:]:
+    for layer in model.layers[1:]:
         producers = [producer.name for producer in input_layers(layer)]
         teacher_output = _in_batches(layer, [teacher_tensors[p] for p in producers])
         if has_kernel(layer):

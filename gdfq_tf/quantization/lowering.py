@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from gdfq_tf.classifier import Head
+from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.errors import UserError
 from gdfq_tf.graph.layers import L2Normalization
 from gdfq_tf.graph.queries import consumers, input_layers
@@ -17,10 +17,10 @@ from gdfq_tf.keras_compat import keras
 from gdfq_tf.quantization.plan import QuantizationPlan
 from gdfq_tf.quantization.quantizers import fake_quantize_weights
 from gdfq_tf.quantization.student import Student
-from tflite_export.activations import FIXED_QUANT_PARAMS
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
-from tflite_export.litert.simulator import first_rounding_bias, uses_double_rounding
+from tflite_export.litert.kernels import first_rounding_bias, uses_double_rounding
 from tflite_export.names import shown
+from tflite_export.operators.table import FIXED_QUANT_PARAMS
 from tflite_export.quantization_params import (
     INT8_MAX,
     INT8_MIN,
@@ -50,27 +50,28 @@ _MOST_CONSTANTS = 4096
 _FUSED_BOUND = 6.0  # the only ReLU's bound that TFLite fuses into other operators
 
 
-def lower(student: Student, classifier: keras.Model, *, head: Head) -> IntegerNetwork:
+def lower(student: Student, classifier: Classifier) -> IntegerNetwork:
     """The `IntegerNetwork` that computes what the student simulates.
 
     Args:
       student: trained; its BatchNormalization statistics are used as they are.
-      classifier: the canonical classifier that it was built from.
-      head: what the exported model is to give of the logits.
+      classifier: the one that it was built from; its head says what the exported
+        model gives of the logits.
 
     Raises:
       UserError: a LayerNormalization's epsilon outweighs its input, or a layer's input
         and output differ in size beyond what integer kernels take.
     """
-    consumed_by = consumers(classifier)
+    model = classifier.model
+    consumed_by = consumers(model)
     quant_params_of = {
         name: _final_quant_params(student, name) for name in student.plan.groups
     }
-    input_layer = classifier.layers[0]
+    input_layer = model.layers[0]
     ops: list[IntegerOp] = []
     # Where a layer's output lives: fused layers have none of their own.
     tensor_of = {input_layer.name: input_layer.name}
-    for layer in classifier.layers[1:]:
+    for layer in model.layers[1:]:
         if layer.name in tensor_of:
             continue
         chain = _fused_chain(layer, consumed_by, student.plan.tensor_groups)
@@ -97,19 +98,19 @@ def lower(student: Student, classifier: keras.Model, *, head: Head) -> IntegerNe
             op = dataclasses.replace(op, attributes=attributes)
         ops += [op, *_bounding(op, bound)]
         tensor_of |= {x.name: ops[-1].name for x in chain}
-    if head == Head.MULTI_LABEL:
+    if classifier.head is Head.MULTI_LABEL:
         # No layer has a slash in its name.
         name = f"{ops[-1].name}/sigmoid"
         quant_params = FIXED_QUANT_PARAMS["sigmoid"]
         ops.append(IntegerOp(name, "sigmoid", (ops[-1].name,), quant_params))
     return IntegerNetwork(
         input_name=input_layer.name,
-        input_shape=tuple(classifier.input_shape[1:]),
+        input_shape=classifier.input_shape,
         input_quant_params=quant_params_of[
             student.plan.tensor_groups[input_layer.name]
         ],
         ops=tuple(ops),
-        softmax=head.ends_in_softmax,
+        softmax=classifier.head.ends_in_softmax,
     )
 
 

@@ -6,32 +6,28 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from gdfq_tf.classifier import predict_logits
+from gdfq_tf.classifier import Classifier, predict_logits
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.quantization.losses import distillation_loss
 from gdfq_tf.quantization.quantizers import fake_quantize_weights
 from gdfq_tf.quantization.student import Student
 
 
 def measure_sensitivity(
-    student: Student,
-    classifier: keras.Model,
-    pixels: np.ndarray,
-    preprocessing: Preprocessing,
+    student: Student, classifier: Classifier, pixels: np.ndarray
 ) -> dict[str, float]:
     """Kernel layer name -> KL divergence (nats, mean over images) of the classifier's
     outputs when this one kernel is the student's.
 
     Args:
       student: its kernels rounded.
-      classifier: the canonical classifier it was built from.
+      classifier: the one that it was built from.
       pixels: synthetic images, uint8 (N, H, W, C); a few hundred do.
-      preprocessing: the classifier's.
     """
-    teacher_logits = predict_logits(classifier, pixels, preprocessing.to_input)
-    probe = keras.models.clone_model(classifier)
-    probe.set_weights(classifier.get_weights())
+    model, to_input = classifier.model, classifier.preprocessing.to_input
+    teacher_logits = predict_logits(model, pixels, to_input)
+    probe = keras.models.clone_model(model)
+    probe.set_weights(model.get_weights())
     sensitivity = {}
     for name, quantizer in student.weight_quantizers.items():
         layer = probe.get_layer(name)
@@ -42,7 +38,7 @@ def measure_sensitivity(
         layer.set_weights([np.reshape(quantized, kernel.shape), *rest])
         loss = distillation_loss(
             teacher_logits=teacher_logits,
-            student_logits=predict_logits(probe, pixels, preprocessing.to_input),
+            student_logits=predict_logits(probe, pixels, to_input),
             temperature=1.0,
         )
         sensitivity[name] = float(loss)

@@ -24,7 +24,7 @@ from gdfq_tf.graph.queries import (
 )
 from gdfq_tf.graph.traits import has_kernel, is_bilinear, traits
 from gdfq_tf.keras_compat import keras
-from tflite_export.activations import FIXED_QUANT_PARAMS
+from tflite_export.operators.table import FIXED_QUANT_PARAMS
 from tflite_export.quantization_params import QuantParams
 
 _layers = keras.layers
@@ -82,14 +82,14 @@ class QuantizationPlan:
 
 
 def match_kernel_layers(
-    classifier: keras.Model, patterns: Sequence[str]
+    model: keras.Model, patterns: Sequence[str]
 ) -> frozenset[str]:
     """Names of the kernel layers that match any of the shell-style patterns.
 
     Raises:
       UserError: a pattern matches none.
     """
-    names = [x.name for x in classifier.layers if has_kernel(x)]
+    names = [x.name for x in model.layers if has_kernel(x)]
     matched: set[str] = set()
     for pattern in patterns:
         found = fnmatch.filter(names, pattern)
@@ -102,11 +102,11 @@ def match_kernel_layers(
     return frozenset(matched)
 
 
-def end_layers(classifier: keras.Model) -> frozenset[str]:
+def end_layers(model: keras.Model) -> frozenset[str]:
     """Names of the first and the last kernel layer, and of those beyond them that only
     scale: for one of these every width is exact, and it stands for no layer of the
     network's own."""
-    kernel_layers = [x for x in classifier.layers if has_kernel(x)]
+    kernel_layers = [x for x in model.layers if has_kernel(x)]
     result: set[str] = set()
     for layers in (kernel_layers, kernel_layers[::-1]):
         for layer in layers:
@@ -125,7 +125,7 @@ def _only_scales(layer) -> bool:
 
 
 def make_plan(
-    classifier: keras.Model,
+    model: keras.Model,
     bit_widths: BitWidths,
     keep_layers: Collection[str] = (),
 ) -> QuantizationPlan:
@@ -137,20 +137,20 @@ def make_plan(
     """
     kept = frozenset(keep_layers)
     if bit_widths.protocol == "edge":
-        kept |= end_layers(classifier)
-    consumed_by = consumers(classifier)
+        kept |= end_layers(model)
+    consumed_by = consumers(model)
     root = join(
-        [layer.name for layer in classifier.layers],
+        [layer.name for layer in model.layers],
         (
             (layer.name, producer.name)
-            for layer in classifier.layers
+            for layer in model.layers
             if _has_scale_of_inputs(layer, consumed_by)
             for producer in input_layers(layer)
         ),
     )
 
     members: dict[str, list] = {}
-    for layer in classifier.layers:
+    for layer in model.layers:
         if not _is_fused_into_consumer(layer, consumed_by[layer.name]):
             members.setdefault(root[layer.name], []).append(layer)
 
@@ -158,7 +158,7 @@ def make_plan(
         name: _make_group(name, layers, consumed_by, bit_widths, kept)
         for name, layers in members.items()
     }
-    input_layer = classifier.layers[0]
+    input_layer = model.layers[0]
     outputs = {
         layer.name: name
         for name, layers in members.items()
@@ -167,10 +167,10 @@ def make_plan(
     }
     return QuantizationPlan(
         input_group=root[input_layer.name],
-        output_group=root[output_layer(classifier).name],
+        output_group=root[output_layer(model).name],
         weight_bits={
             layer.name: 8 if layer.name in kept else bit_widths.weight_bits
-            for layer in classifier.layers
+            for layer in model.layers
             if has_kernel(layer)
         },
         tensor_groups={

@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_model_optimization as tfmot
 
 from gdfq_tf.keras_compat import keras
+from gdfq_tf.quantization.tfmot import tfmot
 from tflite_export.quantization_params import (
     INT8_MAX,
     INT8_MIN,

@@ -9,7 +9,6 @@ import numpy as np
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import ReconstructionConfig
 from gdfq_tf.graph.bn_statistics import with_statistics_of
-from gdfq_tf.keras_compat import keras
 from gdfq_tf.memory_needs import images_that_fit
 from gdfq_tf.progress import Progress
 from gdfq_tf.quantization.calibration import calibrate
@@ -33,13 +32,13 @@ def equalized(
     very one if there are none."""
     if all(group.bits == 8 for group in plan.groups.values()):
         return classifier
-    model, inputs = _target_of(classifier, images, config)
-    ranges = channel_ranges(model, plan, inputs)
+    target, inputs = _target_of(classifier, images, config)
+    ranges = channel_ranges(target.model, plan, inputs)
     return dataclasses.replace(classifier, model=equalize(classifier.model, ranges))
 
 
 def reconstruct(
-    teacher: Classifier,
+    classifier: Classifier,
     plan: QuantizationPlan,
     images: ImagePool,
     config: ReconstructionConfig,
@@ -47,27 +46,26 @@ def reconstruct(
 ) -> Student:
     """The student whose layers compute what the teacher's do, as far as bits allow:
     ranges first, then kernels on those ranges."""
-    preprocessing = teacher.preprocessing
-    target, inputs = _target_of(teacher, images, config)
-    calibration = calibrate(
-        target, plan, inputs, preprocessing, config.logits_margin, teacher.head
-    )
-    student = build_student(target, plan, calibration, preprocessing)
-    pixels = images.pixels[: images_that_fit(teacher.model)]
+    target, inputs = _target_of(classifier, images, config)
+    calibration = calibrate(target, plan, inputs, config.logits_margin)
+    student = build_student(target, plan, calibration)
+    pixels = images.pixels[: images_that_fit(classifier.model)]
     with progress.stage("reconstruction", len(student.weight_quantizers)) as advance:
-        round_kernels(student, target, pixels, preprocessing, advance)
+        round_kernels(student, target, pixels, advance)
     if config.images_are_noise:
-        student.move_statistics(target, teacher.model)
+        student.move_statistics(target.model, classifier.model)
     return student
 
 
 def _target_of(
     classifier: Classifier, images: ImagePool, config: ReconstructionConfig
-) -> tuple[keras.Model, np.ndarray]:
+) -> tuple[Classifier, np.ndarray]:
     """What students are fitted to, and its inputs from which ranges are read."""
     model = classifier.model
     pixels = images.pixels[: min(_NUM_RANGE_IMAGES, images_that_fit(model))]
     inputs = classifier.preprocessing.to_input(pixels).numpy()
     if config.images_are_noise:
-        return with_statistics_of(model, inputs), inputs
-    return model, inputs
+        classifier = dataclasses.replace(
+            classifier, model=with_statistics_of(model, inputs)
+        )
+    return classifier, inputs

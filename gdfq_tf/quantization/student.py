@@ -6,22 +6,20 @@ import dataclasses
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_model_optimization as tfmot
 
+from gdfq_tf.classifier import Classifier
 from gdfq_tf.graph.bn_statistics import batch_normalization_layers
 from gdfq_tf.graph.queries import consumers, input_layers, is_depthwise, output_layer
 from gdfq_tf.graph.traits import has_kernel, traits
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.quantization.calibration import Calibration
-from gdfq_tf.quantization.plan import (
-    QuantizationPlan,
-)
+from gdfq_tf.quantization.plan import QuantizationPlan
 from gdfq_tf.quantization.quantizers import (
     ActivationQuantizer,
     WeightQuantizer,
     channels_last_kernel,
 )
+from gdfq_tf.quantization.tfmot import tfmot
 
 _layers = keras.layers
 _INPUT_LAYER = "quantized_input"
@@ -138,17 +136,15 @@ class _PlanScheme(
 
 
 def build_student(
-    classifier: keras.Model,
-    plan: QuantizationPlan,
-    calibration: Calibration,
-    preprocessing: Preprocessing,
+    classifier: Classifier, plan: QuantizationPlan, calibration: Calibration
 ) -> Student:
-    """The student of a canonical classifier, its scales as calibrated.
+    """The student of a classifier, its scales as calibrated.
 
     It takes inputs on the exported model's int8 grid
     (`Preprocessing.to_student_input`) and shares no variable with `classifier`.
     """
-    base = _student_graph(classifier, preprocessing.grid_shift())
+    model = classifier.model
+    base = _student_graph(model, classifier.preprocessing.grid_shift())
     activation_quantizers = {
         name: ActivationQuantizer(name, quant_params)
         for name, quant_params in calibration.activation_quant_params.items()
@@ -156,7 +152,7 @@ def build_student(
     weight_quantizers = {
         name: WeightQuantizer(
             bits,
-            is_depthwise(classifier.get_layer(name)),
+            is_depthwise(model.get_layer(name)),
             calibration.weight_scales[name],
         )
         for name, bits in plan.weight_bits.items()
@@ -174,36 +170,33 @@ def build_student(
         )
 
     scheme = _PlanScheme({layer.name: config(layer) for layer in base.layers})
-    model = tfmot.quantization.keras.quantize_apply(
+    quantized = tfmot.quantization.keras.quantize_apply(
         tfmot.quantization.keras.quantize_annotate_model(base),
         scheme,
         quantized_layer_name_prefix=_PREFIX,
     )
-    return Student(model, plan, activation_quantizers, weight_quantizers)
+    return Student(quantized, plan, activation_quantizers, weight_quantizers)
 
 
-def _student_graph(classifier: keras.Model, grid_shift: float) -> keras.Model:
+def _student_graph(model: keras.Model, grid_shift: float) -> keras.Model:
     """A copy of the classifier whose input passes a named identity, to be quantized."""
-    image = keras.Input(classifier.input_shape[1:], name=classifier.layers[0].name)
-    outputs = {
-        classifier.layers[0].name: _layers.Activation("linear", name=_INPUT_LAYER)(
-            image
-        )
-    }
-    for layer in classifier.layers[1:]:
+    first = model.layers[0].name
+    image = keras.Input(model.input_shape[1:], name=first)
+    outputs = {first: _layers.Activation("linear", name=_INPUT_LAYER)(image)}
+    for layer in model.layers[1:]:
         inputs = [outputs[producer.name] for producer in input_layers(layer)]
         clone = type(layer).from_config(layer.get_config())
         outputs[layer.name] = clone(inputs if len(inputs) > 1 else inputs[0])
         clone.set_weights(layer.get_weights())
-    base = keras.Model(image, outputs[output_layer(classifier).name])
-    _absorb_input_shift(classifier, base, grid_shift)
+    base = keras.Model(image, outputs[output_layer(model).name])
+    _absorb_input_shift(model, base, grid_shift)
     return base
 
 
 def _absorb_input_shift(
-    classifier: keras.Model, base: keras.Model, grid_shift: float
+    model: keras.Model, base: keras.Model, grid_shift: float
 ) -> None:
-    """Makes `base(x - grid_shift)` equal `classifier(x)` up to zero padding.
+    """Makes `base(x - grid_shift)` equal `model(x)` up to zero padding.
 
     A constant on every input pixel reaches a kernel layer's output as
     shift * sum(kernel): it goes into the layer's bias, or out of the mean of the
@@ -211,9 +204,9 @@ def _absorb_input_shift(
     """
     if grid_shift == 0.0:
         return
-    consumed_by = consumers(classifier)
-    shifted = {classifier.layers[0].name}
-    for layer in classifier.layers[1:]:
+    consumed_by = consumers(model)
+    shifted = {model.layers[0].name}
+    for layer in model.layers[1:]:
         if not shifted.issuperset(x.name for x in input_layers(layer)):
             continue
         if _hands_constants_on(layer):

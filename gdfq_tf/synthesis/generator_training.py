@@ -8,15 +8,14 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from gdfq_tf.classifier import Head
+from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import SynthesisConfig
-from gdfq_tf.errors import UserError
+from gdfq_tf.errors import UserError, option
 from gdfq_tf.graph.queries import multiply_adds
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.progress import Progress
 from gdfq_tf.synthesis.generator import build_generator, choose_shape, sample_inputs
-from gdfq_tf.synthesis.image_pool import ImagePool
+from gdfq_tf.synthesis.image_pool import ImagePool, joined
 from gdfq_tf.synthesis.objective import image_losses
 from gdfq_tf.synthesis.teacher import Teacher
 
@@ -28,18 +27,12 @@ POOL_STEP = 2**24
 
 
 def make_generator(
-    classifier: keras.Model,
-    preprocessing: Preprocessing,
-    config: SynthesisConfig,
-    seed: int,
-    head: Head = Head.LOGITS,
+    classifier: Classifier, config: SynthesisConfig, seed: int
 ) -> keras.Model:
     """A generator sized for the classifier: image shape, classes and compute."""
-    budget = config.compute_ratio * multiply_adds(classifier)
-    image = tuple(classifier.input_shape[1:])
-    labels = head.num_labels(classifier.output_shape[-1])
-    shape = choose_shape(image, labels, budget)
-    return build_generator(shape, preprocessing, seed)
+    budget = config.compute_ratio * multiply_adds(classifier.model)
+    shape = choose_shape(classifier.input_shape, classifier.num_labels, budget)
+    return build_generator(shape, classifier.preprocessing, seed)
 
 
 def make_generator_step(
@@ -55,8 +48,8 @@ def make_generator_step(
     teacher's logits are returned with the losses, for recipes that train the student
     on them.
     """
-    num_classes = teacher.head.num_labels(teacher.model.output_shape[-1])
-    batch_size = config.images_per_step(*teacher.model.input_shape[1:3])
+    num_classes = teacher.classifier.num_labels
+    batch_size = config.images_per_step(teacher.classifier.input_shape)
     optimizer.build(generator.trainable_variables)
 
     @tf.function(reduce_retracing=False)
@@ -86,13 +79,7 @@ def make_generator_step(
 
 
 def synthesize(
-    classifier: keras.Model,
-    preprocessing: Preprocessing,
-    config: SynthesisConfig,
-    *,
-    head: Head = Head.LOGITS,
-    seed: int,
-    progress: Progress,
+    classifier: Classifier, config: SynthesisConfig, *, seed: int, progress: Progress
 ) -> ImagePool:
     """Trains a generator against the classifier and returns its pool of images.
 
@@ -102,11 +89,11 @@ def synthesize(
     Raises:
       UserError: the loss stopped being finite.
     """
-    pool_size = config.images_in_pool(*classifier.input_shape[1:3])
+    pool_size = config.images_in_pool(classifier.input_shape)
     if not config.num_steps:
-        return noise_images(tuple(classifier.input_shape[1:]), pool_size, seed)
-    teacher = Teacher(classifier, head)
-    generator = make_generator(classifier, preprocessing, config, seed, head)
+        return noise_images(classifier.input_shape, pool_size, seed)
+    teacher = Teacher(classifier)
+    generator = make_generator(classifier, config, seed)
     schedule = keras.optimizers.schedules.CosineDecay(
         config.learning_rate, config.num_steps, alpha=0.05
     )
@@ -118,7 +105,6 @@ def synthesize(
         for i in range(config.num_snapshots)
     }
     images_per_snapshot = math.ceil(pool_size / len(snapshots))
-    batch_size = config.images_per_step(*classifier.input_shape[1:3])
     parts = []
     with progress.stage("generator", config.num_steps) as advance:
         for step in range(config.num_steps):
@@ -128,20 +114,15 @@ def synthesize(
                 parts.append(
                     generate(
                         generator,
-                        preprocessing,
+                        classifier,
+                        config,
                         images_per_snapshot,
-                        batch_size=batch_size,
-                        num_classes=head.num_labels(classifier.output_shape[-1]),
                         seed=seed,
                         first_step=POOL_STEP + step * 1000,
                     )
                 )
-    pool = ImagePool(
-        np.concatenate([part.pixels for part in parts])[:pool_size],
-        np.concatenate([part.labels for part in parts])[:pool_size],
-    )
-    order = np.random.default_rng(seed).permutation(len(pool.labels))
-    return ImagePool(pool.pixels[order], pool.labels[order])
+    pool = joined(parts)[:pool_size]
+    return pool[np.random.default_rng(seed).permutation(len(pool))]
 
 
 def noise_images(shape: tuple[int, int, int], num_images: int, seed: int) -> ImagePool:
@@ -164,29 +145,36 @@ def noise_images(shape: tuple[int, int, int], num_images: int, seed: int) -> Ima
 
 def generate(
     generator: keras.Model,
-    preprocessing: Preprocessing,
+    classifier: Classifier,
+    config: SynthesisConfig,
     num_images: int,
     *,
-    batch_size: int,
-    num_classes: int,
     seed: int,
     first_step: int,
 ) -> ImagePool:
-    """Images of the generator as it stands, rounded to pixels."""
-    pixels, labels = [], []
+    """Images of the generator as it stands, rounded to pixels.
+
+    Args:
+      generator: of `make_generator`.
+      classifier: whose inputs it makes.
+      config: says how many images are made, and normalized, together.
+      num_images: as many are made.
+      seed: of latents and labels, together with
+      first_step: the number of the first batch.
+    """
+    batch_size = config.images_per_step(classifier.input_shape)
+    batches = []
     for i in range(math.ceil(num_images / batch_size)):
-        latents, batch_labels = sample_inputs(
+        latents, labels = sample_inputs(
             seed=seed,
             step=first_step + i,
             batch_size=batch_size,
-            num_classes=num_classes,
+            num_classes=classifier.num_labels,
         )
-        images = generator([latents, batch_labels], training=True)
-        pixels.append(preprocessing.to_pixels(images).numpy())
-        labels.append(batch_labels.numpy())
-    return ImagePool(
-        np.concatenate(pixels)[:num_images], np.concatenate(labels)[:num_images]
-    )
+        images = generator([latents, labels], training=True)
+        pixels = classifier.preprocessing.to_pixels(images)
+        batches.append(ImagePool(pixels.numpy(), labels.numpy()))
+    return joined(batches)[:num_images]
 
 
 def report(advance, metrics: dict[str, tf.Tensor], step: int, num_steps: int) -> None:
@@ -205,6 +193,6 @@ def report(advance, metrics: dict[str, tf.Tensor], step: int, num_steps: int) ->
         if not math.isfinite(value):
             raise UserError(
                 f"loss {name!r} became {value} at step {step + 1} of {num_steps}; "
-                "check --preprocessing and the classifier's weights"
+                f"check {option('preprocessing')} and the classifier's weights"
             )
     advance(**scalars)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class ImagePool:
     """A pool of synthetic images.
 
@@ -20,3 +21,24 @@ class ImagePool:
 
     pixels: np.ndarray
     labels: np.ndarray
+
+    def __len__(self) -> int:
+        """The number of images N."""
+        return len(self.labels)
+
+    def __getitem__(self, chosen: slice | np.ndarray) -> ImagePool:
+        """The images of a slice, or of an array of indices (M,), in its order."""
+        return ImagePool(self.pixels[chosen], self.labels[chosen])
+
+    def split(self) -> tuple[ImagePool, ImagePool]:
+        """The images to work with, and the last quarter, held out for the estimate."""
+        count = len(self) * 3 // 4
+        return self[:count], self[count:]
+
+
+def joined(pools: Sequence[ImagePool]) -> ImagePool:
+    """The images of all pools, one pool after the other."""
+    return ImagePool(
+        np.concatenate([pool.pixels for pool in pools]),
+        np.concatenate([pool.labels for pool in pools]),
+    )

@@ -39,13 +39,13 @@ def image_losses(
       relative_bn_loss: see `SynthesisConfig`.
       temperature: of the cross-entropy.
     """
-    outputs = teacher(images)
+    outputs, head = teacher(images), teacher.classifier.head
     losses = {}
-    if teacher.head == Head.MULTI_LABEL:
+    if head is Head.MULTI_LABEL:
         losses["cross_entropy"] = label_loss(
             logits=outputs.logits, labels=labels, temperature=temperature
         )
-    elif teacher.head.has_classes:
+    elif head.has_classes:
         losses["cross_entropy"] = classification_loss(
             logits=outputs.logits, labels=labels, temperature=temperature
         )

@@ -19,10 +19,8 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from gdfq_tf.classifier import Head
+from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import RefinementConfig
-from gdfq_tf.keras_compat import keras
-from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.progress import Progress
 from gdfq_tf.synthesis.collages import make_collages
 from gdfq_tf.synthesis.generator_training import report
@@ -39,26 +37,25 @@ _BETA_1, _BETA_2 = 0.9, 0.99
 
 
 def refine(
-    images: ImagePool,
-    classifier: keras.Model,
-    preprocessing: Preprocessing,
+    pool: ImagePool,
+    classifier: Classifier,
     config: RefinementConfig,
     *,
-    batch_size: int,
-    head: Head = Head.LOGITS,
     seed: int,
     progress: Progress,
 ) -> ImagePool:
-    """The same images, as many and of the same classes, each batch of about
-    `batch_size` with the statistics and classes that the classifier expects.
+    """The same images, fitted batch by batch to what the classifier expects.
+
+    Returns:
+      As many, of the same classes.
 
     Raises:
       UserError: the loss stopped being finite.
     """
-    teacher = Teacher(classifier, head)
+    teacher, preprocessing = Teacher(classifier), classifier.preprocessing
     center = tf.constant((preprocessing.high + preprocessing.low) / 2)
     half_range = tf.constant((preprocessing.high - preprocessing.low) / 2)
-    batch = tf.TensorSpec((None, *images.pixels.shape[1:]))
+    batch = tf.TensorSpec((None, *classifier.input_shape))
     scalar = tf.TensorSpec(())
 
     @tf.function(
@@ -83,14 +80,15 @@ def refine(
         x = tf.clip_by_value(x - learning_rate * direction, -1.0, 1.0)
         return x, mean, square, losses
 
-    num_batches = max(1, round(len(images.labels) / batch_size))
+    batch_size = config.images_per_step(classifier.input_shape)
+    num_batches = max(1, round(len(pool) / batch_size))
     total = num_batches * config.num_steps
-    start = vary_exposure(make_collages(images.pixels, seed), seed)
+    start = vary_exposure(make_collages(pool.pixels, seed), seed)
     refined: list[np.ndarray] = []
     with progress.stage("refinement", total) as advance:
         for pixels, labels in zip(
             np.array_split(start, num_batches),
-            np.array_split(images.labels, num_batches),
+            np.array_split(pool.labels, num_batches),
             strict=True,
         ):
             x = (preprocessing.to_input(pixels) - center) / half_range
@@ -107,7 +105,7 @@ def refine(
                 )
                 report(advance, losses, len(refined) * config.num_steps + i, total)
             refined.append(preprocessing.to_pixels(center + half_range * x).numpy())
-    return ImagePool(np.concatenate(refined), images.labels)
+    return ImagePool(np.concatenate(refined), pool.labels)
 
 
 def vary_exposure(pixels: np.ndarray, seed: int) -> np.ndarray:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import NamedTuple
 
 import tensorflow as tf
 
-from gdfq_tf.classifier import Head
+from gdfq_tf.classifier import Classifier
 from gdfq_tf.graph.bn_statistics import (
     BNStatistics,
     batch_normalization_layers,
@@ -15,8 +16,6 @@ from gdfq_tf.graph.bn_statistics import (
     stored_statistics,
 )
 from gdfq_tf.keras_compat import keras
-
-_BATCH_SIZE = 64
 
 
 class TeacherOutputs(NamedTuple):
@@ -27,23 +26,24 @@ class TeacherOutputs(NamedTuple):
 
 
 class Teacher:
-    """Frozen copy of a canonical classifier; the given model is left untouched."""
+    """A classifier that scores images and does not change.
 
-    def __init__(self, classifier: keras.Model, head: Head = Head.LOGITS):
-        """Copies `classifier`, a flat functional model ending in logits.
+    Attributes:
+      classifier: a copy of the one given, its model frozen.
+      stored_statistics: those of each BatchNormalization layer, in graph order.
+    """
 
-        Args:
-          head: what the logits are of.
-        """
-        self.head = head
-        self.model = keras.models.clone_model(classifier)
-        self.model.set_weights(classifier.get_weights())
-        self.model.trainable = False
-        layers = batch_normalization_layers(self.model)
+    def __init__(self, classifier: Classifier) -> None:
+        """Copies `classifier`, whose own model is left untouched."""
+        model = keras.models.clone_model(classifier.model)
+        model.set_weights(classifier.model.get_weights())
+        model.trainable = False
+        self.classifier = dataclasses.replace(classifier, model=model)
+        layers = batch_normalization_layers(model)
         self.stored_statistics = [stored_statistics(layer) for layer in layers]
         self._probe = keras.Model(
-            self.model.input,
-            [self.model.output, *(normalized_tensor(layer) for layer in layers)],
+            model.input,
+            [model.output, *(normalized_tensor(layer) for layer in layers)],
         )
 
     def __call__(self, inputs: tf.Tensor) -> TeacherOutputs:
