@@ -6,6 +6,7 @@ GDFQ_NUM_RANDOM_NETWORKS sets how many; the suite runs few.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 
 import numpy as np
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 
 from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError
-from gdfq_tf.frontend.load import translate_classifier
+from gdfq_tf.frontend.load import Interpretation, translate_classifier
 from gdfq_tf.keras_compat import keras as tf_keras
 from gdfq_tf.model_files.readers import SourceModel
 from gdfq_tf.quantization.calibration import calibrate
@@ -294,7 +295,7 @@ def test_signals(k, shape):
 
 def check_all_the_way(source, head, bit_widths, seed):
     classifier, difference = translate_classifier(
-        SourceModel("random", source), preprocessing="tf"
+        SourceModel("random", source), Interpretation(preprocessing="tf")
     )
     assert difference <= 1e-4
     assert classifier.head == (head or "logits")
@@ -303,14 +304,18 @@ def check_all_the_way(source, head, bit_widths, seed):
     plan = make_plan(classifier.model, bit_widths)
     preprocessing = classifier.preprocessing
     inputs = preprocessing.to_input(pixels).numpy()
-    teacher = equalize(classifier.model, channel_ranges(classifier.model, plan, inputs))
+    ranges = channel_ranges(classifier.model, plan, inputs)
+    equalized = dataclasses.replace(
+        classifier, model=equalize(classifier.model, ranges)
+    )
     logits = classifier.model(inputs, training=False).numpy()
     np.testing.assert_allclose(
-        teacher(inputs, training=False), logits, atol=1e-4 * np.abs(logits).max()
+        equalized.model(inputs, training=False),
+        logits,
+        atol=1e-4 * np.abs(logits).max(),
     )
-    calibration = calibrate(teacher, plan, inputs, preprocessing)
-    student = build_student(teacher, plan, calibration, preprocessing)
-    network = lower(student, classifier.model, head=classifier.head)
+    student = build_student(equalized, plan, calibrate(equalized, plan, inputs))
+    network = lower(student, classifier)
     tflite = convert_network(network)
     levels = preprocessing.to_int8(pixels)
     expectation = Expectation(

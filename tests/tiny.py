@@ -6,7 +6,9 @@ import contextlib
 
 import numpy as np
 
+from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.keras_compat import keras
+from gdfq_tf.preprocessing import make_preprocessing
 
 INPUT_SHAPE = (8, 8, 3)
 NUM_CLASSES = 3
@@ -56,6 +58,13 @@ def _he_normal(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     """Normal values that keep a layer's output variance near its input's."""
     fan_in = np.prod(shape[:3]) if len(shape) == 4 else shape[0]
     return rng.normal(0.0, np.sqrt(2.0 / fan_in), shape)
+
+
+def classifier_of(
+    model: keras.Model, preprocessing: str = "tf", head: Head = Head.LOGITS
+) -> Classifier:
+    """The `Classifier` of a canonical model for images of three channels."""
+    return Classifier("tiny", model, make_preprocessing(preprocessing, 3), head)
 
 
 class Recorder:

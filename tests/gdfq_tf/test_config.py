@@ -8,6 +8,7 @@ from gdfq_tf.config import (
     DEFAULT_RECIPE,
     RECIPES,
     BitWidths,
+    DistillationConfig,
     FineTuningConfig,
     Recipe,
     ReconstructionConfig,
@@ -80,7 +81,7 @@ def test_the_published_recipe_holds_the_published_numbers():
     recipe = RECIPES["gdfq"]
     assert isinstance(recipe.student, FineTuningConfig)
     assert recipe.synthesis.batch_size == 200
-    assert recipe.synthesis.images_per_step(32, 32) == 200  # CIFAR's size
+    assert recipe.synthesis.images_per_step((32, 32, 3)) == 200  # CIFAR's size
     assert recipe.synthesis.bn_weight == 0.1
     assert recipe.synthesis.learning_rate == 1e-3
     assert not recipe.synthesis.relative_bn_loss
@@ -103,7 +104,7 @@ def test_recipes_take_more_work_the_better_they_are():
     steps = [RECIPES[name].synthesis.num_steps for name in names]
     assert steps == sorted(set(steps))
     assert steps[0] == 0
-    passes = [RECIPES[name].image_passes(32, 32) for name in names]
+    passes = [RECIPES[name].image_passes((32, 32, 3)) for name in names]
     assert passes == sorted(set(passes))
     trainings = [RECIPES[name].student.distillation for name in names]
     trained = [t.num_steps if t is not None else 0 for t in trainings]
@@ -124,10 +125,11 @@ def test_recipes_take_more_work_the_better_they_are():
 )
 def test_image_passes_by_hand(size, expected):
     recipe = Recipe("r", SynthesisConfig(10), RefinementConfig(5))
-    assert recipe.image_passes(size, size) == expected
+    shape = (size, size, 3)
+    assert recipe.image_passes(shape) == expected
     generator_alone = Recipe("r", SynthesisConfig(10))
-    steps = recipe.synthesis.images_per_step(size, size)
-    assert generator_alone.image_passes(size, size) == 10 * steps
+    steps = recipe.synthesis.images_per_step(shape)
+    assert generator_alone.image_passes(shape) == 10 * steps
 
 
 def test_without_bn_statistics_nothing_is_refined():
@@ -196,8 +198,9 @@ def test_unknown_recipes_and_step_counts_are_refused(arguments, named):
     ],
 )
 def test_images_per_step(batch_size, height, width, expected):
-    config = SynthesisConfig(1, batch_size=batch_size)
-    assert config.images_per_step(height, width) == expected
+    for kind in (SynthesisConfig, RefinementConfig, DistillationConfig):
+        config = kind(1, batch_size=batch_size)
+        assert config.images_per_step((height, width, 3)) == expected
 
 
 def test_the_shortest_run_trains_its_student_too():

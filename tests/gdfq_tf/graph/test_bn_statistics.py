@@ -13,7 +13,7 @@ from gdfq_tf.graph.bn_statistics import (
 )
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.synthesis.teacher import Teacher
-from tests.tiny import INPUT_SHAPE
+from tests.tiny import INPUT_SHAPE, classifier_of
 
 
 def test_layers_are_found_in_graph_order(tiny_classifier):
@@ -58,7 +58,7 @@ def test_statistics_of_a_transposed_convolution_are_of_all_its_phases(kernel_siz
     stored = stored_statistics(layer)
     np.testing.assert_array_equal(stored.mean, bn.moving_mean)
     np.testing.assert_array_equal(stored.variance, bn.moving_variance)
-    outputs = Teacher(model)(images)
+    outputs = Teacher(classifier_of(model))(images)
     expected = batch_statistics(keras.Model(source.input, bn.input)(images))
     (found,) = outputs.statistics
     np.testing.assert_allclose(found.mean, expected.mean, rtol=1e-5)

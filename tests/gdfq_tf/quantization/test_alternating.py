@@ -28,7 +28,7 @@ from gdfq_tf.quantization.calibration import calibrate
 from gdfq_tf.quantization.plan import make_plan
 from gdfq_tf.quantization.student import build_student
 from gdfq_tf.synthesis.image_pool import ImagePool
-from tests.tiny import INPUT_SHAPE, NUM_CLASSES, Recorder, build_tiny_classifier
+from tests.tiny import INPUT_SHAPE, NUM_CLASSES, Recorder, build_tiny_classifier, classifier_of
 
 NUM_STEPS = 4
 
@@ -49,8 +49,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def run():
-    preprocessing = make_preprocessing("tf", 3)
-    classifier = Classifier("tiny", build_tiny_classifier(), preprocessing, "logits")
+    classifier = classifier_of(build_tiny_classifier())
     published = RECIPES["gdfq"]
     recipe = dataclasses.replace(
         published,
@@ -164,7 +163,7 @@ def test_images_of_the_final_generator_are_returned(run):
 def test_of_large_images_the_pool_holds_fewer(monkeypatch):
     monkeypatch.setattr("gdfq_tf.config._PIXELS_IN_POOL", 1)  # all are large
     _, images = train_alternating(
-        Classifier("tiny", build_tiny_classifier(), PREPROCESSING, "logits"),
+        classifier_of(build_tiny_classifier()),
         make_plan(build_tiny_classifier(), parse_bit_widths("w4a8")),
         SynthesisConfig(1, batch_size=64, pool_size=700),
         FineTuningConfig(1),
@@ -203,8 +202,8 @@ def images():
 def make_student(classifier, images):
     plan = make_plan(classifier, parse_bit_widths("w2a8/paper"))
     inputs = PREPROCESSING.to_input(images.pixels).numpy()
-    calibration = calibrate(classifier, plan, inputs, PREPROCESSING)
-    return build_student(classifier, plan, calibration, PREPROCESSING)
+    calibration = calibrate(classifier_of(classifier), plan, inputs)
+    return build_student(classifier_of(classifier), plan, calibration)
 
 
 @pytest.fixture
@@ -215,9 +214,9 @@ def student(tiny_classifier, images):
 def make_step(student, config=CONFIG):
     return make_student_step(
         student,
+        classifier_of(build_tiny_classifier()),
         keras.optimizers.Adam(config.learning_rate),
         config,
-        PREPROCESSING,
     )
 
 
@@ -294,7 +293,7 @@ def test_a_student_loss_that_is_not_finite_stops_the_training(monkeypatch):
     )
     monkeypatch.setattr(alternating, "_MIN_WARM_UP_STEPS", 1)
     monkeypatch.setattr(alternating, "_NUM_CALIBRATION_IMAGES", 16)
-    classifier = Classifier("tiny", build_tiny_classifier(), PREPROCESSING, "logits")
+    classifier = classifier_of(build_tiny_classifier())
     synthesis = dataclasses.replace(RECIPES["gdfq"].synthesis, batch_size=8)
     with pytest.raises(UserError, match="'student' became inf at step 1 of 5") as error:
         train_alternating(

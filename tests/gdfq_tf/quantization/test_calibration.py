@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gdfq_tf.classifier import Head
 from gdfq_tf.config import BitWidths
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.memory_needs import images_per_batch
-from gdfq_tf.preprocessing import make_preprocessing
 from gdfq_tf.quantization.calibration import (
     activation_quant_params,
     calibrate,
@@ -20,7 +20,7 @@ from gdfq_tf.quantization.calibration import (
     weight_scales,
 )
 from gdfq_tf.quantization.plan import ActivationGroup, make_plan
-from tests.tiny import INPUT_SHAPE, build_tiny_classifier
+from tests.tiny import INPUT_SHAPE, build_tiny_classifier, classifier_of
 from tflite_export.quantization_params import QuantParams
 
 
@@ -99,7 +99,7 @@ def test_all_outputs_of_a_batch_are_kept_together(monkeypatch):
     most = 3 * values_per_image(probe)
     monkeypatch.setattr("gdfq_tf.quantization.calibration._MAX_VALUES_AT_ONCE", most)
     monkeypatch.setattr(keras.Model, "__call__", spied)
-    calibrate(classifier, plan, inputs, make_preprocessing("tf", 3))
+    calibrate(classifier_of(classifier), plan, inputs)
     assert sizes == [3, 3, 3, 3]
 
 
@@ -160,10 +160,10 @@ def test_zero_channels_get_the_largest_channels_scale():
 def calibrated():
     model = build_tiny_classifier()
     plan = make_plan(model, BitWidths(4, 4, "paper"))
-    preprocessing = make_preprocessing("tf", 3)
+    classifier = classifier_of(model)
     pixels = np.random.default_rng(0).integers(0, 256, (150, *INPUT_SHAPE))
-    inputs = preprocessing.to_input(pixels).numpy()
-    return model, plan, inputs, calibrate(model, plan, inputs, preprocessing)
+    inputs = classifier.preprocessing.to_input(pixels).numpy()
+    return model, plan, inputs, calibrate(classifier, plan, inputs)
 
 
 def test_calibrate_covers_the_plan(calibrated):
@@ -230,7 +230,7 @@ def test_depthwise_scales_are_per_channel(calibrated):
 
 def test_calibration_is_reproducible(calibrated):
     model, plan, inputs, calibration = calibrated
-    again = calibrate(model, plan, inputs, make_preprocessing("tf", 3))
+    again = calibrate(classifier_of(model), plan, inputs)
     assert again.activation_quant_params == calibration.activation_quant_params
 
 
@@ -247,17 +247,16 @@ def test_features_have_room_at_both_ends(samples, low, high):
 
 def test_the_head_decides_about_the_outputs_quant_params():
     classifier = build_tiny_classifier()
-    preprocessing = make_preprocessing("tf", 3)
     plan = make_plan(classifier, BitWidths(8, 8))
     rng = np.random.default_rng(0)
     inputs = rng.uniform(-1, 1, (8, *INPUT_SHAPE)).astype(np.float32)
     outputs = classifier(inputs).numpy()
     for head, expected in (
-        ("logits", logits_quant_params(outputs, 3.0)),
-        ("multi_label", logits_quant_params(outputs, 3.0)),
-        ("features", features_quant_params(outputs)),
+        (Head.LOGITS, logits_quant_params(outputs, 3.0)),
+        (Head.MULTI_LABEL, logits_quant_params(outputs, 3.0)),
+        (Head.FEATURES, features_quant_params(outputs)),
     ):
-        found = calibrate(classifier, plan, inputs, preprocessing, 3.0, head)
+        found = calibrate(classifier_of(classifier, head=head), plan, inputs, 3.0)
         quant_params = found.activation_quant_params[plan.output_group]
         assert quant_params.scale == pytest.approx(expected.scale, rel=1e-4)
         assert quant_params.zero_point == expected.zero_point

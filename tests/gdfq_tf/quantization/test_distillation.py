@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gdfq_tf.classifier import Classifier, Head
+from gdfq_tf.classifier import Head
 from gdfq_tf.config import (
     DistillationConfig,
     ReconstructionConfig,
@@ -28,11 +28,11 @@ from gdfq_tf.quantization.losses import distillation_loss, relative_error
 from gdfq_tf.quantization.plan import make_plan
 from gdfq_tf.quantization.reconstruction import reconstruct
 from gdfq_tf.synthesis.generator_training import noise_images
-from tests.tiny import INPUT_SHAPE, Recorder
+from tests.tiny import INPUT_SHAPE, Recorder, classifier_of
 
 PREPROCESSING = make_preprocessing("tf", 3)
 IMAGES = noise_images(INPUT_SHAPE, 64, seed=0)
-CONFIG = DistillationConfig(40, learning_rate=1e-2)
+CONFIG = DistillationConfig(40, batch_size=16, learning_rate=1e-2)
 
 
 @pytest.fixture
@@ -46,17 +46,12 @@ def student(tiny_classifier):
     )
 
 
-def classifier_of(model, head=Head.LOGITS) -> Classifier:
-    return Classifier("tiny", model, PREPROCESSING, head)
-
-
 def train(student, classifier, config=CONFIG, head=Head.LOGITS, seed=0, progress=None):
     distill(
         student,
-        classifier_of(classifier, head),
+        classifier_of(classifier, head=head),
         IMAGES,
         config,
-        batch_size=16,
         seed=seed,
         progress=progress or NullProgress(),
     )
@@ -101,7 +96,7 @@ def test_rates_by_hand(num_steps, expected):
     assert found == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("head", ["multi_label", "features"])
+@pytest.mark.parametrize("head", [Head.MULTI_LABEL, Head.FEATURES])
 def test_outputs_without_classes_come_nearer_too(student, tiny_classifier, head):
     def error():
         targets, outputs = logits_of(student, tiny_classifier)
@@ -141,7 +136,7 @@ def test_a_seed_gives_the_same_bytes_another_one_others(student, tiny_classifier
 
 def test_a_step_is_relative_to_the_size_of_the_kernel(student, tiny_classifier):
     """A kernel in front of a BatchNormalization may be of any size."""
-    small = DistillationConfig(1, learning_rate=1e-3)
+    small = DistillationConfig(1, batch_size=16, learning_rate=1e-3)
     kernels = [q.kernel for q in student.weight_quantizers.values()]
     before = [kernel.numpy() for kernel in kernels]
     train(student, tiny_classifier, small)
@@ -160,14 +155,14 @@ def test_a_student_that_training_spoils_is_left_as_it_was(
     student, tiny_classifier, learning_rate
 ):
     before = weights_of(student)
-    train(student, tiny_classifier, DistillationConfig(5, learning_rate))
+    train(student, tiny_classifier, dataclasses.replace(CONFIG, num_steps=5, learning_rate=learning_rate))
     for now, then in zip(weights_of(student), before, strict=True):
         np.testing.assert_array_equal(now, then)
 
 
 def test_training_ends_at_the_first_loss_that_is_not_finite(student, tiny_classifier):
     recorder = Recorder()
-    config = DistillationConfig(50, learning_rate=float("nan"))
+    config = dataclasses.replace(CONFIG, num_steps=50, learning_rate=float("nan"))
     train(student, tiny_classifier, config, progress=recorder)
     # The first step's loss is that before it.
     assert recorder.stages == [("distillation", 50, 1)]

@@ -25,7 +25,7 @@ from gdfq_tf.quantization.gptq import (
 )
 from gdfq_tf.quantization.plan import make_plan
 from gdfq_tf.quantization.student import Student, build_student
-from tests.tiny import INPUT_SHAPE, build_tiny_classifier
+from tests.tiny import INPUT_SHAPE, build_tiny_classifier, classifier_of
 
 layers = keras.layers
 PREPROCESSING = make_preprocessing("tf", 3)
@@ -423,8 +423,8 @@ def test_refitted_scales_weigh_directions_as_the_inputs_do():
 def make_student(classifier: keras.Model, bits: str) -> Student:
     plan = make_plan(classifier, parse_bit_widths(bits))
     inputs = PREPROCESSING.to_input(PIXELS).numpy()
-    calibration = calibrate(classifier, plan, inputs, PREPROCESSING)
-    return build_student(classifier, plan, calibration, PREPROCESSING)
+    calibration = calibrate(classifier_of(classifier), plan, inputs)
+    return build_student(classifier_of(classifier), plan, calibration)
 
 
 def teacher_outputs(classifier: keras.Model, pixels, name: str) -> np.ndarray:
@@ -446,7 +446,7 @@ def classifier() -> keras.Model:
 def pair(request, classifier):
     """(calibrated student, the same with rounded kernels)."""
     plain, rounded = (make_student(classifier, request.param) for _ in range(2))
-    round_kernels(rounded, classifier, PIXELS, PREPROCESSING, no_progress)
+    round_kernels(rounded, classifier_of(classifier), PIXELS, no_progress)
     return plain, rounded
 
 
@@ -501,9 +501,9 @@ def test_the_classifier_and_what_is_not_a_kernel_stay(classifier, pair):
 
 def test_rounding_again_changes_nothing(classifier):
     student = make_student(classifier, "w4a8/paper")
-    round_kernels(student, classifier, PIXELS, PREPROCESSING, no_progress)
+    round_kernels(student, classifier_of(classifier), PIXELS, no_progress)
     before = [v.numpy() for v in student.model.variables]
-    round_kernels(student, classifier, PIXELS, PREPROCESSING, no_progress)
+    round_kernels(student, classifier_of(classifier), PIXELS, no_progress)
     for variable, value in zip(student.model.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
 
@@ -527,7 +527,7 @@ def test_depthwise_multiplier_concatenation_and_kernels_that_cannot_shift():
         make_student(model, "w3a8/paper"),
         make_student(model, "w3a8/paper"),
     )
-    round_kernels(rounded, model, PIXELS, PREPROCESSING, no_progress)
+    round_kernels(rounded, classifier_of(model), PIXELS, no_progress)
     for name in ("left", "right", "pooled", "end", "logits"):
         expected = teacher_outputs(model, PIXELS, name)
         errors = [
@@ -545,7 +545,7 @@ def test_a_channel_that_never_varies_keeps_its_weights():
     model = keras.Model(image, layers.Dense(3)(end))
     conv = model.layers[1]
     student = make_student(model, "w8a8")
-    round_kernels(student, model, pixels, PREPROCESSING, no_progress)
+    round_kernels(student, classifier_of(model), pixels, no_progress)
     quantizer = student.weight_quantizers[conv.name]
     difference = quantizer.kernel.numpy() - conv.get_weights()[0]
     steps = np.abs(difference / quantizer.scale.numpy())

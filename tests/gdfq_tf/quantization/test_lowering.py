@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from gdfq_tf.activations import hard_swish
-from gdfq_tf.classifier import Head
 from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError
 from gdfq_tf.graph.layers import ChannelMean, L2Normalization
@@ -18,7 +17,7 @@ from gdfq_tf.quantization.calibration import calibrate
 from gdfq_tf.quantization.lowering import lower
 from gdfq_tf.quantization.plan import make_plan
 from gdfq_tf.quantization.student import build_student
-from tests.tiny import INPUT_SHAPE, build_tiny_classifier
+from tests.tiny import INPUT_SHAPE, build_tiny_classifier, classifier_of
 from tflite_export.convert import convert_network, post_training_quantize
 from tflite_export.flatbuffer import read_model
 from tflite_export.interpreter import TFLiteClassifier
@@ -68,11 +67,11 @@ class Frozen:
 def make_frozen(classifier: keras.Model, bit_widths: BitWidths, edit=None) -> Frozen:
     plan = make_plan(classifier, bit_widths)
     inputs = PREPROCESSING.to_input(PIXELS).numpy()
-    calibration = calibrate(classifier, plan, inputs, PREPROCESSING)
-    student = build_student(classifier, plan, calibration, PREPROCESSING)
+    calibration = calibrate(classifier_of(classifier), plan, inputs)
+    student = build_student(classifier_of(classifier), plan, calibration)
     if edit is not None:
         edit(student)
-    return Frozen(classifier, student, lower(student, classifier, head=Head.LOGITS))
+    return Frozen(classifier, student, lower(student, classifier_of(classifier)))
 
 
 def odd_normalizations() -> keras.Model:

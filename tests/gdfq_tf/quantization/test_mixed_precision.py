@@ -12,7 +12,7 @@ from gdfq_tf.quantization.calibration import calibrate
 from gdfq_tf.quantization.mixed_precision import choose_kept_layers, measure_sensitivity
 from gdfq_tf.quantization.plan import make_plan
 from gdfq_tf.quantization.student import Student, build_student
-from tests.tiny import INPUT_SHAPE, build_tiny_classifier
+from tests.tiny import INPUT_SHAPE, build_tiny_classifier, classifier_of
 
 PREPROCESSING = make_preprocessing("tf", 3)
 _RNG = np.random.default_rng(0)
@@ -41,8 +41,8 @@ def classifier() -> keras.Model:
 def make_student(classifier, bits: str = "w3a8/paper", keep=()) -> Student:
     plan = make_plan(classifier, parse_bit_widths(bits), keep)
     inputs = PREPROCESSING.to_input(PIXELS).numpy()
-    calibration = calibrate(classifier, plan, inputs, PREPROCESSING)
-    return build_student(classifier, plan, calibration, PREPROCESSING)
+    calibration = calibrate(classifier_of(classifier), plan, inputs)
+    return build_student(classifier_of(classifier), plan, calibration)
 
 
 def quantized_by_hand(quantizer) -> np.ndarray:
@@ -61,7 +61,7 @@ def log_shares(model) -> np.ndarray:
 
 def test_sensitivity_is_the_divergence_with_one_kernel_replaced(classifier):
     student = make_student(classifier)
-    sensitivity = measure_sensitivity(student, classifier, PIXELS, PREPROCESSING)
+    sensitivity = measure_sensitivity(student, classifier_of(classifier), PIXELS)
     assert list(sensitivity) == KERNELS
     p = log_shares(classifier)
     for name in KERNELS:
@@ -84,7 +84,7 @@ def test_a_kernel_on_its_quant_params_costs_nothing(classifier, name):
     student = make_student(classifier)
     scale = quantizer.scale.numpy()
     student.weight_quantizers[name].assign(on_quant_params, scale)
-    sensitivity = measure_sensitivity(student, classifier, PIXELS, PREPROCESSING)
+    sensitivity = measure_sensitivity(student, classifier_of(classifier), PIXELS)
     assert abs(sensitivity.pop(name)) < 1e-6
     assert min(sensitivity.values()) > 1e-4
 
@@ -92,7 +92,7 @@ def test_a_kernel_on_its_quant_params_costs_nothing(classifier, name):
 def test_the_student_and_the_classifier_are_left_as_they_were(classifier):
     student = make_student(classifier)
     before = classifier.get_weights(), student.model.get_weights()
-    measure_sensitivity(student, classifier, PIXELS, PREPROCESSING)
+    measure_sensitivity(student, classifier_of(classifier), PIXELS)
     for model, weights in zip((classifier, student.model), before, strict=True):
         for now, then in zip(model.get_weights(), weights, strict=True):
             np.testing.assert_array_equal(now, then)
@@ -101,7 +101,7 @@ def test_the_student_and_the_classifier_are_left_as_they_were(classifier):
 def test_kernels_with_more_bits_cost_less(classifier):
     two, four, eight = (
         measure_sensitivity(
-            make_student(classifier, bits), classifier, PIXELS, PREPROCESSING
+            make_student(classifier, bits), classifier_of(classifier), PIXELS
         )
         for bits in ("w2a8/paper", "w4a8/paper", "w8a8")
     )
@@ -120,7 +120,7 @@ def test_depthwise_multipliers_keep_their_order():
     layer = model.get_layer("dw")
     layer.set_weights([kernel, *layer.get_weights()[1:]])
     sensitivity = measure_sensitivity(
-        make_student(model, "w8a8"), model, PIXELS, PREPROCESSING
+        make_student(model, "w8a8"), classifier_of(model), PIXELS
     )
     assert sensitivity["dw"] < 1e-4
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from gdfq_tf import memory_needs
-from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import ReconstructionConfig, parse_bit_widths
 from gdfq_tf.graph.bn_statistics import with_statistics_of
 from gdfq_tf.preprocessing import make_preprocessing
@@ -16,14 +15,10 @@ from gdfq_tf.quantization.plan import make_plan
 from gdfq_tf.quantization.reconstruction import reconstruct
 from gdfq_tf.synthesis.generator_training import noise_images
 from gdfq_tf.synthesis.image_pool import ImagePool
-from tests.tiny import INPUT_SHAPE, Recorder, build_tiny_classifier
+from tests.tiny import INPUT_SHAPE, Recorder, build_tiny_classifier, classifier_of
 
 PREPROCESSING = make_preprocessing("tf", 3)
 IMAGES = noise_images(INPUT_SHAPE, 96, seed=0)
-
-
-def classifier_of(model) -> Classifier:
-    return Classifier("tiny", model, PREPROCESSING, "logits")
 
 
 def run(model, bits, config, progress=None, images=IMAGES):
@@ -51,7 +46,7 @@ def test_takes_no_more_images_than_memory_holds(tiny_classifier, monkeypatch):
     monkeypatch.setattr(memory_needs, "_MAX_VALUES", 40 * largest + 1)
     limited = run(tiny_classifier, "w4a4", ReconstructionConfig())
     monkeypatch.undo()
-    first_40 = ImagePool(IMAGES.pixels[:40], IMAGES.labels[:40])
+    first_40 = IMAGES[:40]
     expected = run(tiny_classifier, "w4a4", ReconstructionConfig(), images=first_40)
     for a, b in zip(limited.model.weights, expected.model.weights, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
@@ -64,9 +59,9 @@ def test_equalized_by_what_students_are_fitted_to(
     """The classifier itself, or one whose statistics are the noise's."""
     measured = []
 
-    def channel_ranges(teacher, plan, inputs):
-        measured.append((teacher.get_weights(), inputs))
-        return equalization.channel_ranges(teacher, plan, inputs)
+    def channel_ranges(model, plan, inputs):
+        measured.append((model.get_weights(), inputs))
+        return equalization.channel_ranges(model, plan, inputs)
 
     monkeypatch.setattr(reconstruction, "channel_ranges", channel_ranges)
     plan = make_plan(tiny_classifier, parse_bit_widths("w4a4/paper"))

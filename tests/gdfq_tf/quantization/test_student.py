@@ -13,7 +13,7 @@ from gdfq_tf.preprocessing import make_preprocessing
 from gdfq_tf.quantization.calibration import calibrate
 from gdfq_tf.quantization.plan import make_plan
 from gdfq_tf.quantization.student import Student, _student_graph, build_student
-from tests.tiny import INPUT_SHAPE, build_tiny_classifier
+from tests.tiny import INPUT_SHAPE, build_tiny_classifier, classifier_of
 
 layers = keras.layers
 PREPROCESSING = make_preprocessing("tf", 3)
@@ -23,8 +23,8 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (64, *INPUT_SHAPE))
 def make_student(model: keras.Model, bit_widths: BitWidths) -> Student:
     plan = make_plan(model, bit_widths)
     inputs = PREPROCESSING.to_input(PIXELS).numpy()
-    calibration = calibrate(model, plan, inputs, PREPROCESSING)
-    return build_student(model, plan, calibration, PREPROCESSING)
+    calibration = calibrate(classifier_of(model), plan, inputs)
+    return build_student(classifier_of(model), plan, calibration)
 
 
 def randomize(model: keras.Model) -> keras.Model:
@@ -253,12 +253,12 @@ def test_layers_and_their_wrappers_are_found_by_the_classifiers_names(
 
 @pytest.mark.parametrize("mode", ["tf", "torch", "uint8"])
 def test_quantized_inputs_are_the_exported_models(mode):
-    classifier = build_tiny_classifier()
-    preprocessing = make_preprocessing(mode, 3)
-    plan = make_plan(classifier, BitWidths(8, 8))
+    classifier = classifier_of(build_tiny_classifier(), mode)
+    preprocessing = classifier.preprocessing
+    plan = make_plan(classifier.model, BitWidths(8, 8))
     inputs = preprocessing.to_input(PIXELS).numpy()
-    calibration = calibrate(classifier, plan, inputs, preprocessing)
-    student = build_student(classifier, plan, calibration, preprocessing)
+    calibration = calibrate(classifier, plan, inputs)
+    student = build_student(classifier, plan, calibration)
     quantized = student.quantize_input(preprocessing.to_student_input(PIXELS))
     quant_params = preprocessing.input_quantization()
     levels = preprocessing.to_int8(PIXELS).astype(float) - quant_params.zero_point

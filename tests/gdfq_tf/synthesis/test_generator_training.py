@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ from gdfq_tf.config import SynthesisConfig
 from gdfq_tf.errors import UserError
 from gdfq_tf.graph.queries import multiply_adds
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.preprocessing import make_preprocessing
 from gdfq_tf.progress import NullProgress
 from gdfq_tf.synthesis import generator_training, objective
+from gdfq_tf.synthesis.generator import sample_inputs
 from gdfq_tf.synthesis.generator_training import (
     generate,
     make_generator,
@@ -22,9 +23,8 @@ from gdfq_tf.synthesis.generator_training import (
     synthesize,
 )
 from gdfq_tf.synthesis.teacher import Teacher
-from tests.tiny import INPUT_SHAPE, NUM_CLASSES, Recorder, build_tiny_classifier
+from tests.tiny import INPUT_SHAPE, NUM_CLASSES, Recorder, build_tiny_classifier, classifier_of
 
-PREPROCESSING = make_preprocessing("tf", 3)
 CONFIG = SynthesisConfig(num_steps=20, batch_size=16, pool_size=50, num_snapshots=4)
 
 
@@ -41,8 +41,8 @@ def decisive_classifier() -> keras.Model:
 
 
 def make_step(classifier, config=CONFIG, seed=0):
-    teacher = Teacher(classifier)
-    generator = make_generator(classifier, PREPROCESSING, config, seed)
+    teacher = Teacher(classifier_of(classifier))
+    generator = make_generator(classifier_of(classifier), config, seed)
     optimizer = keras.optimizers.Adam(config.learning_rate, beta_1=0.5)
     return (
         generator,
@@ -61,10 +61,10 @@ def changed(variables, before) -> list[bool]:
 def test_a_step_moves_the_whole_generator_and_nothing_of_the_teacher(tiny_classifier):
     generator, teacher, step = make_step(tiny_classifier)
     generator_before = generator.get_weights()
-    teacher_before = teacher.model.get_weights()
+    teacher_before = teacher.classifier.model.get_weights()
     metrics = step(tf.constant(0))
     assert all(changed(generator.get_weights(), generator_before))
-    assert not any(changed(teacher.model.get_weights(), teacher_before))
+    assert not any(changed(teacher.classifier.model.get_weights(), teacher_before))
     assert metrics["images"].shape == (16, *INPUT_SHAPE)
     assert metrics["labels"].shape == (16,)
     assert float(metrics["loss"]) == pytest.approx(
@@ -117,14 +117,14 @@ def test_the_configured_statistics_loss_is_minimised(
 
 
 def test_generator_takes_its_size_from_the_classifier(tiny_classifier):
-    generator = make_generator(tiny_classifier, PREPROCESSING, CONFIG, 0)
+    generator = make_generator(classifier_of(tiny_classifier), CONFIG, 0)
     assert generator.output_shape == (None, *INPUT_SHAPE)
     (embedding,) = (
         x for x in generator.layers if isinstance(x, keras.layers.Embedding)
     )
     assert embedding.input_dim == NUM_CLASSES
     generous = SynthesisConfig(1, compute_ratio=100.0)
-    larger = make_generator(tiny_classifier, PREPROCESSING, generous, 0)
+    larger = make_generator(classifier_of(tiny_classifier), generous, 0)
     assert larger.count_params() > generator.count_params()
     assert multiply_adds(larger) <= 100 * multiply_adds(tiny_classifier)
 
@@ -137,7 +137,7 @@ def test_the_pool_has_exactly_the_images_asked_for(
         num_steps=6, batch_size=16, pool_size=pool_size, num_snapshots=num_snapshots
     )
     recorder = Recorder()
-    pool = synthesize(tiny_classifier, PREPROCESSING, config, seed=0, progress=recorder)
+    pool = synthesize(classifier_of(tiny_classifier), config, seed=0, progress=recorder)
     assert pool.pixels.shape == (pool_size, *INPUT_SHAPE)
     assert pool.pixels.dtype == np.uint8
     assert pool.labels.shape == (pool_size,)
@@ -157,7 +157,7 @@ def test_snapshots_lie_evenly_in_the_second_half(tiny_classifier, monkeypatch):
         return generate(*args, first_step=first_step, **kwargs)
 
     monkeypatch.setattr(generator_training, "generate", spy)
-    synthesize(tiny_classifier, PREPROCESSING, CONFIG, seed=0, progress=NullProgress())
+    synthesize(classifier_of(tiny_classifier), CONFIG, seed=0, progress=NullProgress())
     steps = [(x - generator_training.POOL_STEP) // 1000 + 1 for x in first_steps]
     assert steps == [13, 15, 18, 20]  # of 20, after the update of that step
 
@@ -165,7 +165,7 @@ def test_snapshots_lie_evenly_in_the_second_half(tiny_classifier, monkeypatch):
 def test_a_single_step_fills_the_pool_as_well(tiny_classifier):
     config = SynthesisConfig(num_steps=1, batch_size=8, pool_size=20)
     pool = synthesize(
-        tiny_classifier, PREPROCESSING, config, seed=0, progress=NullProgress()
+        classifier_of(tiny_classifier), config, seed=0, progress=NullProgress()
     )
     assert len(pool.pixels) == len(pool.labels) == 20
 
@@ -175,7 +175,7 @@ def test_the_same_seed_gives_the_same_pool(tiny_classifier):
 
     def pool(seed):
         return synthesize(
-            tiny_classifier, PREPROCESSING, config, seed=seed, progress=NullProgress()
+            classifier_of(tiny_classifier), config, seed=seed, progress=NullProgress()
         )
 
     first, again, other = pool(1), pool(1), pool(2)
@@ -185,11 +185,13 @@ def test_the_same_seed_gives_the_same_pool(tiny_classifier):
 
 
 def test_pixels_are_what_the_generator_shows(tiny_classifier):
-    generator = make_generator(tiny_classifier, PREPROCESSING, CONFIG, 0)
-    settings = {"batch_size": 8, "num_classes": NUM_CLASSES, "seed": 0}
-    images = generate(generator, PREPROCESSING, 12, first_step=9, **settings)
+    classifier, config = classifier_of(tiny_classifier), replace(CONFIG, batch_size=8)
+    generator = make_generator(classifier, config, 0)
+    images = generate(generator, classifier, config, 12, seed=0, first_step=9)
     assert images.pixels.shape == (12, *INPUT_SHAPE)
-    latents, labels = generator_training.sample_inputs(step=9, **settings)
+    latents, labels = sample_inputs(
+        seed=0, step=9, batch_size=8, num_classes=NUM_CLASSES
+    )
     inputs = generator([latents, labels]).numpy()
     expected = np.clip(np.round((inputs + 1.0) * 127.5), 0, 255)
     difference = np.abs(images.pixels[:8].astype(float) - expected)
@@ -203,7 +205,7 @@ def test_broken_weights_end_in_one_line(tiny_classifier):
     layer.set_weights([np.nan * w for w in layer.get_weights()])
     with pytest.raises(UserError, match="at step 1 of 20") as error:
         synthesize(
-            tiny_classifier, PREPROCESSING, CONFIG, seed=0, progress=NullProgress()
+            classifier_of(tiny_classifier), CONFIG, seed=0, progress=NullProgress()
         )
     assert "'loss' became nan" in str(error.value)
     assert "\n" not in str(error.value)
@@ -286,8 +288,7 @@ def test_without_steps_the_pool_is_noise(tiny_classifier, monkeypatch):
     monkeypatch.setattr(generator_training, "make_generator", unreachable)
     recorder = Recorder()
     pool = synthesize(
-        tiny_classifier,
-        PREPROCESSING,
+        classifier_of(tiny_classifier),
         SynthesisConfig(0, pool_size=7),
         seed=5,
         progress=recorder,
@@ -307,5 +308,5 @@ def test_large_images_come_in_smaller_steps(tiny_classifier, monkeypatch):
 def test_the_step_returns_the_teachers_logits_on_its_images(tiny_classifier):
     _, teacher, step = make_step(tiny_classifier)
     made = step(tf.constant(0))
-    expected = teacher.model(made["images"], training=False)
+    expected = teacher.classifier.model(made["images"], training=False)
     np.testing.assert_allclose(made["logits"], expected, rtol=1e-4, atol=1e-4)

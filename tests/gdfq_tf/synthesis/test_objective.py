@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from gdfq_tf.classifier import Head
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.synthesis import losses
 from gdfq_tf.synthesis.objective import image_losses
 from gdfq_tf.synthesis.teacher import Teacher
-from tests.tiny import INPUT_SHAPE, NUM_CLASSES
+from tests.tiny import INPUT_SHAPE, NUM_CLASSES, classifier_of
 
 IMAGES = np.random.default_rng(0).normal(0, 1, (6, *INPUT_SHAPE)).astype(np.float32)
 LABELS = tf.constant([0, 1, 2, 0, 1, 2])
@@ -25,7 +26,7 @@ def without_statistics() -> keras.Model:
 
 @pytest.mark.parametrize("relative", [True, False])
 def test_cross_entropy_and_statistics(tiny_classifier, relative):
-    teacher = Teacher(tiny_classifier)
+    teacher = Teacher(classifier_of(tiny_classifier))
     found, logits = image_losses(
         teacher, IMAGES, LABELS, bn_weight=3.0, relative_bn_loss=relative
     )
@@ -48,7 +49,10 @@ def test_cross_entropy_and_statistics(tiny_classifier, relative):
 
 def test_labels_are_asked_for_one_by_one(tiny_classifier):
     found, logits = image_losses(
-        Teacher(tiny_classifier, "multi_label"), IMAGES, LABELS, bn_weight=3.0
+        Teacher(classifier_of(tiny_classifier, head=Head.MULTI_LABEL)),
+        IMAGES,
+        LABELS,
+        bn_weight=3.0,
     )
     expected = float(losses.label_loss(logits=logits, labels=LABELS))
     assert float(found["cross_entropy"]) == pytest.approx(expected)
@@ -58,18 +62,22 @@ def test_labels_are_asked_for_one_by_one(tiny_classifier):
 
 @pytest.mark.parametrize(
     ("head", "loss"),
-    [("logits", losses.classification_loss), ("multi_label", losses.label_loss)],
+    [(Head.LOGITS, losses.classification_loss), (Head.MULTI_LABEL, losses.label_loss)],
 )
 def test_the_cross_entropy_has_the_temperature_asked_for(tiny_classifier, head, loss):
     found, logits = image_losses(
-        Teacher(tiny_classifier, head), IMAGES, LABELS, bn_weight=3.0, temperature=4.0
+        Teacher(classifier_of(tiny_classifier, head=head)),
+        IMAGES,
+        LABELS,
+        bn_weight=3.0,
+        temperature=4.0,
     )
     expected = float(loss(logits=logits, labels=LABELS, temperature=4.0))
     assert float(found["cross_entropy"]) == pytest.approx(expected)
 
 
 def test_features_have_statistics_alone(tiny_classifier):
-    teacher = Teacher(tiny_classifier, "features")
+    teacher = Teacher(classifier_of(tiny_classifier, head=Head.FEATURES))
     found, _ = image_losses(teacher, IMAGES, LABELS, bn_weight=3.0)
     assert set(found) == {"loss", "bn"}
     expected = losses.relative_bn_statistics_loss(
@@ -80,7 +88,7 @@ def test_features_have_statistics_alone(tiny_classifier):
 
 
 def test_without_statistics_images_are_to_be_smooth():
-    teacher = Teacher(without_statistics())
+    teacher = Teacher(classifier_of(without_statistics()))
     ramp = np.linspace(0, 1, 8, dtype=np.float32)[:, np.newaxis, np.newaxis]
     smooth = IMAGES * 0.01 + ramp
     rough, _ = image_losses(teacher, IMAGES, LABELS, bn_weight=3.0)

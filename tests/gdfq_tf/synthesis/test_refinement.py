@@ -15,7 +15,7 @@ from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.synthesis.losses import classification_loss, relative_bn_statistics_loss
 from gdfq_tf.synthesis.refinement import refine, vary_exposure
 from gdfq_tf.synthesis.teacher import Teacher
-from tests.tiny import INPUT_SHAPE, NUM_CLASSES, Recorder
+from tests.tiny import INPUT_SHAPE, NUM_CLASSES, Recorder, classifier_of
 
 PREPROCESSING = make_preprocessing("tf", 3)
 LABELS = np.arange(40, dtype=np.int32) % NUM_CLASSES
@@ -23,20 +23,20 @@ IMAGES = ImagePool(noise_images(INPUT_SHAPE, 40, seed=0).pixels, LABELS)
 START = vary_exposure(IMAGES.pixels, 0)
 
 
-def run(classifier, config, *, seed=0, batch_size=20, images=IMAGES, progress=None):
+def run(model, config, *, seed=0, progress=None):
+    if not isinstance(config, RefinementConfig):
+        config = RefinementConfig(config, batch_size=20)
     return refine(
-        images,
-        classifier,
-        PREPROCESSING,
-        config if isinstance(config, RefinementConfig) else RefinementConfig(config),
-        batch_size=batch_size,
+        IMAGES,
+        classifier_of(model),
+        config,
         seed=seed,
         progress=progress or NullProgress(),
     )
 
 
-def losses(classifier, pixels, labels) -> tuple[float, float]:
-    teacher = Teacher(classifier)
+def losses(model, pixels, labels) -> tuple[float, float]:
+    teacher = Teacher(classifier_of(model))
     outputs = teacher(PREPROCESSING.to_input(pixels))
     return (
         float(classification_loss(logits=outputs.logits, labels=labels)),
@@ -50,7 +50,7 @@ def losses(classifier, pixels, labels) -> tuple[float, float]:
 
 @pytest.mark.parametrize(("bn_weight", "loss"), [(0.5, 0), (200.0, 1)])
 def test_the_loss_of_most_weight_falls_in_each_batch(tiny_classifier, bn_weight, loss):
-    config = RefinementConfig(40, bn_weight=bn_weight)
+    config = RefinementConfig(40, batch_size=20, bn_weight=bn_weight)
     refined = run(tiny_classifier, config)
     for batch in (slice(0, 20), slice(20, 40)):
         before = losses(tiny_classifier, START[batch], LABELS[batch])[loss]
@@ -60,9 +60,11 @@ def test_the_loss_of_most_weight_falls_in_each_batch(tiny_classifier, bn_weight,
 
 def test_temperature_takes_images_further_beyond_the_boundary(tiny_classifier):
     def mean_margin(temperature):
-        config = RefinementConfig(40, bn_weight=1.0, temperature=temperature)
+        config = RefinementConfig(
+            40, batch_size=20, bn_weight=1.0, temperature=temperature
+        )
         pixels = run(tiny_classifier, config).pixels
-        logits = Teacher(tiny_classifier)(PREPROCESSING.to_input(pixels)).logits.numpy()
+        logits = Teacher(classifier_of(tiny_classifier))(PREPROCESSING.to_input(pixels)).logits.numpy()
         asked = logits[np.arange(len(LABELS)), LABELS]
         logits[np.arange(len(LABELS)), LABELS] = -np.inf
         return np.mean(asked - logits.max(axis=1))
@@ -107,7 +109,9 @@ def test_one_seed_one_result_and_other_seeds_others(tiny_classifier):
 def test_batches_are_of_nearly_the_size_asked(tiny_classifier, batch_size, num_batches):
     """None is left over small: its statistics would be those of a few images."""
     recorder = Recorder()
-    refined = run(tiny_classifier, 2, batch_size=batch_size, progress=recorder)
+    refined = run(
+        tiny_classifier, RefinementConfig(2, batch_size=batch_size), progress=recorder
+    )
     steps = 2 * num_batches
     assert recorder.stages == [("refinement", steps, steps)]
     assert len(refined.pixels) == 40

@@ -8,7 +8,7 @@ from gdfq_tf.classifier import predict_logits
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import make_preprocessing
 from gdfq_tf.synthesis.teacher import Teacher
-from tests.tiny import INPUT_SHAPE
+from tests.tiny import INPUT_SHAPE, classifier_of
 
 
 @pytest.fixture
@@ -18,14 +18,14 @@ def images():
 
 def test_logits_are_the_classifiers(tiny_classifier, images):
     expected = tiny_classifier(images, training=False)
-    outputs = Teacher(tiny_classifier)(images)
+    outputs = Teacher(classifier_of(tiny_classifier))(images)
     np.testing.assert_allclose(outputs.logits, expected, rtol=1e-6, atol=1e-6)
 
 
 def test_statistics_are_those_of_the_batch_normalizations_inputs(
     tiny_classifier, images
 ):
-    teacher = Teacher(tiny_classifier)
+    teacher = Teacher(classifier_of(tiny_classifier))
     outputs = teacher(images)
     layers = [tiny_classifier.get_layer(name) for name in ("bn1", "bn2", "bn3")]
     assert len(outputs.statistics) == len(teacher.stored_statistics) == len(layers)
@@ -41,22 +41,22 @@ def test_statistics_are_those_of_the_batch_normalizations_inputs(
 
 def test_it_is_a_frozen_copy(tiny_classifier, images):
     before = tiny_classifier.get_weights()
-    teacher = Teacher(tiny_classifier)
-    assert teacher.model.trainable_variables == []
+    teacher = Teacher(classifier_of(tiny_classifier))
+    assert teacher.classifier.model.trainable_variables == []
     assert tiny_classifier.trainable_variables  # the given model is as it was
     logits = teacher(images).logits
     for variable in tiny_classifier.variables:
         variable.assign(tf.zeros_like(variable))
     np.testing.assert_array_equal(teacher(images).logits, logits)
-    for ours, theirs in zip(teacher.model.get_weights(), before, strict=True):
+    for ours, theirs in zip(teacher.classifier.model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
 def test_looking_at_images_does_not_move_its_statistics(tiny_classifier, images):
-    teacher = Teacher(tiny_classifier)
-    before = teacher.model.get_weights()
+    teacher = Teacher(classifier_of(tiny_classifier))
+    before = teacher.classifier.model.get_weights()
     teacher(100 * images)
-    for now, then in zip(teacher.model.get_weights(), before, strict=True):
+    for now, then in zip(teacher.classifier.model.get_weights(), before, strict=True):
         np.testing.assert_array_equal(now, then)
 
 
@@ -64,7 +64,7 @@ def test_without_batch_normalization_there_are_logits_alone(images):
     inputs = keras.Input(INPUT_SHAPE)
     features = keras.layers.GlobalAveragePooling2D()(inputs)
     model = keras.Model(inputs, keras.layers.Dense(2)(features))
-    teacher = Teacher(model)
+    teacher = Teacher(classifier_of(model))
     outputs = teacher(images)
     assert teacher.stored_statistics == outputs.statistics == []
     kernel, bias = model.layers[-1].get_weights()
