@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from gdfq_tf.config import DEFAULT_RECIPE, BitWidths
-from gdfq_tf.errors import UserError
-from gdfq_tf.pipeline import QuantizationResult
+from gdfq_tf.config import BitWidths
+from gdfq_tf.errors import UserError, option
+from gdfq_tf.evaluation import ModelFile
 from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.system.output_directory import OutputDirectory, claim
@@ -57,54 +58,11 @@ def student_file(tflite_file: str) -> str:
     return f"{tflite_file.removesuffix('.tflite')}_student.npz"
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelFile:
-    """One `.tflite` file of a run.
-
-    Attributes:
-      title: for tables.
-      file: its name in the run directory.
-      tflite: its bytes.
-    """
-
-    title: str
-    file: str
-    tflite: bytes
-
-    @property
-    def sha256(self) -> str:
-        """Of the bytes, in hexadecimal digits."""
-        return hashlib.sha256(self.tflite).hexdigest()
-
-
-def model_files(name: str, recipe: str, result: QuantizationResult) -> list[ModelFile]:
-    """The run's `.tflite` files: float, noise-calibrated, then one per width."""
-    label = "GDFQ" if recipe == DEFAULT_RECIPE else f"{recipe} recipe"
-    return [
-        ModelFile("float", f"{name}_float.tflite", result.baselines.float32),
-        ModelFile(
-            "int8 PTQ on noise",
-            f"{name}_int8_noise.tflite",
-            result.baselines.noise_ptq,
-        ),
-        *(
-            ModelFile(
-                f"{label} {model.bit_widths.name}",
-                f"{name}_{model.bit_widths.name}.tflite",
-                model.tflite,
-            )
-            for model in result.models
-        ),
-    ]
-
-
-def write_run(
-    directory: Path, name: str, files: list[ModelFile], result: QuantizationResult
-) -> None:
-    """Writes models, students and images (not the summary) into `directory`.
+def write_models(directory: Path, files: Sequence[ModelFile]) -> None:
+    """Writes `.tflite` files into `directory`.
 
     Raises:
-      UserError: a model does not read back as it was verified.
+      UserError: one does not read back as it was verified.
     """
     for file in files:
         path = directory / file.file
@@ -112,11 +70,8 @@ def write_run(
         if path.read_bytes() != file.tflite:
             raise UserError(
                 f"{file.file} reads back as other bytes than were written; check the "
-                "disk or pass another --output_dir"
+                f"disk or pass another {option('output_dir')}"
             )
-    for model in result.models:
-        write_student(directory, name, model.bit_widths, model.network)
-    write_images(directory, result.images)
 
 
 def write_student(
@@ -134,7 +89,7 @@ def write_images(directory: Path, images: ImagePool) -> None:
     )
 
 
-def write_summary(directory: Path, summary: dict) -> None:
+def write_summary(directory: Path, summary: dict[str, Any]) -> None:
     """Writes summary.json, with the sha256 of all files written before it."""
     digests = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
@@ -145,7 +100,7 @@ def write_summary(directory: Path, summary: dict) -> None:
     (directory / SUMMARY).write_text(text)
 
 
-def read_summary(directory: Path) -> dict:
+def read_summary(directory: Path) -> dict[str, Any]:
     """What `write_summary` wrote.
 
     Raises:
@@ -159,25 +114,25 @@ def read_summary(directory: Path) -> dict:
         return summary
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} is missing or damaged; expected a directory that "
-            "tools/quantize.py wrote"
+            f"{path} is missing or damaged; expected a directory that a run of "
+            "`gdfq quantize` wrote"
         ) from error
 
 
-def _require_names(summary: dict) -> None:
+def _require_names(summary: dict[str, Any]) -> None:
     """Raises ValueError unless all files lie in the directory of the summary."""
     names = [row["file"] for row in summary["models"]] + list(summary.get("sha256", {}))
     if any(name != Path(name).name for name in names):
         raise ValueError(f"{names} lead elsewhere")
 
 
-def model_and_student_files(summary: dict) -> set[str]:
+def model_and_student_files(summary: dict[str, Any]) -> set[str]:
     """Names of the `.tflite` files of a run and of the students beside them, if any."""
     files = {row["file"] for row in summary["models"]}
     return files | {student_file(file) for file in files}
 
 
-def preprocessing_of(summary: dict) -> Preprocessing:
+def preprocessing_of(summary: dict[str, Any]) -> Preprocessing:
     """The input contract that a summary holds."""
     fields = summary["classifier"]["preprocessing"]
     return Preprocessing(

@@ -1,6 +1,8 @@
-"""The command of gdfq_tf/cli/benchmark.py, for people in a checkout."""
+"""`gdfq benchmark`, for people in a checkout."""
 
-from gdfq_tf.cli.start import start
+import sys
+
+from gdfq_tf.cli.main import run
 
 if __name__ == "__main__":
-    start("gdfq_tf.cli.benchmark")
+    run("benchmark", sys.argv[1:])

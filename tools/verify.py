@@ -1,6 +1,8 @@
-"""The command of gdfq_tf/cli/verify.py, for people in a checkout."""
+"""`gdfq verify`, for people in a checkout."""
 
-from gdfq_tf.cli.start import start
+import sys
+
+from gdfq_tf.cli.main import run
 
 if __name__ == "__main__":
-    start("gdfq_tf.cli.verify")
+    run("verify", sys.argv[1:])

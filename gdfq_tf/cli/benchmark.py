@@ -1,7 +1,4 @@
-"""Latency and size of `.tflite` files through LiteRT.
-
-python tools/benchmark.py --model=a.tflite,b.tflite --num_threads=2
-"""
+"""`gdfq benchmark`: latency and size of `.tflite` files through LiteRT."""
 
 from __future__ import annotations
 
@@ -15,28 +12,20 @@ import rich.table
 from absl import flags
 
 from gdfq_tf.cli import session
-from gdfq_tf.cli.output_files import write_whole
-from gdfq_tf.errors import UserError
+from gdfq_tf.system.output_files import write_whole
 from tflite_export.benchmark import BenchmarkResult, benchmark
 
-FLAGS = flags.FLAGS
-flags.DEFINE_list("model", None, "`.tflite` files, separated by commas.", required=True)
-flags.DEFINE_integer(
-    "num_threads", 1, "Threads of one invocation.", lower_bound=1, upper_bound=256
-)
-flags.DEFINE_integer("num_runs", 50, "Timed invocations.", lower_bound=1)
-flags.DEFINE_integer("warmup_runs", 5, "Invocations before them.", lower_bound=0)
-flags.DEFINE_string("result_json", None, "Also write the results to this file.")
 
-
-def main() -> None:
+def main(values: flags.FlagValues) -> None:
     """Times every file and prints one row each."""
-    if not FLAGS.model:
-        raise UserError("--model= names no file; pass --model=a.tflite,b.tflite")
-    results = {path: _benchmark(path) for path in FLAGS.model}
-    if FLAGS.result_json:
+    results = {path: _benchmark(path, values) for path in values.model}
+    if values.result_json:
         rows = [{"model": path, **r.to_dict()} for path, r in results.items()]
-        write_whole(Path(FLAGS.result_json), json.dumps(rows, indent=2).encode())
+        write_whole(
+            Path(values.result_json),
+            json.dumps(rows, indent=2).encode(),
+            begin=session.holds,
+        )
     first = next(iter(results.values()))
     table = rich.table.Table(
         title=f"{first.runtime} {first.runtime_version}, {first.num_threads} "
@@ -57,11 +46,11 @@ def main() -> None:
     rich.console.Console().print(table)
 
 
-def _benchmark(path: str) -> BenchmarkResult:
+def _benchmark(path: str, values: flags.FlagValues) -> BenchmarkResult:
     session.stage(f"LiteRT on {path}")
     return benchmark(
-        Path(path),
-        num_threads=FLAGS.num_threads,
-        num_runs=FLAGS.num_runs,
-        warmup_runs=FLAGS.warmup_runs,
+        Path(path).expanduser(),
+        num_threads=values.num_threads,
+        num_runs=values.num_runs,
+        warmup_runs=values.warmup_runs,
     )

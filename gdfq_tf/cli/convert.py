@@ -1,7 +1,4 @@
-"""A trained student, as tools/quantize.py left it, to a verified `.tflite` file.
-
-python tools/convert.py --student=runs/demo/x_w4a8_student.npz --output=x.tflite
-"""
+"""`gdfq convert`: a student that a run left behind to a verified `.tflite` file."""
 
 from __future__ import annotations
 
@@ -10,36 +7,34 @@ from pathlib import Path
 from absl import flags
 
 from gdfq_tf.cli import session
-from gdfq_tf.cli.output_files import write_whole
+from gdfq_tf.cli.runner import CommandProgress
 from gdfq_tf.errors import UserError
+from gdfq_tf.system.output_files import write_whole
 from tflite_export.convert import convert_network
 from tflite_export.student_file import load_network
 from tflite_export.verification.verify import require, verify_file
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string("student", None, "A *_student.npz file.", required=True)
-flags.DEFINE_string("output", None, "The .tflite file to write.", required=True)
-flags.DEFINE_bool("overwrite", False, "Replace --output if it exists.")
-flags.DEFINE_integer("num_images", 64, "Random images to compare on.", lower_bound=1)
 
-
-def main() -> None:
+def main(values: flags.FlagValues) -> None:
     """Loads, converts, verifies, writes."""
-    output = Path(FLAGS.output)
-    if output.exists() and not FLAGS.overwrite:
+    output = Path(values.output).expanduser()
+    if output.exists() and not values.overwrite:
         raise UserError(
             f"{output} exists; pass --overwrite to replace it or another --output"
         )
-    session.stage("loading")
-    network = load_network(Path(FLAGS.student))
-    session.stage("conversion")
-    tflite = convert_network(network)
-    session.stage("verification")
-    verification = verify_file(tflite, network, num_random_images=FLAGS.num_images)
-    require(verification.findings)
+    progress = CommandProgress()
+    with progress.stage("loading", 1) as advance:
+        network = load_network(Path(values.student).expanduser())
+        advance()
+    with progress.stage("conversion", 1) as advance:
+        tflite = convert_network(network)
+        advance()
+    with progress.stage("verification", 1) as advance:
+        verification = verify_file(tflite, network, num_random_images=values.num_images)
+        require(verification.findings)
+        advance()
+    write_whole(output, tflite, overwrite=values.overwrite, begin=session.holds)
     agreement = verification.agreement
-    assert agreement is not None  # outputs are a rule like others
-    write_whole(output, tflite, overwrite=FLAGS.overwrite)
     print(
         f"{output}: {len(tflite):,} bytes, {len(verification.findings)} rules hold, "
         f"{100 * agreement.exact_outputs:.2f} % of outputs equal the student's, "

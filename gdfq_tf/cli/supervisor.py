@@ -1,7 +1,7 @@
 """Runs a command in a child process, so that whatever ends it ends in one line.
 
 A crash in native code and the system's killing for want of memory take the child; the
-parent, which imports the standard library alone, says in which stage, removes what the
+parent, which imports no TensorFlow, says in which stage, removes what the
 child left and keeps what is worth keeping. SIGINT, SIGTERM and SIGHUP end the child at
 once, in the midst of imports and native code, without any clean-up of its own: whatever
 it leaves must be whole at every moment, as for SIGKILL.
@@ -10,7 +10,6 @@ it leaves must be whole at every moment, as for SIGKILL.
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import shutil
@@ -20,8 +19,10 @@ import tempfile
 from pathlib import Path
 from typing import NoReturn
 
+from absl import flags
+
 from gdfq_tf.cli import session
-from gdfq_tf.cli.start import SIGNALS
+from gdfq_tf.cli.main import SIGNALS
 from gdfq_tf.system.file_system import (
     LockedError,
     lock_directory,
@@ -50,10 +51,10 @@ _OUT_OF_MEMORY_ADVICE = (
 )
 
 
-def supervise(command: str) -> NoReturn:
-    """Runs `main()` of the module `command` in a child process and exits.
+def supervise(module: str, values: flags.FlagValues) -> NoReturn:
+    """Runs `main(values)` of a module in a child process and exits.
 
-    Called with `SIGNALS` blocked, see `start`: they stay so until parent and child
+    Called with `SIGNALS` blocked, see `main.run`: they stay so until parent and child
     both know what to do about them.
 
     The exit code is the child's; 1 after a crash, which is told in one line; 128 plus
@@ -84,7 +85,7 @@ def supervise(command: str) -> NoReturn:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         die_with_parent(parent)
         session.connect(sender, temporary_directory)
-        _run(command)
+        _run(module, values)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     os.close(sender)
     messages = _messages(receiver)
@@ -104,13 +105,13 @@ def supervise(command: str) -> NoReturn:
     _fail(_crash_message(killer, messages, kept))
 
 
-def _run(command: str) -> NoReturn:
-    """The command's process. Imports what takes seconds."""
+def _run(module: str, values: flags.FlagValues) -> NoReturn:
+    """The command's process."""
     if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
         _hide_native_notes()
     from gdfq_tf.cli import runner
 
-    runner.run_module(importlib.import_module(command))
+    runner.run_module(module, values)
 
 
 def _hide_native_notes() -> None:
@@ -188,7 +189,7 @@ def _crash_message(
         return message
     return (
         f"{message}; the students and images finished by then are kept in {kept[0]}, "
-        "from which tools/convert.py makes .tflite files"
+        "from which `gdfq convert` makes .tflite files"
     )
 
 

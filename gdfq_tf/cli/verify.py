@@ -1,8 +1,4 @@
-"""`.tflite` files against the students they were made from, rule by rule.
-
-python tools/verify.py --model=x.tflite --student=x_student.npz
-python tools/verify.py --model=runs/x
-"""
+"""`gdfq verify`: `.tflite` files against the students they were made from."""
 
 from __future__ import annotations
 
@@ -28,32 +24,20 @@ from tflite_export.student_file import load_network
 from tflite_export.verification.rules import Finding, finding
 from tflite_export.verification.verify import expectation_of, verify_file
 
-FLAGS = flags.FLAGS
-flags.DEFINE_string(
-    "model", None, "A .tflite file, or the directory of a run.", required=True
-)
-flags.DEFINE_string(
-    "student",
-    None,
-    "The *_student.npz file that --model was made from; if not given, the one beside "
-    "it. Of runs, each file has its own.",
-)
-flags.DEFINE_integer("num_images", 64, "Random images to compare on.", lower_bound=1)
 
-
-def main() -> None:
+def main(values: flags.FlagValues) -> None:
     """Prints what each rule found; fails if one is broken."""
-    path = Path(FLAGS.model)
+    path = Path(values.model).expanduser()
     if path.is_dir():
-        if FLAGS.student:
+        if values.student:
             raise UserError(
-                f"--student={FLAGS.student} is one file's, and {path} is a directory; "
+                f"--student={values.student} is one file's, and {path} is a directory; "
                 "pass --model=a.tflite or drop --student"
             )
-        found = list(_verify_run(path))
+        found = list(_verify_run(path, values.num_images))
     else:
-        student = Path(FLAGS.student or path.with_name(student_file(path.name)))
-        found = [(path.name, _verify(path, student))]
+        student = Path(values.student or path.with_name(student_file(path.name)))
+        found = [(path.name, _verify(path, student, values.num_images))]
     console = rich.console.Console()
     for title, findings in found:
         console.print(_table(title, findings))
@@ -69,7 +53,7 @@ def main() -> None:
 
 
 def _verify(
-    path: Path, student: Path, num_operators: int | None = None
+    path: Path, student: Path, num_images: int, num_operators: int | None = None
 ) -> Sequence[Finding]:
     session.stage("loading")
     tflite = read_tflite(path)
@@ -82,11 +66,13 @@ def _verify(
         network,
         expectation_of(network, num_operators),
         converted=converted,
-        num_random_images=FLAGS.num_images,
+        num_random_images=num_images,
     ).findings
 
 
-def _verify_run(directory: Path) -> Iterator[tuple[str, Sequence[Finding]]]:
+def _verify_run(
+    directory: Path, num_images: int
+) -> Iterator[tuple[str, Sequence[Finding]]]:
     """Every file of a run as its summary says, and each student's file."""
     summary = read_summary(directory)
     yield "files", [_same_bytes(directory, *entry) for entry in _digests(summary)]
@@ -95,7 +81,7 @@ def _verify_run(directory: Path) -> Iterator[tuple[str, Sequence[Finding]]]:
         path = directory / row["file"]
         if "widths" in row and path.exists():
             student = directory / student_file(row["file"])
-            yield path.name, _verify(path, student, num_operators)
+            yield path.name, _verify(path, student, num_images, num_operators)
 
 
 def _digests(summary: dict) -> list[tuple[str, str]]:

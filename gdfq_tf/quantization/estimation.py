@@ -11,8 +11,9 @@ import dataclasses
 
 import numpy as np
 
-from gdfq_tf.classifier import Head
+from gdfq_tf.classifier import Classifier, Head, predict_logits
 from gdfq_tf.metrics import agreement, label_agreement, signal_to_noise
+from gdfq_tf.quantization.student import Student
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,6 +32,14 @@ class AccuracyEstimate:
     accuracy_loss: float
     largest_accuracy_loss: float
 
+    def in_words(self) -> str:
+        """For people, in one line."""
+        return (
+            f"agrees on {100 * self.agreement:.1f} % of {self.num_images} synthetic "
+            f"images, loses about {self.accuracy_loss:.1f} points "
+            f"({self.largest_accuracy_loss:.1f} at worst, as far as is known)"
+        )
+
 
 @dataclasses.dataclass(frozen=True)
 class LabelEstimate:
@@ -43,6 +52,10 @@ class LabelEstimate:
 
     num_images: int
     label_agreement: float
+
+    def in_words(self) -> str:
+        """For people, in one line."""
+        return f"agrees on {100 * self.label_agreement:.1f} % of labels"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +71,10 @@ class FeaturesEstimate:
     num_images: int
     signal_to_noise_db: float
 
+    def in_words(self) -> str:
+        """For people, in one line."""
+        return f"signal {self.signal_to_noise_db:.1f} dB above error"
+
 
 Estimate = AccuracyEstimate | LabelEstimate | FeaturesEstimate
 
@@ -72,7 +89,24 @@ def blend(pixels: np.ndarray) -> np.ndarray:
     return np.round(0.625 * ours + 0.375 * others).astype(np.uint8)
 
 
-def estimate(
+def estimate(student: Student, classifier: Classifier, pixels: np.ndarray) -> Estimate:
+    """How like its classifier a student is on held-out images, uint8 (N, H, W, C)."""
+    preprocessing, head = classifier.preprocessing, classifier.head
+    student_logits, logits = (
+        predict_logits(model, pixels, to_input)
+        for model, to_input in (
+            (student.model, preprocessing.to_student_input),
+            (classifier.model, preprocessing.to_input),
+        )
+    )
+    return estimate_of_outputs(
+        np.asarray(head.outputs_of(student_logits)),
+        np.asarray(head.outputs_of(logits)),
+        head,
+    )
+
+
+def estimate_of_outputs(
     student_outputs: np.ndarray, teacher_outputs: np.ndarray, head: Head
 ) -> Estimate:
     """The estimate from outputs (N, C) of networks of that head on the same held-out

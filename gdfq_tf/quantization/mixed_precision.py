@@ -8,9 +8,13 @@ import numpy as np
 
 from gdfq_tf.classifier import Classifier, predict_logits
 from gdfq_tf.keras_compat import keras
+from gdfq_tf.quantization.estimation import AccuracyEstimate, estimate
 from gdfq_tf.quantization.losses import distillation_loss
 from gdfq_tf.quantization.quantizers import fake_quantize_weights
 from gdfq_tf.quantization.student import Student
+from gdfq_tf.synthesis.image_pool import ImagePool
+
+_NUM_SENSITIVITY_IMAGES = 256
 
 
 def measure_sensitivity(
@@ -70,3 +74,45 @@ def choose_kept_layers(
         else:
             low = middle + 1
     return frozenset(ranked[:high])
+
+
+def reconstruct_within(
+    max_accuracy_loss: float | None,
+    student_with: Callable[[frozenset[str]], Student],
+    teacher: Classifier,
+    images: ImagePool,
+    held_out: ImagePool,
+) -> Student:
+    """The student, with as many layers at 8 bits as a bound on its loss takes.
+
+    Args:
+      max_accuracy_loss: points of top-1, as estimated; None: there is no bound.
+      student_with: makes the student that keeps the given layers at 8 bits besides
+        those that always stay so.
+      teacher: what students are built from.
+      images: to measure sensitivity on.
+      held_out: for the estimate.
+    """
+    student = student_with(frozenset())
+    if max_accuracy_loss is None:
+        return student
+    sensitivity = measure_sensitivity(
+        student, teacher, images.pixels[:_NUM_SENSITIVITY_IMAGES]
+    )
+    open_layers = sensitivity.keys() - student.plan.layers_at_8_bits
+    tried: dict[frozenset[str], Student] = {frozenset(): student}
+
+    def accuracy_loss(extra: frozenset[str]) -> float:
+        if extra not in tried:
+            tried[extra] = student_with(extra)
+        found = estimate(tried[extra], teacher, held_out.pixels)
+        assert isinstance(found, AccuracyEstimate)
+        return found.accuracy_loss
+
+    extra = choose_kept_layers(
+        sorted(open_layers, key=lambda name: (-sensitivity[name], name)),
+        accuracy_loss,
+        max_accuracy_loss,
+    )
+    accuracy_loss(extra)  # builds it if that was not tried: all layers
+    return tried[extra]

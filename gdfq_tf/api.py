@@ -1,0 +1,122 @@
+"""`quantize`: the whole program as one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from gdfq_tf.config import DEFAULT_RECIPE, Recipe, get_recipe, parse_bit_widths
+from gdfq_tf.errors import UserError, option
+from gdfq_tf.frontend.load import ModelLike, load_classifier
+from gdfq_tf.job import Job
+from gdfq_tf.pipeline import quantize as run
+from gdfq_tf.preprocessing import Preprocessing
+from gdfq_tf.progress import ConsoleProgress, NullProgress, Progress
+from gdfq_tf.quiet_tensorflow import quiet_work
+from gdfq_tf.result import Result
+from gdfq_tf.synthesis.image_pool import ImagePool
+from tflite_export.quiet import quiet_stderr
+
+
+def quantize(
+    model: ModelLike,
+    *,
+    bits: str | Sequence[str] = "w8a8,w4a8",
+    recipe: str | Recipe = DEFAULT_RECIPE,
+    preprocessing: Preprocessing | str | None = None,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+    weights: str | None = None,
+    input_size: int | None = None,
+    output_name: str | None = None,
+    task: str = "classification",
+    without_bn_statistics: bool = False,
+    allow_unsafe: bool = False,
+    num_steps: int | None = None,
+    keep_layers: Sequence[str] = (),
+    max_accuracy_loss: float | None = None,
+    pool: ImagePool | None = None,
+    seed: int = 0,
+    progress: bool | Progress = True,
+) -> Result:
+    """Quantizes a trained Keras classifier to integer TFLite, without any data.
+
+    Every model of the result is verified: LiteRT computes what was trained. The same
+    seed on the same machine gives the same bytes. Nothing that the process shares, such
+    as seeds or determinism, is left changed.
+
+    Args:
+      model: a live model of Keras 3 or tf_keras, the path of a .keras, .h5 or .json
+        file or of a SavedModel, "keras.applications.NAME", "embedded", or what
+        `load_classifier` gave.
+      bits: widths of weights and activations, w<bits>a<bits>, several with commas
+        or as a list; with /paper (w4a4/paper) every layer gets them.
+      recipe: how much work: "calibrate", "fast", "balanced", "best" or "gdfq", or a
+        `Recipe`.
+      preprocessing: what the model was trained on: "tf" [-1, 1], "torch", "caffe",
+        "unit" [0, 1], "uint8" [0, 255], "custom" with `mean` and `std`, or a
+        `Preprocessing`.
+      mean: for "custom", of pixel / 255, one value or one per channel; `std`: likewise.
+      weights: for applications and .json files.
+      input_size: for applications: height and width of the images.
+      output_name: the output to keep of a model that has several.
+      task: "classification", or "features" for outputs that stand for no class.
+      without_bn_statistics: takes a classifier that never had BatchNormalization.
+      allow_unsafe: takes Lambda layers and runs the code that the file holds for them.
+      num_steps: generator steps instead of the recipe's.
+      keep_layers: layers that stay at 8 bits, names or patterns.
+      max_accuracy_loss: points of top-1; as many layers stay at 8 bits as that takes.
+      pool: images to work with instead of making some, such as those of another result.
+      seed: of everything random, 0 to 2**32 - 1.
+      progress: True shows it on standard error or in the notebook, False does not; a
+        `Progress` is told.
+
+    Returns:
+      One verified model for each width: `result["w8a8"].save("classifier.tflite")`,
+      `result.save("runs/classifier")`.
+
+    Raises:
+      UserError: the model cannot be taken or an option does not fit; says what to do.
+      ExportError: the TFLite converter or the verification failed.
+    """
+    if isinstance(bits, str):
+        bits = bits.split(",")
+    bit_widths = tuple(parse_bit_widths(text) for text in bits)
+    if isinstance(recipe, str):
+        recipe = get_recipe(recipe, num_steps)
+    elif num_steps is not None:
+        raise UserError(
+            f"{option('num_steps', num_steps)} is for recipes by name; expected a "
+            "Recipe with the steps that it is to have"
+        )
+    if isinstance(keep_layers, str):
+        keep_layers = keep_layers.split(",")
+    if isinstance(progress, bool):
+        progress = ConsoleProgress() if progress else NullProgress()
+    _start_quietly()
+    with quiet_work():
+        with progress.stage("loading", 1) as advance:
+            classifier = load_classifier(
+                model,
+                weights=weights,
+                input_size=input_size,
+                output_name=output_name,
+                allow_unsafe=allow_unsafe,
+                preprocessing=preprocessing,
+                mean=mean,
+                std=std,
+                task=task,
+                without_bn_statistics=without_bn_statistics,
+            )
+            advance()
+        job = Job(
+            classifier, recipe, bit_widths, tuple(keep_layers), max_accuracy_loss, seed
+        )
+        return run(job, pool=pool, progress=progress)
+
+
+def _start_quietly() -> None:
+    """TensorFlow finds its devices at its first operation, and notes what it found."""
+    with quiet_stderr():
+        tf.constant(0)

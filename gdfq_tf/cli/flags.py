@@ -1,0 +1,491 @@
+"""The flags of every command. Reading them takes no TensorFlow, so that mistakes are
+told at once.
+
+Each command has flags of its own (`absl.flags.FlagValues`), in groups that its help
+shows in this order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import shutil
+import textwrap
+from collections.abc import Callable, Sequence
+
+from absl import flags
+
+from gdfq_tf.config import (
+    DEFAULT_RECIPE,
+    PREPROCESSINGS,
+    RECIPES,
+    TASKS,
+    get_recipe,
+    parse_bit_widths,
+)
+from gdfq_tf.errors import UserError, option
+
+EMBEDDED = "embedded"
+_OF_OTHER_MODELS = (
+    "weights",
+    "input_size",
+    "output_name",
+    "allow_unsafe",
+    "preprocessing",
+    "mean",
+    "std",
+)
+
+
+class Flags:
+    """One command's flags, by group; `values` holds what they are set to.
+
+    Attributes:
+      values: of the flags, once they are parsed: `flags.values.model`.
+    """
+
+    def __init__(self, values: flags.FlagValues | None = None) -> None:
+        """Takes where to define flags; new ones that nobody shares if none is given."""
+        self.values = flags.FlagValues() if values is None else values
+        self.required: list[str] = []
+        self._groups: dict[str, list[str]] = {}
+        self._group: list[str] = []
+
+    def group(self, title: str) -> None:
+        """Flags defined from here on are shown under this title."""
+        self._group = self._groups.setdefault(title, [])
+
+    def string(self, name: str, text: str, *, required: bool = False) -> None:
+        """A flag that is text, None if not given."""
+        flags.DEFINE_string(name, None, text, flag_values=self.values)
+        self._added(name, required)
+
+    def texts(self, name: str, default: list[str] | str, text: str) -> None:
+        """A flag that is a list, given with commas."""
+        flags.DEFINE_list(name, default, text, flag_values=self.values)
+        self._added(name)
+
+    def choice(
+        self, name: str, default: str | None, choices: Sequence[str], text: str
+    ) -> None:
+        """A flag that is one of `choices`."""
+        flags.DEFINE_enum(name, default, list(choices), text, flag_values=self.values)
+        self._added(name)
+
+    def integer(
+        self,
+        name: str,
+        default: int | None,
+        text: str,
+        *,
+        low: int,
+        high: int | None = None,
+    ) -> None:
+        """A flag that is an integer from `low` to `high`."""
+        flags.DEFINE_integer(
+            name,
+            default,
+            text,
+            lower_bound=low,
+            upper_bound=high,
+            flag_values=self.values,
+        )
+        self._added(name)
+
+    def number(self, name: str, text: str, *, low: float) -> None:
+        """A flag that is a number of at least `low`, None if not given."""
+        flags.DEFINE_float(name, None, text, lower_bound=low, flag_values=self.values)
+        self._added(name)
+
+    def switch(self, name: str, text: str) -> None:
+        """A flag that is off unless given."""
+        flags.DEFINE_bool(name, False, text, flag_values=self.values)
+        self._added(name)
+
+    def _added(self, name: str, required: bool = False) -> None:
+        self._group.append(name)
+        if required:
+            self.required.append(name)
+
+    def help(self) -> str:
+        """All flags in their groups, as wide as the terminal."""
+        width = min(shutil.get_terminal_size().columns, 100)
+        lines = []
+        for title, names in self._groups.items():
+            lines += ["", f"{title}:"]
+            for name in names:
+                flag = self.values[name]
+                value = "" if flag.boolean else f"={_placeholder(flag)}"
+                default = flag.default_as_str
+                lines.append(f"  --{name}{value}")
+                text = flag.help.split(">: ", 1)[-1]  # absl puts choices in front
+                if name in self.required:
+                    text += " Required."
+                elif flag.default not in (None, []) and not flag.boolean:
+                    text += f" Default: {default.strip(chr(39))}."
+                lines += textwrap.wrap(
+                    text, width, initial_indent=" " * 6, subsequent_indent=" " * 6
+                )
+        return "\n".join(lines)
+
+    def parse(self, arguments: Sequence[str], bare: str, *, several: bool) -> None:
+        """Sets the values.
+
+        Args:
+          arguments: flags, and what stands without one.
+          bare: the flag that this is for; `several`: which may be a list of them.
+
+        Raises:
+          UserError: an unknown flag, a wrong value, a missing flag.
+        """
+        self.values.set_gnu_getopt()  # flags may come behind other arguments
+        try:
+            rest = self.values(["gdfq", *arguments])[1:]
+            if rest and not self.values[bare].present:
+                count = len(rest) if several else 1
+                self.values[bare].parse(",".join(rest[:count]))
+                rest = rest[count:]
+        except flags.Error as error:
+            raise UserError(" ".join(str(error).split())) from error
+        if rest:
+            raise UserError(
+                f"unexpected argument {rest[0]!r}; flags are written --name=value"
+            )
+        for name in self.required:
+            if not self.values[name].value:
+                raise UserError(
+                    f"{option(name)} is missing: {self.values[name].help[0].lower()}"
+                    f"{self.values[name].help[1:]}"
+                )
+
+
+def _placeholder(flag: flags.Flag) -> str:
+    choices = getattr(flag.parser, "enum_values", None)
+    if choices:
+        return "|".join(choices)
+    kind = flag.flag_type()
+    if "list" in kind:
+        return "A,B"
+    return {"int": "N", "float": "X"}.get(kind, "TEXT")
+
+
+@dataclasses.dataclass(frozen=True)
+class Command:
+    """A command of `gdfq`.
+
+    Attributes:
+      name: `gdfq NAME`.
+      summary: what it does, in a line.
+      example: a call of it.
+      argument: the flag that a bare argument stands for; `takes_several`: whether
+        several may be given, for a list.
+      define: makes its flags.
+      check: what can be told of them alone; raises `UserError`.
+    """
+
+    name: str
+    summary: str
+    example: str
+    argument: str
+    define: Callable[[Flags], None]
+    check: Callable[[flags.FlagValues], None] = lambda values: None
+    takes_several: bool = False
+
+    @property
+    def module(self) -> str:
+        """Where its `main(flags)` is, which needs TensorFlow."""
+        return f"gdfq_tf.cli.{self.name}"
+
+    def parse(self, arguments: Sequence[str]) -> flags.FlagValues:
+        """The values of its flags.
+
+        Raises:
+          UserError: see `Flags.parse`; or they do not go together.
+        """
+        defined = Flags()
+        self.define(defined)
+        defined.parse(arguments, self.argument, several=self.takes_several)
+        self.check(defined.values)
+        return defined.values
+
+    def help(self) -> str:
+        """What `gdfq NAME --help` shows."""
+        defined = Flags()
+        self.define(defined)
+        return (
+            f"{self.summary}\n\nusage: gdfq {self.name} {self.argument.upper()} "
+            f"[--flag=value ...]\n\n    {self.example}\n{defined.help()}"
+        )
+
+
+def define_classifier_flags(flags_: Flags) -> None:
+    """What names a float classifier and says what it was trained on."""
+    flags_.group("The classifier")
+    flags_.string(
+        "model",
+        "A .keras, .h5, .hdf5 or .json file, a SavedModel, keras.applications.NAME, or "
+        "embedded: the Fashion-MNIST classifier that comes with the package.",
+        required=True,
+    )
+    flags_.choice(
+        "preprocessing",
+        None,
+        PREPROCESSINGS,
+        "What the classifier was trained on: tf [-1, 1]; torch, caffe: as in "
+        "keras.applications; unit [0, 1]; uint8 [0, 255]; custom: --mean and --std. "
+        "Known by itself for keras.applications names.",
+    )
+    flags_.texts("mean", [], "For custom: mean of pixel / 255, one or per channel.")
+    flags_.texts("std", [], "For custom: deviation of pixel / 255, likewise.")
+    flags_.string(
+        "weights",
+        "For keras.applications names and .json files: a .weights.h5 or .h5 file; for "
+        "the names also imagenet.",
+    )
+    flags_.integer(
+        "input_size",
+        None,
+        "For keras.applications names: height and width of the images, if not their "
+        "own.",
+        low=1,
+    )
+    flags_.string("output_name", "The output to keep of a model that has several.")
+    flags_.choice(
+        "task",
+        "classification",
+        TASKS,
+        "What the outputs are: classification, also labels beside each other; "
+        "features: an embedding, a regression, an image.",
+    )
+    flags_.switch(
+        "without_bn_statistics",
+        "Take a classifier that was trained without BatchNormalization: images are "
+        "then made from class boundaries and smoothness alone.",
+    )
+    flags_.switch(
+        "allow_unsafe",
+        "Take Lambda layers and run the code that the model file holds for them, "
+        "which may do whatever you may: only for files from whom you trust.",
+    )
+
+
+def check_classifier_flags(values: flags.FlagValues) -> None:
+    """Refuses flags that do not go with the embedded classifier, and no numbers."""
+    given = [name for name in _OF_OTHER_MODELS if values[name].value]
+    if values.model == EMBEDDED and given:
+        raise UserError(
+            f"{option(given[0])} does not go with {option('model', EMBEDDED)}, of "
+            "which all is known; drop it"
+        )
+    numbers(values, "mean")
+    numbers(values, "std")
+
+
+def numbers(values: flags.FlagValues, name: str) -> tuple[float, ...]:
+    """The numbers of a list.
+
+    Raises:
+      UserError: they are none.
+    """
+    try:
+        return tuple(float(text) for text in values[name].value)
+    except ValueError as error:
+        raise UserError(
+            f"{option(name, ','.join(values[name].value))} must be numbers separated "
+            "by commas, such as 0.485,0.456,0.406"
+        ) from error
+
+
+# Of ResNet-20 at 32x32, widths w8a8 and w4a8, on two CPU cores.
+RECIPE_COSTS = {
+    "calibrate": "half a minute, from noise alone",
+    "fast": "5 minutes, images are made",
+    "balanced": "8 minutes, students are trained besides",
+    "best": "an hour",
+    "gdfq": "25 minutes, as published",
+}
+
+
+def _define_quantize(flags_: Flags) -> None:
+    define_classifier_flags(flags_)
+    flags_.group("What comes out")
+    flags_.string(
+        "output_dir", "The directory that the run leaves behind.", required=True
+    )
+    flags_.switch("overwrite", "Replace an earlier run at --output_dir.")
+    flags_.texts(
+        "bits",
+        "w8a8,w4a8",
+        "Widths: w<weight bits>a<activation bits>. Below 8 activation bits residual "
+        "adds and pooling stay at 8, unless /paper is added (w4a4/paper): all ReLU "
+        "outputs.",
+    )
+    flags_.texts(
+        "keep_layers", [], "Layers that stay at 8 bits: names or patterns, conv_dw_*."
+    )
+    flags_.number(
+        "max_accuracy_loss",
+        "Points of top-1 that may be lost, as estimated without data; as many of the "
+        "most sensitive layers stay at 8 bits as that takes.",
+        low=0.0,
+    )
+    flags_.group("How much work")
+    costs = RECIPE_COSTS.items()
+    flags_.choice(
+        "recipe",
+        DEFAULT_RECIPE,
+        list(RECIPES),
+        "The preset, with its time for ResNet-20 at 32x32 and two widths on two CPU "
+        f"cores: {'; '.join(f'{name}: {cost}' for name, cost in costs)}.",
+    )
+    flags_.integer(
+        "num_steps",
+        None,
+        "Generator steps, instead of the recipe's; student steps change as much.",
+        low=1,
+    )
+    flags_.integer("seed", 0, "Seed of everything random.", low=0, high=2**32 - 1)
+    flags_.integer(
+        "num_threads",
+        None,
+        "Threads that TensorFlow computes with, instead of one per usable CPU: the "
+        "same number gives the same bytes on however many CPUs of one kind.",
+        low=1,
+    )
+    flags_.group("The closing table")
+    flags_.string(
+        "data",
+        "Labelled test images, for this table alone: an .npz with x_test and y_test, a "
+        "keras.datasets name, or a folder of class folders.",
+    )
+    flags_.integer("num_images", None, "How many of them at most.", low=1)
+
+
+def _check_quantize(values: flags.FlagValues) -> None:
+    check_classifier_flags(values)
+    get_recipe(values.recipe, values.num_steps)
+    widths = [parse_bit_widths(text) for text in values.bits]
+    if not widths or len(set(widths)) < len(widths):
+        raise UserError(
+            f"{option('bits', ','.join(values.bits))} must name at least one width, "
+            "and each once"
+        )
+    loss = values.max_accuracy_loss
+    if loss is not None and loss != loss:
+        raise UserError(
+            f"{option('max_accuracy_loss', loss)} must be a number of points"
+        )
+
+
+def _define_convert(flags_: Flags) -> None:
+    flags_.group("Files")
+    flags_.string("student", "A *_student.npz file of a run.", required=True)
+    flags_.string("output", "The .tflite file to write.", required=True)
+    flags_.switch("overwrite", "Replace --output if it exists.")
+    flags_.group("Verification")
+    flags_.integer("num_images", 64, "Random images to compare on.", low=1)
+
+
+def _define_verify(flags_: Flags) -> None:
+    flags_.group("Files")
+    flags_.string("model", "A .tflite file, or the directory of a run.", required=True)
+    flags_.string(
+        "student",
+        "The *_student.npz file that --model was made from; if not given, the one "
+        "beside it. Of runs, each file has its own.",
+    )
+    flags_.group("Verification")
+    flags_.integer("num_images", 64, "Random images to compare on.", low=1)
+
+
+def _define_evaluate(flags_: Flags) -> None:
+    define_classifier_flags(flags_)
+    flags_.group("Images and results")
+    flags_.string(
+        "data",
+        "Labelled images: .npz, keras.datasets name, or folder of class folders.",
+    )
+    flags_.integer("num_images", None, "How many of them at most.", low=1)
+    flags_.string("result_json", "Also write the results to this file.")
+
+
+def _check_evaluate(values: flags.FlagValues) -> None:
+    check_classifier_flags(values)
+    if values.data is None and values.model != EMBEDDED:
+        raise UserError(
+            f"{option('data')} is missing; pass an .npz file, a keras.datasets name or "
+            "a folder of class folders"
+        )
+
+
+def _define_benchmark(flags_: Flags) -> None:
+    flags_.group("What is timed")
+    flags_.texts("model", [], ".tflite files, separated by commas.")
+    flags_.required.append("model")
+    flags_.integer("num_threads", 1, "Threads of one invocation.", low=1, high=256)
+    flags_.integer("num_runs", 50, "Timed invocations.", low=1)
+    flags_.integer("warmup_runs", 5, "Invocations before them.", low=0)
+    flags_.string("result_json", "Also write the results to this file.")
+
+
+COMMANDS = {
+    command.name: command
+    for command in (
+        Command(
+            "quantize",
+            "Quantizes a trained Keras classifier to integer TFLite, without any data.",
+            "gdfq quantize classifier.keras --preprocessing=torch --output_dir=runs/x",
+            "model",
+            _define_quantize,
+            _check_quantize,
+        ),
+        Command(
+            "convert",
+            "Makes a verified .tflite file of a student that a run left behind.",
+            "gdfq convert runs/x/x_w4a8_student.npz --output=x.tflite",
+            "student",
+            _define_convert,
+        ),
+        Command(
+            "verify",
+            "Holds .tflite files against their students, rule by rule, byte by byte.",
+            "gdfq verify runs/x",
+            "model",
+            _define_verify,
+        ),
+        Command(
+            "evaluate",
+            "Top-1 of classifiers, students, .tflite files or whole runs on images.",
+            "gdfq evaluate runs/x --data=cifar10",
+            "model",
+            _define_evaluate,
+            _check_evaluate,
+        ),
+        Command(
+            "benchmark",
+            "Latency and size of .tflite files through LiteRT.",
+            "gdfq benchmark a.tflite b.tflite --num_threads=2",
+            "model",
+            _define_benchmark,
+            takes_several=True,
+        ),
+    )
+}
+
+
+def help_of_all() -> str:
+    """What `gdfq --help` shows."""
+    lines = [
+        "Quantizes trained Keras classifiers to integer TFLite without any data.",
+        "",
+        "usage: gdfq COMMAND ARGUMENT [--flag=value ...]",
+        "",
+    ]
+    lines += [f"  {name:<10} {c.summary}" for name, c in COMMANDS.items()]
+    lines += ["", "gdfq COMMAND --help shows the flags of a command."]
+    return "\n".join(lines)
+
+
+def names_help(argument: str) -> bool:
+    """Whether an argument asks for help."""
+    return bool(re.fullmatch(r"-h|--?help(full|short)?", argument))

@@ -1,0 +1,121 @@
+"""How long the stages of a run take, beside each other, so that it can say how long is
+left of it.
+
+Seconds of two cores of a 2023 server CPU, as measured on ResNet-20 (32x32), MobileNet
+0.25 (224x224) and MobileNetV2 0.35 (32x32); another machine is so much faster or slower
+in all of them. `benchmarks/time_to_go.py` holds them against runs.
+"""
+
+from __future__ import annotations
+
+import math
+
+from gdfq_tf.classifier import Classifier
+from gdfq_tf.config import (
+    BitWidths,
+    DistillationConfig,
+    FineTuningConfig,
+    Recipe,
+    ReconstructionConfig,
+)
+from gdfq_tf.graph.queries import multiply_adds
+from gdfq_tf.graph.traits import has_kernel
+from gdfq_tf.job import Job
+from gdfq_tf.progress import ExpectedStage
+
+# Of one image forward and backward through the float network: for each of its
+# multiply-adds, and for each value that its layers give.
+_SECONDS_OF_MULTIPLY_ADD = 7.6e-11
+_SECONDS_OF_VALUE = 2.3e-9
+# In that unit, with the generator's own work and the student's.
+_GENERATOR, _REFINEMENT, _DISTILLATION, _STUDENT = 1.45, 0.92, 1.3, 1.1
+_RECONSTRUCTION = 6.0
+# Of each layer, however small: Python, graphs, the converter.
+_SECONDS_OF_KERNEL, _SECONDS_OF_LAYER = 0.15, 0.02
+_SECONDS_OF_CONVERSION = 1.5
+_MIN_WARM_UP = 50
+
+
+def expected_stages(job: Job, *, has_pool: bool) -> list[ExpectedStage]:
+    """All stages of a run, in order; of a search for layers to keep, the first try.
+
+    Args:
+      has_pool: whether the images are there already.
+    """
+    classifier = job.classifier
+    of_image = _seconds_of_image(classifier)
+    layers = _SECONDS_OF_LAYER * len(classifier.model.layers)
+    stages = [ExpectedStage("baselines", 2 * (_SECONDS_OF_CONVERSION + layers))]
+    if not has_pool and not job.alternates:
+        stages += _synthesis(job, of_image)
+    for bit_widths in job.bit_widths:
+        stages += _student(job, bit_widths, of_image)
+        stages += [
+            ExpectedStage("conversion", _SECONDS_OF_CONVERSION + layers),
+            ExpectedStage("verification", 1 + layers + 60 * of_image),
+        ]
+    evaluated = 128 * of_image * (3 + len(job.bit_widths))
+    return [*stages, ExpectedStage("evaluation", 1 + evaluated)]
+
+
+def distillation_of(
+    config: ReconstructionConfig, bit_widths: BitWidths
+) -> DistillationConfig | None:
+    """How a student of those widths is trained after reconstruction, if at all.
+
+    At 8 bits throughout, kernels lose next to nothing that training could make good.
+    """
+    if bit_widths.weight_bits == bit_widths.activation_bits == 8:
+        return None
+    return config.distillation
+
+
+def _seconds_of_image(classifier: Classifier) -> float:
+    values = sum(
+        math.prod(layer.output_shape[1:]) for layer in classifier.model.layers[1:]
+    )
+    work = _SECONDS_OF_MULTIPLY_ADD * multiply_adds(classifier.model)
+    return work + _SECONDS_OF_VALUE * values
+
+
+def _pool_size(job: Job, recipe: Recipe) -> int:
+    return recipe.synthesis.images_in_pool(job.classifier.input_shape)
+
+
+def _synthesis(job: Job, of_image: float) -> list[ExpectedStage]:
+    recipe = job.recipe
+    if not recipe.synthesis.num_steps:
+        return []
+    images = recipe.synthesis.num_steps * job.batch_size
+    stages = [ExpectedStage("generator", _GENERATOR * images * of_image)]
+    if recipe.refinement is not None:
+        images = recipe.refinement.num_steps * _pool_size(job, recipe)
+        stages.append(ExpectedStage("refinement", _REFINEMENT * images * of_image))
+    return stages
+
+
+def _student(job: Job, bit_widths: BitWidths, of_image: float) -> list[ExpectedStage]:
+    recipe, student = job.recipe, job.recipe.student
+    if isinstance(student, FineTuningConfig):
+        of_step = job.batch_size * of_image
+        warm_up = max(_MIN_WARM_UP, student.num_steps // 100)
+        return [
+            ExpectedStage("warm-up", _GENERATOR * warm_up * of_step),
+            ExpectedStage(
+                "generator and student",
+                (_GENERATOR + _STUDENT) * student.num_steps * of_step,
+            ),
+        ]
+    kernels = sum(map(has_kernel, job.classifier.model.layers))
+    images = _pool_size(job, recipe) * 3 // 4
+    stages = [
+        ExpectedStage(
+            "reconstruction",
+            _SECONDS_OF_KERNEL * kernels + _RECONSTRUCTION * images * of_image,
+        )
+    ]
+    training = distillation_of(student, bit_widths)
+    if training is not None:
+        images = training.num_steps * job.batch_size
+        stages.append(ExpectedStage("distillation", _DISTILLATION * images * of_image))
+    return stages

@@ -1,0 +1,113 @@
+"""What a run is to do, checked before it begins."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from gdfq_tf.classifier import Classifier, Head
+from gdfq_tf.config import BitWidths, FineTuningConfig, Recipe
+from gdfq_tf.errors import UserError, option
+from gdfq_tf.memory_needs import require_memory_for_run
+from gdfq_tf.quantization.plan import match_kernel_layers
+
+# Heads without classes, in words.
+_KINDS = {
+    Head.MULTI_LABEL: "a multi-label network",
+    Head.FEATURES: "a network of features",
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Job:
+    """One run of the pipeline.
+
+    Attributes:
+      classifier: what is quantized.
+      recipe: how much work.
+      bit_widths: of the students, each once.
+      keep_layers: kernel layers that stay at 8 bits, names or shell-style patterns.
+      max_accuracy_loss: points of top-1; as many of the most sensitive layers stay at 8
+        bits besides as the estimate says it takes. None: no more than `keep_layers`.
+      seed: of everything random.
+    """
+
+    classifier: Classifier
+    recipe: Recipe
+    bit_widths: tuple[BitWidths, ...]
+    keep_layers: tuple[str, ...] = ()
+    max_accuracy_loss: float | None = None
+    seed: int = 0
+
+    @property
+    def alternates(self) -> bool:
+        """Whether generator and student are trained in turn, as GDFQ was published."""
+        return isinstance(self.recipe.student, FineTuningConfig)
+
+    @property
+    def batch_size(self) -> int:
+        """Images of one step of any training."""
+        return self.recipe.synthesis.images_per_step(self.classifier.input_shape)
+
+    def checked(self) -> Job:
+        """The job as it will be carried out.
+
+        Raises:
+          UserError: there are no or equal bit widths, `keep_layers` match nothing,
+            recipe or `max_accuracy_loss` do not fit the classifier, or memory does not
+            hold the run.
+        """
+        job = self
+        if not self.bit_widths or len(set(self.bit_widths)) < len(self.bit_widths):
+            names = ",".join(width.name for width in self.bit_widths)
+            raise UserError(
+                f"{option('bits', names)} must name at least one width, and each once"
+            )
+        kept = match_kernel_layers(self.classifier.model, self.keep_layers)
+        self._check_loss()
+        self._check_recipe()
+        if not self.classifier.has_bn_statistics:
+            recipe = self.recipe.without_bn_statistics()
+            job = dataclasses.replace(job, recipe=recipe)
+        require_memory_for_run(
+            self.classifier.model, self.classifier.name, job.recipe, self.bit_widths
+        )
+        return dataclasses.replace(job, keep_layers=tuple(sorted(kept)))
+
+    def _check_recipe(self) -> None:
+        classifier, recipe = self.classifier, self.recipe
+        nothing_known = (
+            classifier.head is Head.FEATURES and not classifier.has_bn_statistics
+        )
+        if nothing_known and recipe.synthesis.num_steps:
+            raise UserError(
+                f"{classifier.name} has neither classes nor BatchNormalization "
+                f"statistics, which recipe {recipe.name!r} makes its images from; take "
+                f"{option('recipe', 'calibrate')}"
+            )
+        if self.alternates and not classifier.head.has_classes:
+            raise UserError(
+                f"recipe {recipe.name!r} trains on classes, and {classifier.name} is "
+                f"{_KINDS[classifier.head]}; take another recipe"
+            )
+
+    def _check_loss(self) -> None:
+        if self.max_accuracy_loss is None:
+            return
+        loss, instead = option("max_accuracy_loss"), option("keep_layers")
+        if not self.max_accuracy_loss >= 0:
+            raise UserError(
+                f"{option('max_accuracy_loss', self.max_accuracy_loss)} must be points "
+                "of accuracy, 0 or more"
+            )
+        if self.alternates:
+            raise UserError(
+                f"{loss} cannot be held by recipe {self.recipe.name!r}, which would "
+                "train anew for every layer it tries; name layers with "
+                f"{instead} instead"
+            )
+        if not self.classifier.head.has_classes:
+            raise UserError(
+                f"{loss} is of top-1, which {self.classifier.name} does not have, "
+                f"being {_KINDS[self.classifier.head]}; name layers with {instead} "
+                "instead"
+            )

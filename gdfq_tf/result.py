@@ -1,0 +1,299 @@
+"""What a run gives: verified models, their images and all figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import math
+import platform
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gdfq_tf.baselines import Baselines
+from gdfq_tf.config import DEFAULT_RECIPE, BitWidths, parse_bit_widths
+from gdfq_tf.errors import UserError, option
+from gdfq_tf.evaluation import ModelFile, compare
+from gdfq_tf.job import Job
+from gdfq_tf.progress import NullProgress, Progress
+from gdfq_tf.quantization.estimation import Estimate
+from gdfq_tf.quantization.layer_figures import LayerTable
+from gdfq_tf.run_directory import (
+    claim_run_directory,
+    write_images,
+    write_models,
+    write_student,
+    write_summary,
+)
+from gdfq_tf.synthesis.image_pool import ImagePool
+from gdfq_tf.system.machine import describe_machine
+from gdfq_tf.system.output_files import write_whole
+from tflite_export.integer_network import IntegerNetwork
+from tflite_export.interpreter import TFLiteClassifier
+from tflite_export.verification.verify import Agreement, Finding
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+_NUM_COMPARED_IMAGES = 512
+_PACKAGES = (
+    "tensorflow",
+    "tf_keras",
+    "keras",
+    "tensorflow-model-optimization",
+    "ai-edge-litert",
+    "numpy",
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class QuantizedModel:
+    """One width's result, verified.
+
+    Attributes:
+      name: of the classifier.
+      bit_widths: what was asked.
+      layers_at_8_bits: kernel layers whose kernels have 8 bits.
+      estimate: how like the classifier it is, on held-out synthetic images.
+      network: the student in integers; `tflite`: the file that computes it.
+      findings: one per rule of the verification, all passed.
+      agreement: student against LiteRT on random and synthetic images.
+      layers: one row of figures for each layer.
+      seconds: calibration to verification.
+    """
+
+    name: str
+    bit_widths: BitWidths
+    layers_at_8_bits: frozenset[str]
+    estimate: Estimate
+    network: IntegerNetwork
+    tflite: bytes
+    findings: tuple[Finding, ...]
+    agreement: Agreement
+    layers: LayerTable
+    seconds: float
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the `.tflite` file; what is there is replaced.
+
+        Returns:
+          The path, with `~` as the home directory.
+
+        Raises:
+          UserError: the file cannot be written.
+        """
+        path = Path(path).expanduser()
+        write_whole(path, self.tflite)
+        return path
+
+    def __repr__(self) -> str:
+        """One line."""
+        return (
+            f"<{self.name} {self.bit_widths.name}: {len(self.tflite):,} bytes, "
+            f"{self.estimate.in_words()}>"
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class Result:
+    """All that one run made; `result["w4a8"]` is the model of that width.
+
+    Attributes:
+      job: as carried out.
+      images: a pool of synthetic images; none of the held-out ones.
+      models: one per width, in the order asked.
+      baselines: see `Baselines`.
+      synthesis_seconds: generator, pool and refinement; 0 where recipes alternate.
+    """
+
+    job: Job
+    images: ImagePool
+    models: tuple[QuantizedModel, ...]
+    baselines: Baselines
+    synthesis_seconds: float
+
+    def __getitem__(self, bits: str) -> QuantizedModel:
+        """The model of a width such as "w4a8" or "w4a4/paper".
+
+        Raises:
+          KeyError: it was not asked for.
+        """
+        bit_widths = parse_bit_widths(bits.replace("_", "/"))
+        for model in self.models:
+            if model.bit_widths == bit_widths:
+                return model
+        names = ", ".join(model.bit_widths.name for model in self.models)
+        raise KeyError(f"{bits}; this run made {names}")
+
+    def __iter__(self) -> Iterator[QuantizedModel]:
+        """The models, in the order asked."""
+        return iter(self.models)
+
+    def __len__(self) -> int:
+        """How many models there are."""
+        return len(self.models)
+
+    def __repr__(self) -> str:
+        """A line for the run and one for each model."""
+        lines = [f"<{self.job.classifier.name}, recipe {self.job.recipe.name}"]
+        return "\n  ".join([*lines, *map(repr, self.models)]) + ">"
+
+    def files(self) -> list[ModelFile]:
+        """The run's `.tflite` files: float, noise-calibrated, then one per width."""
+        name, recipe = self.job.classifier.name, self.job.recipe.name
+        label = "GDFQ" if recipe == DEFAULT_RECIPE else f"{recipe} recipe"
+        return [
+            ModelFile("float", f"{name}_float.tflite", self.baselines.float32),
+            ModelFile(
+                "int8 PTQ on noise",
+                f"{name}_int8_noise.tflite",
+                self.baselines.noise_ptq,
+            ),
+            *(
+                ModelFile(
+                    f"{label} {model.bit_widths.name}",
+                    f"{name}_{model.bit_widths.name}.tflite",
+                    model.tflite,
+                )
+                for model in self.models
+            ),
+        ]
+
+    def compare(
+        self,
+        pixels: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> list[dict[str, Any]]:
+        """All files of the run beside each other: accuracy, likeness, size, latency.
+
+        Args:
+          pixels: uint8 (N, H, W, C); None: the synthetic images, without top-1.
+          labels: int (N,), the classes of `pixels`.
+          progress: is told of the stage.
+
+        Returns:
+          One row for each of `files()`, as `summary.json` holds them.
+        """
+        if pixels is None:
+            pixels, labels = self.images.pixels[:_NUM_COMPARED_IMAGES], None
+        files, progress = self.files(), progress or NullProgress()
+        with progress.stage("evaluation", len(files)) as advance:
+            return compare(files, self.job.classifier, pixels, labels, advance)
+
+    def summary(
+        self, rows: Sequence[Mapping[str, Any]], **more: object
+    ) -> dict[str, Any]:
+        """All figures, ready for JSON: what `summary.json` holds.
+
+        Args:
+          rows: from `compare`.
+          more: further entries.
+        """
+        job, classifier = self.job, self.job.classifier
+        count = len(rows) - len(self.models)
+        own = [{}] * count + [_facts(model) for model in self.models]
+        return {
+            "seed": job.seed,
+            "recipe": dataclasses.asdict(job.recipe),
+            "classifier": {
+                "name": classifier.name,
+                "input_shape": classifier.input_shape,
+                "num_classes": classifier.num_classes,
+                "head": classifier.head.value,
+                "bn_statistics_used": classifier.has_bn_statistics,
+                "preprocessing": dataclasses.asdict(classifier.preprocessing),
+                "int8_input": classifier.preprocessing.formula(),
+            },
+            "models": [{**row, **facts} for row, facts in zip(rows, own, strict=True)],
+            "seconds": {"synthesis": self.synthesis_seconds},
+            "machine": describe_machine(),
+            "versions": {
+                "python": platform.python_version(),
+                **{name: importlib.metadata.version(name) for name in _PACKAGES},
+            },
+            **more,
+        }
+
+    def write(self, directory: Path, summary: Mapping[str, Any]) -> None:
+        """Fills a directory with models, students, images and the summary.
+
+        Raises:
+          UserError: a model does not read back as it was verified.
+        """
+        write_models(directory, self.files())
+        for model in self.models:
+            write_student(directory, model.name, model.bit_widths, model.network)
+        write_images(directory, self.images)
+        write_summary(directory, dict(summary))
+
+    def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes the run directory that the command line writes, whole or not at all.
+
+        The summary compares all files on the synthetic images.
+
+        Args:
+          path: of the directory; `~` is the home directory.
+          overwrite: whether an earlier run there may be replaced.
+
+        Raises:
+          UserError: something is there that may not be replaced, or it cannot be
+            written.
+        """
+        path = Path(path).expanduser()
+        started = time.monotonic()
+        with claim_run_directory(path, overwrite=overwrite) as output:
+            summary = self.summary(self.compare(), evaluated_on=None)
+            summary["seconds"]["total"] = (
+                self.synthesis_seconds
+                + sum(model.seconds for model in self.models)
+                + time.monotonic()
+                - started
+            )
+            output.publish(lambda directory: self.write(directory, summary))
+        return path
+
+    def show_images(self, num_images: int = 64) -> Image.Image:
+        """The first synthetic images in one picture, which notebooks show.
+
+        Raises:
+          UserError: `num_images` is below 1, or the images have neither 1 nor 3
+            channels.
+        """
+        from PIL import Image
+
+        pixels = self.images.pixels[:num_images]
+        channels = pixels.shape[-1]
+        if num_images < 1 or channels not in (1, 3):
+            raise UserError(
+                f"{option('num_images', num_images)} images of {channels} channels "
+                "cannot be shown; expected 1 or more, of 1 or 3 channels"
+            )
+        side = math.ceil(math.sqrt(len(pixels)))
+        count, height, width, _ = pixels.shape
+        rows = math.ceil(count / side)
+        sheet = np.full((rows * side, height, width, channels), 255, np.uint8)
+        sheet[:count] = pixels
+        sheet = sheet.reshape(rows, side, height, width, channels)
+        sheet = sheet.swapaxes(1, 2).reshape(rows * height, side * width, channels)
+        return Image.fromarray(sheet.squeeze(-1) if channels == 1 else sheet)
+
+
+def _facts(model: QuantizedModel) -> dict[str, Any]:
+    """What is stored of a model beside its comparison."""
+    quantization = TFLiteClassifier(model.tflite).output_quantization
+    return {
+        "widths": dataclasses.asdict(model.bit_widths),
+        "layers_at_8_bits": sorted(model.layers_at_8_bits),
+        "int8_output": dataclasses.asdict(quantization),
+        "estimate": dataclasses.asdict(model.estimate),
+        "verification": {
+            "rules": [dataclasses.asdict(finding) for finding in model.findings],
+            "student_agreement": dataclasses.asdict(model.agreement),
+        },
+        "seconds": model.seconds,
+    }

@@ -1,0 +1,71 @@
+"""Random numbers and kernels that give the same bytes again, for a while.
+
+TensorFlow, NumPy and Python keep one state for the whole process. A library must not
+change that of the program that calls it: `reproducible` puts all of it back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.eager import context
+from tensorflow.python.framework import config
+from tf_keras.src import backend
+
+from gdfq_tf.keras_compat import keras
+
+_SEED_GENERATOR = backend._SEED_GENERATOR
+_GRAPH_OPTIMIZER = "disable_meta_optimizer"
+
+
+@contextlib.contextmanager
+def reproducible(seed: int) -> Iterator[None]:
+    """All random numbers follow from `seed`, all operations are deterministic.
+
+    Whatever the process had before, it has afterwards, also if the block raises.
+    """
+    undo = [_keep_random_states(), _keep_determinism(), _keep_optimizer_options()]
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+    # The graph optimizer reorders sums of gradients differently in every process.
+    tf.config.optimizer.set_experimental_options({_GRAPH_OPTIMIZER: True})
+    try:
+        yield
+    finally:
+        for restore in undo:
+            restore()
+
+
+def _keep_random_states() -> Callable[[], None]:
+    python, numpy = random.getstate(), np.random.get_state()
+    tensorflow_seed = context.global_seed()
+    operation_seeds = context.context()._rng
+    operation_seeds = operation_seeds and operation_seeds.getstate()
+    keras_seeds = getattr(_SEED_GENERATOR, "generator", None)
+
+    def restore() -> None:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        tf.random.set_seed(tensorflow_seed)
+        if operation_seeds is not None:
+            context.context()._rng.setstate(operation_seeds)
+        if keras_seeds is not None:
+            _SEED_GENERATOR.generator = keras_seeds
+        elif hasattr(_SEED_GENERATOR, "generator"):
+            del _SEED_GENERATOR.generator
+
+    return restore
+
+
+def _keep_determinism() -> Callable[[], None]:
+    was_on = config.is_op_determinism_enabled()
+    return lambda: None if was_on else config.disable_op_determinism()
+
+
+def _keep_optimizer_options() -> Callable[[], None]:
+    was = tf.config.optimizer.get_experimental_options().get(_GRAPH_OPTIMIZER, False)
+    return lambda: tf.config.optimizer.set_experimental_options({_GRAPH_OPTIMIZER: was})
