@@ -1,7 +1,7 @@
 """A trained student in integers: what the `.tflite` file is to compute.
 
 The one description that everything after training reads: `export_graph.py` hands it
-to the converter, `integer_inference.py` computes it, `verify.py` compares the two.
+to the converter, `litert/simulator.py` computes it, `verification/` compares the two.
 BatchNormalization is folded, kernels and biases are integers, scales are final.
 """
 
@@ -15,33 +15,7 @@ import numpy as np
 
 from tflite_export.quantization_params import QuantParams
 
-KINDS = (
-    "conv",
-    "depthwise",
-    "dense",
-    "add",
-    "subtract",
-    "multiply",
-    "relu",
-    "leaky_relu",
-    "minimum",
-    "sigmoid",
-    "tanh",
-    "gelu",
-    "hard_swish",
-    "l2_normalize",
-    "channel_mean",
-    "global_average",
-    "average_pool",
-    "max_pool",
-    "reshape",
-    "pad",
-    "crop",
-    "concatenate",
-    "depth_to_space",
-    "resize_nearest",
-    "resize_bilinear",
-)
+Shape = tuple[int, ...]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,21 +42,13 @@ class IntegerOp:
 
     Attributes:
       name: of the output tensor, unique.
-      kind: one of `KINDS`.
+      kind: a key of `operators.table.KINDS`.
       inputs: names of the tensors it takes.
-      grid: of the output; the same as the inputs' for kinds that move integers.
+      quant_params: of the output; the inputs' own for kinds that move integers.
       relu: whether negative results are clamped to zero.
-      relu6: whether they are clamped to 6 besides, where the grid goes further.
+      relu6: whether they are clamped to 6 besides, where `quant_params` go further.
       kernel: for conv, depthwise and dense.
-      attributes: JSON values by kind: strides, padding ("same" or "valid"),
-        dilation for conv and depthwise, groups (default 1) for conv; pool_size,
-        strides, padding for pools; level for minimum, which no result is above;
-        slope for leaky_relu, below zero; keepdims (default False) for global_average;
-        constant_level, num_constants for l2_normalize: so many channels of that level
-        above the zero point that count beside the input's; shape (without batch) for
-        reshape; pads for pad, crops for crop and depth_to_space, ((top, bottom), (left,
-        right)); block_size (height, width) for depth_to_space; size (times height,
-        times width) for resizes.
+      attributes: JSON values; which ones, the kinds in `operators/` tell.
     """
 
     name: str
@@ -101,7 +67,7 @@ class IntegerNetwork:
 
     Attributes:
       input_name, input_shape: of the image tensor, (H, W, C).
-      input_grid: its int8 grid.
+      input_quant_params: of the same.
       ops: the last one's output are the logits (classes,), or what comes of them.
       softmax: whether the exported model ends in a softmax.
     """
@@ -113,7 +79,18 @@ class IntegerNetwork:
     softmax: bool
 
     def quant_params(self, name: str) -> QuantParams:
-        """The grid of a tensor."""
+        """Those of a tensor, by its name."""
         if name == self.input_name:
             return self.input_quant_params
         return next(op.quant_params for op in self.ops if op.name == name)
+
+
+def kernel_of(op: IntegerOp) -> Kernel:
+    """The kernel of an operation that has one.
+
+    Raises:
+      ValueError: it has none.
+    """
+    if op.kernel is None:
+        raise ValueError(f"operation {op.name!r} has no kernel")
+    return op.kernel

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,17 +11,10 @@ from ai_edge_litert.interpreter import Interpreter
 
 from tflite_export.errors import ExportError
 from tflite_export.names import printable
+from tflite_export.quantization_params import INT8_MAX, INT8_MIN, QuantParams
 from tflite_export.quiet import quiet_stderr
 
 _LARGEST_FILE = 2**31 - 1  # what offsets in it can reach
-
-
-@dataclasses.dataclass(frozen=True)
-class Quantization:
-    """Affine int8 quantization of a tensor: real = scale * (q - zero_point)."""
-
-    scale: float
-    zero_point: int
 
 
 def read_tflite(tflite: bytes | Path) -> bytes:
@@ -89,7 +81,7 @@ class TFLiteClassifier:
     The tensors are allocated once. Not safe to share between threads.
     """
 
-    def __init__(self, tflite: bytes | Path, num_threads: int = 1):
+    def __init__(self, tflite: bytes | Path, num_threads: int = 1) -> None:
         """Loads a classifier.
 
         Args:
@@ -128,13 +120,13 @@ class TFLiteClassifier:
         return np.dtype(self._input["dtype"])
 
     @property
-    def input_quantization(self) -> Quantization:
-        """Quantization of the input. Raises ExportError if it is float."""
+    def input_quantization(self) -> QuantParams:
+        """Parameters of the input. Raises ExportError if it is float."""
         return _quantization(self._input, "input")
 
     @property
-    def output_quantization(self) -> Quantization:
-        """Quantization of the output. Raises ExportError if it is float."""
+    def output_quantization(self) -> QuantParams:
+        """Parameters of the output. Raises ExportError if it is float."""
         return _quantization(self._output, "output")
 
     def quantize_input(self, real: np.ndarray) -> np.ndarray:
@@ -143,9 +135,10 @@ class TFLiteClassifier:
         Raises:
           ExportError: the model's input is float.
         """
-        quantization = self.input_quantization
-        levels = np.rint(np.asarray(real, np.float32) / np.float32(quantization.scale))
-        return np.clip(levels + quantization.zero_point, -128, 127).astype(np.int8)
+        quant_params = self.input_quantization
+        steps = np.rint(np.asarray(real, np.float32) / np.float32(quant_params.scale))
+        quantized = np.clip(steps + quant_params.zero_point, INT8_MIN, INT8_MAX)
+        return quantized.astype(np.int8)
 
     def dequantize_output(self, quantized: np.ndarray) -> np.ndarray:
         """Real outputs, float32, of int8 ones, any shape.
@@ -153,9 +146,9 @@ class TFLiteClassifier:
         Raises:
           ExportError: the model's output is float.
         """
-        quantization = self.output_quantization
-        steps = np.asarray(quantized, np.int32) - quantization.zero_point
-        return np.float32(quantization.scale) * steps.astype(np.float32)
+        quant_params = self.output_quantization
+        steps = np.asarray(quantized, np.int32) - quant_params.zero_point
+        return np.float32(quant_params.scale) * steps.astype(np.float32)
 
     def run(self, inputs: np.ndarray) -> np.ndarray:
         """Raw outputs of raw inputs.
@@ -219,7 +212,7 @@ def _shape(detail: dict) -> tuple[int, ...]:
     return tuple(int(size) for size in detail["shape"])
 
 
-def _quantization(detail: dict, what: str) -> Quantization:
+def _quantization(detail: dict, what: str) -> QuantParams:
     if detail["dtype"] != np.int8:
         raise ExportError(
             f"the model's {what} is {np.dtype(detail['dtype'])}, which has no "
@@ -227,4 +220,4 @@ def _quantization(detail: dict, what: str) -> Quantization:
             "model"
         )
     scale, zero_point = detail["quantization"]
-    return Quantization(float(scale), int(zero_point))
+    return QuantParams(float(scale), int(zero_point))

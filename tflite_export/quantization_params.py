@@ -1,4 +1,4 @@
-"""The integer grids: real = scale * (q - zero_point), q an int8. Pure arithmetic."""
+"""Quantization parameters, in pure arithmetic: real = scale * (q - zero_point)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ INT8_MIN, INT8_MAX = -128, 127
 
 @dataclasses.dataclass(frozen=True)
 class QuantParams:
-    """One tensor's int8 grid, TFLite's convention.
+    """How one tensor's int8 values q stand for real numbers, as TFLite has it.
 
     Attributes:
       scale: > 0, real units per integer step.
@@ -30,8 +30,13 @@ class QuantParams:
         return self.scale * (INT8_MAX - self.zero_point)
 
 
+# TFLite fixes the parameters of results that are bounded: softmax, tanh and others.
+BETWEEN_0_AND_1 = QuantParams(1 / 256, INT8_MIN)
+BETWEEN_MINUS_1_AND_1 = QuantParams(1 / 128, 0)
+
+
 def quant_params_over(low: float, high: float) -> QuantParams:
-    """The 8-bit grid over [low, high] widened to hold zero.
+    """The 8-bit parameters over [low, high] widened to hold zero.
 
     Raises:
       ValueError: the range is empty or not finite.
@@ -40,18 +45,20 @@ def quant_params_over(low: float, high: float) -> QuantParams:
     low, high = min(low, 0.0), max(high, 0.0)
     scale = (high - low) / (INT8_MAX - INT8_MIN)
     if not 0.0 < scale < float("inf"):
-        raise ValueError(f"no grid over [{low}, {high}]: expected a finite range")
+        raise ValueError(
+            f"no quantization parameters over [{low}, {high}]: expected a finite range"
+        )
     return QuantParams(scale, round(INT8_MIN - low / scale))
 
 
 def relu_quant_params(upper: float, bits: int) -> QuantParams:
-    """The b-bit grid over [0, upper] inside an int8.
+    """The parameters that give [0, upper] 2^bits values of an int8.
 
-    Zero maps to 127 - (2^b - 1): a kernel's own clamps, at zero by ReLU and at 127
-    by the type, then leave exactly 2^b levels.
+    Zero maps to 127 - (2^bits - 1): a kernel's own clamps, at zero by ReLU and at 127
+    by the type, then leave exactly 2^bits quantized values.
     """
-    levels = 2**bits - 1
-    return QuantParams(upper / levels, INT8_MAX - levels)
+    steps = 2**bits - 1
+    return QuantParams(upper / steps, INT8_MAX - steps)
 
 
 def storage_bits(bits: int) -> int:

@@ -12,32 +12,59 @@ import math
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tflite_export.errors import ExportError
-from tflite_export.integer_network import KINDS, IntegerNetwork, IntegerOp, Kernel
-from tflite_export.names import printable, shown
-from tflite_export.quantization_params import (
-    INT8_MAX,
-    INT8_MIN,
-    QuantParams,
-    weight_limit,
+from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
+from tflite_export.json_values import (
+    Fields,
+    check_fields,
+    integer_within,
+    is_bool,
+    is_name,
+    is_object,
+    is_quantized,
+    is_scale,
+    is_size,
+    list_of,
+    require,
 )
+from tflite_export.names import printable, shown
+from tflite_export.operators.record import KernelLayout
+from tflite_export.operators.table import KINDS
+from tflite_export.quantization_params import QuantParams, weight_limit
 from tflite_export.tensor_shapes import tensor_shapes
 
 _DESCRIPTION = "network"
 _ARRAY_DTYPES = {"values": np.int8, "scale": np.float32, "bias": np.int32}
-_KERNEL_DIMENSIONS = {"conv": 4, "depthwise": 4, "dense": 2}
 # A description has about half a kilobyte for each operation; the largest classifiers
 # known have four hundred million weights of a byte.
 _LARGEST_DESCRIPTION = 2**24
 _LARGEST_FILE = 2**29
 _LARGEST_TENSOR = 2**27  # values
-_MOST_SCALE_BITS = 16  # see `export_graph`
+_MOST_SCALE_BITS = 16  # see `export_graph.py`
+_is_bits = integer_within(2, 8)
+_GRID_FIELDS: Fields = {"scale": is_scale, "zero_point": is_quantized}
+_NETWORK_FIELDS: Fields = {
+    "input_name": is_name,
+    "input_shape": list_of(3, is_size),
+    "input_grid": is_object,
+    "softmax": is_bool,
+    "ops": lambda value: isinstance(value, list),
+}
+_OPERATION_FIELDS: Fields = {
+    "name": is_name,
+    "kind": lambda value: isinstance(value, str) and value in KINDS,
+    "inputs": list_of(None, is_name),
+    "grid": is_object,
+    "relu": is_bool,
+    "relu6": is_bool,
+    "attributes": is_object,
+    "kernel_bits": lambda value: value is None or _is_bits(value),
+}
 # What damaged bytes raise on their way through zipfile, zlib, numpy and json.
 _DAMAGE = (
     OSError,
@@ -138,9 +165,9 @@ def _check_sizes(archive: zipfile.ZipFile) -> None:
 
 
 def _network(description: dict, arrays: Mapping[str, np.ndarray]) -> IntegerNetwork:
-    _check_fields(description, "the network", _NETWORK_FIELDS)
+    check_fields(description, "the network", _NETWORK_FIELDS)
     ops = description["ops"]
-    _require(isinstance(ops, list) and ops, "it has no operations")
+    require(isinstance(ops, list) and ops, "it has no operations")
     network = IntegerNetwork(
         description["input_name"],
         tuple(description["input_shape"]),
@@ -151,17 +178,17 @@ def _network(description: dict, arrays: Mapping[str, np.ndarray]) -> IntegerNetw
     known = {network.input_name}
     for op in network.ops:
         what = f"operation {shown(op.name)}"
-        _require(op.name not in known, f"{what} is there twice")
-        _require(known.issuperset(op.inputs), f"{what} reads what no earlier one gives")
+        require(op.name not in known, f"{what} is there twice")
+        require(known.issuperset(op.inputs), f"{what} reads what no earlier one gives")
         known.add(op.name)
     shapes = tensor_shapes(network)
     for name, shape in shapes.items():
-        _require(
+        require(
             math.prod(shape) <= _LARGEST_TENSOR,
             f"tensor {shown(name)} has {math.prod(shape):,} values, more than the "
             f"{_LARGEST_TENSOR:,} that are taken",
         )
-    _require(
+    require(
         len(shapes[network.ops[-1].name]) == 2,
         f"its output has shape {shapes[network.ops[-1].name]} instead of (1, classes)",
     )
@@ -169,20 +196,17 @@ def _network(description: dict, arrays: Mapping[str, np.ndarray]) -> IntegerNetw
 
 
 def _operation(description: dict, arrays: Mapping[str, np.ndarray]) -> IntegerOp:
-    _check_fields(description, "an operation", _OPERATION_FIELDS)
+    check_fields(description, "an operation", _OPERATION_FIELDS)
     name, kind = description["name"], description["kind"]
     what = f"operation {shown(name)} ({kind})"
-    required, optional = _ATTRIBUTES.get(kind, _NONE)
+    traits = KINDS[kind]
     attributes = description["attributes"]
-    _check_fields(attributes, what, required, optional)
+    check_fields(attributes, what, traits.attributes, traits.optional_attributes)
     inputs = tuple(description["inputs"])
-    _require(
-        len(inputs) == _NUM_INPUTS.get(kind, 1) or (kind == "concatenate" and inputs),
-        f"{what} has {len(inputs)} inputs",
-    )
+    require(traits.takes(len(inputs)), f"{what} has {len(inputs)} inputs")
     bits = description["kernel_bits"]
-    _require(
-        (bits is not None) == (kind in _KERNEL_DIMENSIONS),
+    require(
+        (bits is None) == (traits.kernel is None),
         f"{what} has {'no' if bits is None else 'a'} kernel",
     )
     return IntegerOp(
@@ -192,39 +216,41 @@ def _operation(description: dict, arrays: Mapping[str, np.ndarray]) -> IntegerOp
         quant_params=_quant_params(description["grid"], what),
         relu=description["relu"],
         relu6=description["relu6"],
-        kernel=None if bits is None else _kernel(name, kind, bits, arrays),
+        kernel=traits.kernel and _kernel(description, traits.kernel, arrays),
         attributes=attributes,
     )
 
 
 def _kernel(
-    name: str, kind: str, bits: int, arrays: Mapping[str, np.ndarray]
+    description: dict, layout: KernelLayout, arrays: Mapping[str, np.ndarray]
 ) -> Kernel:
-    what = f"operation {shown(name)} ({kind})"
+    """The kernel of an operation, whose own fields are right already."""
+    name, bits = description["name"], description["kernel_bits"]
+    what = f"operation {shown(name)} ({description['kind']})"
     fields = {}
     for field, dtype in _ARRAY_DTYPES.items():
         array = fields[field] = arrays[f"{name}/{field}"]
-        _require(
+        require(
             array.dtype == dtype, f"{field} of {what} are {array.dtype}, not {dtype}"
         )
     kernel = Kernel(bits=bits, **fields)
     values, scale = kernel.values, kernel.scale.astype(np.float64)
     channels = scale.size
-    _require(
-        values.ndim == _KERNEL_DIMENSIONS[kind]
+    require(
+        values.ndim == layout.num_dimensions
         and values.size > 0
         and kernel.scale.shape == kernel.bias.shape == (channels,)
-        and channels == _num_channels(kind, values.shape),
+        and channels == math.prod(values.shape[d] for d in layout.channel_dimensions),
         f"values, scale and bias of {what} have shapes {values.shape}, "
         f"{kernel.scale.shape} and {kernel.bias.shape}, which do not fit each other",
     )
     largest = int(np.abs(values.astype(np.int64)).max())
-    _require(
+    require(
         largest <= weight_limit(bits),
         f"a kernel value of {what} is {largest}, beyond its {bits} bits",
     )
     steps = np.ldexp(np.frexp(scale)[0], _MOST_SCALE_BITS)
-    _require(
+    require(
         bool(np.isfinite(scale).all() and (scale > 0).all())
         and np.array_equal(steps, np.rint(steps)),
         f"kernel scales of {what} are not positive numbers of at most "
@@ -233,123 +259,6 @@ def _kernel(
     return kernel
 
 
-def _num_channels(kind: str, shape: tuple[int, ...]) -> int:
-    return shape[2] * shape[3] if kind == "depthwise" else shape[-1]
-
-
 def _quant_params(description: dict, what: str) -> QuantParams:
-    _check_fields(description, f"the grid of {what}", _GRID_FIELDS)
+    check_fields(description, f"the grid of {what}", _GRID_FIELDS)
     return QuantParams(description["scale"], description["zero_point"])
-
-
-def _is_integer(value, low: int, high: int) -> bool:
-    return type(value) is int and low <= value <= high
-
-
-def _is_name(value) -> bool:
-    return isinstance(value, str) and value != ""
-
-
-def _is_bool(value) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_scale(value) -> bool:
-    smallest, largest = np.finfo(np.float32).tiny, np.finfo(np.float32).max
-    return isinstance(value, float) and float(smallest) <= value <= float(largest)
-
-
-def _is_list_of(length: int | None, is_entry: Callable[[Any], bool]):
-    def check(value) -> bool:
-        return (
-            isinstance(value, list)
-            and (length is None or len(value) == length)
-            and all(map(is_entry, value))
-        )
-
-    return check
-
-
-def _is_level(value) -> bool:
-    return _is_integer(value, INT8_MIN, INT8_MAX)
-
-
-def _is_size(value) -> bool:
-    return _is_integer(value, 1, 2**15)
-
-
-def _is_margin(value) -> bool:
-    return _is_integer(value, 0, 2**15)
-
-
-_is_pair = _is_list_of(2, _is_size)
-_is_margins = _is_list_of(2, _is_list_of(2, _is_margin))
-_Fields = Mapping[str, Callable[[Any], bool]]
-_GRID_FIELDS: _Fields = {"scale": _is_scale, "zero_point": _is_level}
-_NETWORK_FIELDS: _Fields = {
-    "input_name": _is_name,
-    "input_shape": _is_list_of(3, _is_size),
-    "input_grid": lambda value: isinstance(value, dict),
-    "softmax": _is_bool,
-    "ops": lambda value: isinstance(value, list),
-}
-_OPERATION_FIELDS: _Fields = {
-    "name": _is_name,
-    "kind": lambda value: value in KINDS,
-    "inputs": _is_list_of(None, _is_name),
-    "grid": lambda value: isinstance(value, dict),
-    "relu": _is_bool,
-    "relu6": _is_bool,
-    "attributes": lambda value: isinstance(value, dict),
-    "kernel_bits": lambda value: value is None or _is_integer(value, 2, 8),
-}
-_WINDOW: dict[str, Callable[[Any], bool]] = {
-    "strides": _is_pair,
-    "padding": lambda value: value in ("same", "valid"),
-}
-# Of each kind: attributes it has, and those it may have.
-_NONE: tuple[_Fields, _Fields] = ({}, {})
-_ATTRIBUTES: Mapping[str, tuple[_Fields, _Fields]] = {
-    "conv": (_WINDOW | {"dilation": _is_pair}, {"groups": _is_size}),
-    "depthwise": (_WINDOW | {"dilation": _is_pair}, {}),
-    "average_pool": (_WINDOW | {"pool_size": _is_pair}, {}),
-    "max_pool": (_WINDOW | {"pool_size": _is_pair}, {}),
-    "minimum": ({"level": _is_level}, {}),
-    "leaky_relu": (
-        {"slope": lambda value: type(value) is float and math.isfinite(value)},
-        {},
-    ),
-    "global_average": ({}, {"keepdims": _is_bool}),
-    "l2_normalize": (
-        {
-            "constant_level": lambda value: _is_integer(value, -255, 255),
-            "num_constants": lambda value: _is_integer(value, 0, 2**15),
-        },
-        {},
-    ),
-    "reshape": ({"shape": _is_list_of(None, lambda v: _is_integer(v, 1, 2**31))}, {}),
-    "pad": ({"pads": _is_margins}, {}),
-    "crop": ({"crops": _is_margins}, {}),
-    "depth_to_space": ({"block_size": _is_pair, "crops": _is_margins}, {}),
-    "resize_nearest": ({"size": _is_pair}, {}),
-    "resize_bilinear": ({"size": _is_pair}, {}),
-}
-_NUM_INPUTS = {"add": 2, "subtract": 2, "multiply": 2}
-
-
-def _check_fields(
-    found, what: str, required: _Fields, optional: _Fields | None = None
-) -> None:
-    """Every required field, no other but optional ones, each with a value it takes."""
-    fields = {**required, **(optional or {})}
-    _require(
-        isinstance(found, dict) and required.keys() <= found.keys() <= fields.keys(),
-        f"{what} has other fields than {', '.join(fields) or 'none'}",
-    )
-    for name, value in found.items():
-        _require(fields[name](value), f"{name} of {what} is {printable(repr(value))}")
-
-
-def _require(holds: object, otherwise: str) -> None:
-    if not holds:
-        raise ExportError(otherwise)

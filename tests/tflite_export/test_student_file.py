@@ -57,7 +57,7 @@ def test_round_trip(path):
     assert read.softmax is True
     assert len(read.ops) == len(NETWORK.ops) == 6
     for op, expected in zip(read.ops, NETWORK.ops, strict=True):
-        for field in ("name", "kind", "inputs", "grid", "relu"):
+        for field in ("name", "kind", "inputs", "quant_params", "relu", "relu6"):
             assert getattr(op, field) == getattr(expected, field)
         # Lists stay lists: TensorFlow and comparisons take them as they are.
         assert dict(op.attributes) == dict(expected.attributes)

@@ -1,24 +1,24 @@
-"""The TFLite operators that compute an integer network, from their definitions.
+"""The TFLite operators that each kind of operation is, from its definition.
 
 Not how the converter arrives at them: what a file has to hold, whoever wrote it.
+`EXPECTED` has one function for each kind.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-from tflite_export.activations import FIXED_QUANT_PARAMS
-from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
+from tflite_export.integer_network import IntegerOp, Kernel, Shape, kernel_of
 from tflite_export.quantization_params import QuantParams, storage_bits
-from tflite_export.tensor_shapes import Shape, tensor_shapes
+from tflite_export.verification.tflite_operators import TFLITE_OPERATORS
 
-_PADDINGS = {"same": schema.Padding.SAME, "valid": schema.Padding.VALID}
+PADDINGS = {"same": schema.Padding.SAME, "valid": schema.Padding.VALID}
 _ACTIVATIONS = schema.ActivationFunctionType
 
 
@@ -49,13 +49,13 @@ class ExpectedOperator:
     """One operator.
 
     Attributes:
-      name: the schema's, "CONV_2D".
+      name: a key of `TFLITE_OPERATORS`.
       inputs: names of the network's tensors it reads, reshaped or not.
       output: the name its output has in the network.
       shape: of the output, batch 1 first.
-      grid: of the output.
+      quant_params: of the output.
       constants: the inputs behind `inputs`.
-      options_type, options: as in `flatbuffer.Operator`.
+      options: as in `flatbuffer.Operator`.
       read_as: the shape the inputs have, where they are reshaped; None: their own.
       optional: whether the operators behind may do it as well.
     """
@@ -66,144 +66,78 @@ class ExpectedOperator:
     shape: Shape
     quant_params: QuantParams
     constants: tuple[Constant, ...] = ()
-    options_type: str = ""
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     read_as: Shape | None = None
     optional: bool = False
 
+    @property
+    def options_type(self) -> str:
+        """As in `flatbuffer.Operator`."""
+        return TFLITE_OPERATORS[self.name].options_type
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class ExpectedGraph:
-    """What a file must hold.
+
+@dataclasses.dataclass(frozen=True)
+class TensorFormats:
+    """What the tensors of a network are, by name.
 
     Attributes:
-      input, output: names of its ends.
-      input_grid, output_grid: of these.
-      shapes: of the tensors by name, batch 1 first.
-      steps: in executable order; each is given by the operators that may stand
-        there, any one of which will do.
-      sources: of each tensor that is another one reshaped or the very same, that
-        other one; to be followed to its end.
+      shapes: batch 1 first.
+      quant_params: of their integers.
     """
 
-    input: str
-    output: str
-    input_quant_params: QuantParams
-    output_quant_params: QuantParams
     shapes: Mapping[str, Shape]
-    steps: tuple[tuple[ExpectedOperator, ...], ...]
-    sources: Mapping[str, str]
-
-    def source(self, name: str) -> str:
-        """The tensor that holds the same values, in the same order, first."""
-        while name in self.sources:
-            name = self.sources[name]
-        return name
+    quant_params: Mapping[str, QuantParams]
 
 
-def expected_graph(network: IntegerNetwork) -> ExpectedGraph:
-    """The operators of a network.
-
-    Raises:
-      ExportError: its shapes do not fit each other.
-    """
-    shapes = tensor_shapes(network)
-    quant_params_of = {network.input_name: network.input_quant_params}
-    steps: list[tuple[ExpectedOperator, ...]] = []
-    sources: dict[str, str] = {}
-    pads: dict[str, IntegerOp] = {}
-    for op in network.ops:
-        quant_params_of[op.name] = op.quant_params
-        made = _MAKERS[op.kind](op, shapes, quant_params_of)
-        if op.kind == "pad":
-            pads[op.name] = op
-        elif made and op.inputs[0] in pads and op.kernel is not None:
-            made = _without_pad(made, op, pads[op.inputs[0]], shapes)
-        if made:
-            steps += made
-            for alternatives in made:
-                shapes.setdefault(alternatives[0].output, alternatives[0].shape)
-            last = made[-1][0].output
-            if last != op.name:
-                sources[op.name] = last
-        else:
-            sources[op.name] = op.inputs[0]
-    output = network.ops[-1].name
-    if network.softmax:
-        softmax = ExpectedOperator(
-            "SOFTMAX",
-            (output,),
-            f"{output}/softmax",
-            shapes[output],
-            FIXED_QUANT_PARAMS["softmax"],
-            options_type="SoftmaxOptions",
-            options={"beta": 1.0},
-        )
-        steps.append((softmax,))
-        output = softmax.output
-        shapes[output], quant_params_of[output] = softmax.shape, softmax.quant_params
-    return ExpectedGraph(
-        network.input_name,
-        output,
-        network.input_quant_params,
-        quant_params_of[output],
-        shapes,
-        tuple(steps),
-        sources,
-    )
-
-
+# Operators in executable order; each is given by those that may stand in its place, any
+# one of which will do. None at all: the output is the first input, or a reshape of it.
 Steps = list[tuple[ExpectedOperator, ...]]
-_Shapes = Mapping[str, Shape]
-_Grids = Mapping[str, QuantParams]
+Maker = Callable[[IntegerOp, TensorFormats], Steps]
 
 
-def _operator(name: str, op: IntegerOp, shapes: _Shapes, **fields) -> ExpectedOperator:
+def _operator(
+    name: str,
+    op: IntegerOp,
+    formats: TensorFormats,
+    *constants: Constant,
+    options: Mapping[str, Any] | None = None,
+) -> ExpectedOperator:
     return ExpectedOperator(
-        name, op.inputs, op.name, shapes[op.name], op.quant_params, **fields
+        name,
+        op.inputs,
+        op.name,
+        formats.shapes[op.name],
+        op.quant_params,
+        constants,
+        options or {},
     )
 
 
-def _conv(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
-    assert op.kernel is not None
-    values = np.moveaxis(op.kernel.values, 3, 0)
+def _conv(op: IntegerOp, formats: TensorFormats) -> Steps:
+    kernel = kernel_of(op)
+    constants = _kernel_constants(kernel, np.moveaxis(kernel.values, 3, 0), 0)
     options = _window_options(op) | {"quantizedBiasType": 0}
-    operator = _operator(
-        "CONV_2D",
-        op,
-        shapes,
-        constants=_kernel_constants(op.kernel, values, 0),
-        options_type="Conv2DOptions",
-        options=options,
-    )
-    return [(operator,)]
+    return [(_operator("CONV_2D", op, formats, *constants, options=options),)]
 
 
-def _depthwise(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
-    assert op.kernel is not None
-    height, width, _, multiplier = op.kernel.values.shape
-    values = op.kernel.values.reshape(1, height, width, -1)
-    operator = _operator(
-        "DEPTHWISE_CONV_2D",
-        op,
-        shapes,
-        constants=_kernel_constants(op.kernel, values, 3),
-        options_type="DepthwiseConv2DOptions",
-        options=_window_options(op) | {"depthMultiplier": multiplier},
-    )
-    return [(operator,)]
+def _depthwise(op: IntegerOp, formats: TensorFormats) -> Steps:
+    kernel = kernel_of(op)
+    height, width, _, multiplier = kernel.values.shape
+    values = kernel.values.reshape(1, height, width, -1)
+    constants = _kernel_constants(kernel, values, 3)
+    options = _window_options(op) | {"depthMultiplier": multiplier}
+    return [(_operator("DEPTHWISE_CONV_2D", op, formats, *constants, options=options),)]
 
 
-def _dense(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
+def _dense(op: IntegerOp, formats: TensorFormats) -> Steps:
     """FULLY_CONNECTED, or a 1x1 convolution of an image of one position."""
-    assert op.kernel is not None
-    values = op.kernel.values.T
+    kernel = kernel_of(op)
+    values = kernel.values.T
     connected = _operator(
         "FULLY_CONNECTED",
         op,
-        shapes,
-        constants=_kernel_constants(op.kernel, values, 0),
-        options_type="FullyConnectedOptions",
+        formats,
+        *_kernel_constants(kernel, values, 0),
         options={
             "fusedActivationFunction": _fused_activation(op),
             "weightsFormat": 0,
@@ -218,8 +152,7 @@ def _dense(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
         connected,
         name="CONV_2D",
         shape=(1, 1, 1, len(values)),
-        constants=_kernel_constants(op.kernel, values[:, np.newaxis, np.newaxis], 0),
-        options_type="Conv2DOptions",
+        constants=_kernel_constants(kernel, values[:, np.newaxis, np.newaxis], 0),
         options=options | {"quantizedBiasType": 0},
         read_as=(1, 1, 1, values.shape[1]),
     )
@@ -246,7 +179,7 @@ def _fused_activation(op: IntegerOp) -> int:
 def _window_options(op: IntegerOp) -> dict[str, Any]:
     (stride_height, stride_width) = op.attributes["strides"]
     options = {
-        "padding": _PADDINGS[op.attributes["padding"]],
+        "padding": PADDINGS[op.attributes["padding"]],
         "strideW": stride_width,
         "strideH": stride_height,
         "fusedActivationFunction": _fused_activation(op),
@@ -257,88 +190,54 @@ def _window_options(op: IntegerOp) -> dict[str, Any]:
     return options
 
 
-def _pool(name: str):
-    def make(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
+def _pool(name: str) -> Maker:
+    def make(op: IntegerOp, formats: TensorFormats) -> Steps:
         height, width = op.attributes["pool_size"]
-        options = _window_options(op)
-        options |= {"filterWidth": width, "filterHeight": height}
-        return [
-            (
-                _operator(
-                    name, op, shapes, options_type="Pool2DOptions", options=options
-                ),
-            )
-        ]
+        size = {"filterWidth": width, "filterHeight": height}
+        options = _window_options(op) | size
+        return [(_operator(name, op, formats, options=options),)]
 
     return make
 
 
-def _arithmetic(name: str, options_type: str, **more):
-    def make(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
-        options = {"fusedActivationFunction": _fused_activation(op)} | more
-        return [
-            (_operator(name, op, shapes, options_type=options_type, options=options),)
-        ]
+def _arithmetic(name: str, **more: bool) -> Maker:
+    def make(op: IntegerOp, formats: TensorFormats) -> Steps:
+        options = {"fusedActivationFunction": _fused_activation(op), **more}
+        return [(_operator(name, op, formats, options=options),)]
 
     return make
 
 
-def _function(name: str, options_type: str = "", **options):
-    def make(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
-        return [
-            (_operator(name, op, shapes, options_type=options_type, options=options),)
-        ]
+def _function(name: str, **options: bool) -> Maker:
+    def make(op: IntegerOp, formats: TensorFormats) -> Steps:
+        return [(_operator(name, op, formats, options=options),)]
 
     return make
 
 
-def _relu(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
-    return [(_operator("RELU6" if op.relu6 else "RELU", op, shapes),)]
+def _relu(op: IntegerOp, formats: TensorFormats) -> Steps:
+    return [(_operator("RELU6" if op.relu6 else "RELU", op, formats),)]
 
 
-def _leaky_relu(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
+def _leaky_relu(op: IntegerOp, formats: TensorFormats) -> Steps:
     options = {"alpha": float(np.float32(op.attributes["slope"]))}
-    return [
-        (
-            _operator(
-                "LEAKY_RELU",
-                op,
-                shapes,
-                options_type="LeakyReluOptions",
-                options=options,
-            ),
-        )
-    ]
+    return [(_operator("LEAKY_RELU", op, formats, options=options),)]
 
 
-def _minimum(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
-    bound = _level(op.attributes["level"], op.quant_params)
-    return [(_operator("MINIMUM", op, shapes, constants=(bound,)),)]
+def _minimum(op: IntegerOp, formats: TensorFormats) -> Steps:
+    bound = _quantized("bound", op.attributes["level"], op.quant_params)
+    return [(_operator("MINIMUM", op, formats, bound),)]
 
 
-def _level(level: int, quant_params: QuantParams) -> Constant:
-    scale = np.array([quant_params.scale], np.float32)
-    values = np.array(level, np.int8)
-    return Constant("level", values, "INT8", scale, zero_point=quant_params.zero_point)
-
-
-def _mean(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
+def _global_average(op: IntegerOp, formats: TensorFormats) -> Steps:
     """Over all positions, with or without dimensions of 1 in their place."""
-    (source,), channels = op.inputs, shapes[op.name][-1]
-    if (
-        math.prod(shapes[source][:-1]) == 1
-        and quant_params_of[source] == op.quant_params
-    ):
-        return []  # of one position: the very same values
+    (source,), channels = op.inputs, formats.shapes[op.name][-1]
+    has_one_position = math.prod(formats.shapes[source][:-1]) == 1
+    if has_one_position and formats.quant_params[source] == op.quant_params:
+        return []
+    axes = _integers("axes", [1, 2])
     kept, dropped = (
-        _operator(
-            "MEAN",
-            op,
-            shapes,
-            constants=(_integers("axes", [1, 2]),),
-            options_type="ReducerOptions",
-            options={"keepDims": keep},
-        )
+        _operator("MEAN", op, formats, axes, options={"keepDims": keep})
         for keep in (True, False)
     )
     return [
@@ -349,243 +248,161 @@ def _mean(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
     ]
 
 
-def _channel_mean(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
-    operator = _operator(
-        "MEAN",
-        op,
-        shapes,
-        constants=(_integers("axes", -1),),
-        options_type="ReducerOptions",
-        options={"keepDims": True},
-    )
-    return [(operator,)]
+def _channel_mean(op: IntegerOp, formats: TensorFormats) -> Steps:
+    axes = _integers("axes", -1)
+    return [(_operator("MEAN", op, formats, axes, options={"keepDims": True}),)]
 
 
-def _l2_normalize(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
+def _l2_normalize(op: IntegerOp, formats: TensorFormats) -> Steps:
     """With the constant channels padded to the input and cut off the output."""
     count = op.attributes["num_constants"]
-    normalize = _operator(
-        "L2_NORMALIZATION",
-        op,
-        shapes,
-        options_type="L2NormOptions",
-        options={"fusedActivationFunction": _ACTIVATIONS.NONE},
-    )
+    options = {"fusedActivationFunction": _ACTIVATIONS.NONE}
+    normalize = _operator("L2_NORMALIZATION", op, formats, options=options)
     if not count:
         return [(normalize,)]
-    (source,), shape = op.inputs, shapes[op.name]
-    quant_params = quant_params_of[source]
-    longer = (*shape[:-1], shape[-1] + count)
+    (source,), shape = op.inputs, formats.shapes[op.name]
+    quant_params = formats.quant_params[source]
     margins = [[0, 0]] * (len(shape) - 1) + [[0, count]]
-    level = _level(
-        op.attributes["constant_level"] + quant_params.zero_point, quant_params
+    constant = _quantized(
+        "constant",
+        op.attributes["constant_level"] + quant_params.zero_point,
+        quant_params,
     )
-    padded, normalized = f"{op.name}/padded", f"{op.name}/normalized"
-    return [
-        (
-            ExpectedOperator(
-                "PADV2",
-                op.inputs,
-                padded,
-                longer,
-                quant_params,
-                (_integers("pads", margins), level),
-                "PadV2Options",
-            ),
-        ),
-        (
-            dataclasses.replace(
-                normalize, inputs=(padded,), output=normalized, shape=longer
-            ),
-        ),
-        _slice(normalized, op.name, [0] * len(shape), shape, shape, op.quant_params),
-    ]
+    pad = dataclasses.replace(
+        normalize,
+        name="PADV2",
+        output=f"{op.name}/padded",
+        shape=(*shape[:-1], shape[-1] + count),
+        quant_params=quant_params,
+        constants=(_integers("pads", margins), constant),
+        options={},
+    )
+    normalize = dataclasses.replace(
+        normalize,
+        inputs=(pad.output,),
+        output=f"{op.name}/normalized",
+        shape=pad.shape,
+    )
+    cut = _slice(normalize.output, op, formats, [0] * len(shape), shape)
+    return [(pad,), (normalize,), (cut,)]
 
 
 def _slice(
     source: str,
-    output: str,
-    begin,
-    size,
-    shape: Shape,
-    quant_params: QuantParams,
-    read_as: Shape | None = None,
-) -> tuple[ExpectedOperator, ...]:
-    constants = (_integers("begin", begin), _integers("size", size))
-    return (
-        ExpectedOperator(
-            "SLICE", (source,), output, shape, quant_params, constants, read_as=read_as
-        ),
-    )
+    op: IntegerOp,
+    formats: TensorFormats,
+    begin: Sequence[int],
+    size: Sequence[int],
+) -> ExpectedOperator:
+    constants = _integers("begin", begin), _integers("size", size)
+    operator = _operator("SLICE", op, formats, *constants)
+    return dataclasses.replace(operator, inputs=(source,))
 
 
-def _crop(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
-    return _cropped(op.inputs[0], op, shapes)
+def _crop(op: IntegerOp, formats: TensorFormats) -> Steps:
+    return _cropped(op.inputs[0], op, formats)
 
 
 def _cropped(
-    source: str, op: IntegerOp, shapes: _Shapes, read_as: Shape | None = None
+    source: str, op: IntegerOp, formats: TensorFormats, read_as: Shape | None = None
 ) -> Steps:
     (top, bottom), (left, right) = op.attributes["crops"]
     if not (top or bottom or left or right):
         return []
-    shape = shapes[op.name]
-    begin, size = (0, top, left, 0), (-1, *shape[1:])
-    return [_slice(source, op.name, begin, size, shape, op.quant_params, read_as)]
+    size = (-1, *formats.shapes[op.name][1:])
+    cut = _slice(source, op, formats, (0, top, left, 0), size)
+    return [(dataclasses.replace(cut, read_as=read_as),)]
 
 
-def _pad(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
+def _pad(op: IntegerOp, formats: TensorFormats) -> Steps:
     if not np.any(op.attributes["pads"]):
         return []
     margins = _integers("pads", [[0, 0], *op.attributes["pads"], [0, 0]])
-    operator = _operator(
-        "PAD",
-        op,
-        shapes,
-        constants=(margins,),
-        options_type="PadOptions",
-        optional=True,
-    )
-    return [(operator,)]
+    operator = _operator("PAD", op, formats, margins)
+    return [(dataclasses.replace(operator, optional=True),)]
 
 
-def _without_pad(steps: Steps, op: IntegerOp, pad: IntegerOp, shapes: _Shapes) -> Steps:
-    """A kernel behind a pad, or the kernel alone where its own padding is the same."""
-    if op.attributes.get("padding") != "valid" or not _pads_as_same(op, pad, shapes):
-        return steps
-    ((behind_pad,),) = steps
-    alone = dataclasses.replace(
-        behind_pad,
-        inputs=pad.inputs,
-        options={**behind_pad.options, "padding": _PADDINGS["same"]},
-    )
-    return [(behind_pad, alone)]
-
-
-def _pads_as_same(op: IntegerOp, pad: IntegerOp, shapes: _Shapes) -> bool:
-    """Whether a pad adds what TensorFlow's padding "same" does."""
-    assert op.kernel is not None
-    axes = zip(
-        pad.attributes["pads"],
-        shapes[pad.inputs[0]][1:3],
-        shapes[op.name][1:3],
-        op.kernel.values.shape[:2],
-        op.attributes["strides"],
-        op.attributes["dilation"],
-        strict=True,
-    )
-    for (before, after), length, outputs, size, stride, dilation in axes:
-        reach = (size - 1) * dilation + 1
-        total = max((-(-length // stride) - 1) * stride + reach - length, 0)
-        if (before, after) != (total // 2, total - total // 2):
-            return False
-        if outputs != -(-length // stride):
-            return False
-    return True
-
-
-def _concatenate(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
+def _concatenate(op: IntegerOp, formats: TensorFormats) -> Steps:
     if len(op.inputs) == 1:
         return []
-    operator = _operator(
-        "CONCATENATION",
-        op,
-        shapes,
-        options_type="ConcatenationOptions",
-        options={"axis": -1, "fusedActivationFunction": _ACTIVATIONS.NONE},
-    )
-    return [(operator,)]
+    options = {"axis": -1, "fusedActivationFunction": _ACTIVATIONS.NONE}
+    return [(_operator("CONCATENATION", op, formats, options=options),)]
 
 
-def _depth_to_space(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
+def _depth_to_space(op: IntegerOp, formats: TensorFormats) -> Steps:
     """DEPTH_TO_SPACE, or a transposition where blocks are not square, then crops."""
     (source,) = op.inputs
-    _, height, width, channels = shapes[source]
+    _, height, width, channels = formats.shapes[source]
     rows, columns = op.attributes["block_size"]
     channels //= rows * columns
-    blocks, shape = f"{op.name}/blocks", (1, height * rows, width * columns, channels)
-    steps: Steps = []
+    blocks = dataclasses.replace(
+        _operator("DEPTH_TO_SPACE", op, formats, options={"blockSize": rows}),
+        output=f"{op.name}/blocks",
+        shape=(1, height * rows, width * columns, channels),
+    )
     if rows == columns:
-        steps = [
-            (
-                ExpectedOperator(
-                    "DEPTH_TO_SPACE",
-                    op.inputs,
-                    blocks,
-                    shape,
-                    op.quant_params,
-                    options_type="DepthToSpaceOptions",
-                    options={"blockSize": rows},
-                ),
-            )
-        ]
-    elif width > 1 and rows > 1:
-        steps = [
-            (
-                ExpectedOperator(
-                    "TRANSPOSE",
-                    op.inputs,
-                    blocks,
-                    (height, rows, width, columns * channels),
-                    op.quant_params,
-                    (_integers("permutation", [0, 2, 1, 3]),),
-                    read_as=(height, width, rows, columns * channels),
-                ),
-            )
-        ]
-    return steps + _cropped(blocks if steps else source, op, shapes, shape)
+        return [(blocks,), *_cropped(blocks.output, op, formats, blocks.shape)]
+    if width == 1 or rows == 1:
+        return _cropped(source, op, formats, blocks.shape)
+    transposed = dataclasses.replace(
+        blocks,
+        name="TRANSPOSE",
+        shape=(height, rows, width, columns * channels),
+        constants=(_integers("permutation", [0, 2, 1, 3]),),
+        options={},
+        read_as=(height, width, rows, columns * channels),
+    )
+    return [(transposed,), *_cropped(blocks.output, op, formats, blocks.shape)]
 
 
-def _resize(name: str, options_type: str):
-    def make(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
-        size = _integers("size", shapes[op.name][1:3])
-        operator = _operator(
-            name,
-            op,
-            shapes,
-            constants=(size,),
-            options_type=options_type,
-            options={"alignCorners": False, "halfPixelCenters": True},
-        )
-        return [(operator,)]
+def _resize(name: str) -> Maker:
+    def make(op: IntegerOp, formats: TensorFormats) -> Steps:
+        size = _integers("size", formats.shapes[op.name][1:3])
+        options = {"alignCorners": False, "halfPixelCenters": True}
+        return [(_operator(name, op, formats, size, options=options),)]
 
     return make
 
 
-def _no_operator(op: IntegerOp, shapes: _Shapes, quant_params_of: _Grids) -> Steps:
+def _no_operator(op: IntegerOp, formats: TensorFormats) -> Steps:
     return []
 
 
-def _integers(what: str, values) -> Constant:
+def _integers(what: str, values: object) -> Constant:
     return Constant(what, np.array(values, np.int32))
 
 
-_MAKERS: Mapping[str, Callable[[IntegerOp, _Shapes, _Grids], Steps]] = {
+def _quantized(what: str, value: int, quant_params: QuantParams) -> Constant:
+    scale = np.array([quant_params.scale], np.float32)
+    values = np.array(value, np.int8)
+    zero_point = quant_params.zero_point
+    return Constant(what, values, "INT8", scale, zero_point=zero_point)
+
+
+EXPECTED: Mapping[str, Maker] = {
     "conv": _conv,
     "depthwise": _depthwise,
     "dense": _dense,
-    "add": _arithmetic("ADD", "AddOptions", potScaleInt16=True),
-    "subtract": _arithmetic("SUB", "SubOptions", potScaleInt16=True),
-    "multiply": _arithmetic("MUL", "MulOptions"),
+    "add": _arithmetic("ADD", potScaleInt16=True),
+    "subtract": _arithmetic("SUB", potScaleInt16=True),
+    "multiply": _arithmetic("MUL"),
     "relu": _relu,
     "leaky_relu": _leaky_relu,
     "minimum": _minimum,
     "sigmoid": _function("LOGISTIC"),
     "tanh": _function("TANH"),
-    "gelu": _function("GELU", "GeluOptions", approximate=False),
+    "gelu": _function("GELU", approximate=False),
     "hard_swish": _function("HARD_SWISH"),
-    "l2_normalize": _l2_normalize,
-    "channel_mean": _channel_mean,
-    "global_average": _mean,
     "average_pool": _pool("AVERAGE_POOL_2D"),
     "max_pool": _pool("MAX_POOL_2D"),
+    "global_average": _global_average,
+    "channel_mean": _channel_mean,
+    "l2_normalize": _l2_normalize,
     "reshape": _no_operator,
     "pad": _pad,
     "crop": _crop,
     "concatenate": _concatenate,
     "depth_to_space": _depth_to_space,
-    "resize_nearest": _resize(
-        "RESIZE_NEAREST_NEIGHBOR", "ResizeNearestNeighborOptions"
-    ),
-    "resize_bilinear": _resize("RESIZE_BILINEAR", "ResizeBilinearOptions"),
+    "resize_nearest": _resize("RESIZE_NEAREST_NEIGHBOR"),
+    "resize_bilinear": _resize("RESIZE_BILINEAR"),
 }

@@ -1,7 +1,7 @@
 """What a `.tflite` file stores, held against the student's own integers.
 
 The operators of the file are found by what they read, from the input on, and compared
-with those of `expected_operators.py`: kernels, biases, scales, zero points, options,
+with those of `expected_graph.py`: kernels, biases, scales, zero points, options,
 shapes, versions and names of the ends. Nothing of it knows the converter.
 """
 
@@ -22,53 +22,15 @@ from tflite_export.flatbuffer import (
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.names import shown
 from tflite_export.quantization_params import QuantParams
-from tflite_export.verification.expected_operators import (
-    Constant,
-    ExpectedGraph,
-    ExpectedOperator,
-    expected_graph,
-)
+from tflite_export.verification.expected_graph import ExpectedGraph, expected_graph
+from tflite_export.verification.expected_operators import Constant, ExpectedOperator
 from tflite_export.verification.rules import Finding, collected, finding
+from tflite_export.verification.tflite_operators import (
+    TFLITE_OPERATORS,
+    version_offences,
+)
 
-# The versions that TFLite defines for int8 operators; those of kernels by the
-# kernel's type.
-_VERSIONS: Mapping[str, int] = {
-    "ADD": 2,
-    "AVERAGE_POOL_2D": 2,
-    "CONCATENATION": 2,
-    "DEPTH_TO_SPACE": 2,
-    "GELU": 2,
-    "HARD_SWISH": 1,
-    "L2_NORMALIZATION": 2,
-    "LEAKY_RELU": 1,
-    "LOGISTIC": 2,
-    "MAX_POOL_2D": 2,
-    "MEAN": 2,
-    "MINIMUM": 2,
-    "MUL": 2,
-    "PAD": 2,
-    "PADV2": 2,
-    "RELU": 2,
-    "RELU6": 2,
-    "RESHAPE": 1,
-    "RESIZE_BILINEAR": 3,
-    "RESIZE_NEAREST_NEIGHBOR": 3,
-    "SLICE": 2,
-    "SOFTMAX": 2,
-    "SUB": 2,
-    "TANH": 2,
-    "TRANSPOSE": 2,
-}
-_KERNEL_VERSIONS: Mapping[str, Mapping[str, int]] = {
-    "CONV_2D": {"INT8": 3, "INT4": 7},
-    "DEPTHWISE_CONV_2D": {"INT8": 3, "INT4": 7},
-    "FULLY_CONNECTED": {"INT8": 4, "INT4": 10},
-}
-_GROUPED_VERSION = 6
 _SIGNATURE, _INPUT, _OUTPUT = "serving_default", "image", "output_0"
-# The order of their inputs is the converter's choice.
-_COMMUTATIVE = ("ADD", "MUL")
-
 # What differs, by the rule that it breaks.
 RULES: Mapping[str, str] = {
     "ends": "input and output with the student's shapes, scales and zero points",
@@ -77,7 +39,7 @@ RULES: Mapping[str, str] = {
     "kernel": "the student's kernels",
     "scale": "scales and zero points of constants as the student's",
     "bias": "the student's biases",
-    "grid": "activations of the student's shapes, scales and zero points",
+    "activation": "activations of the student's shapes, scales and zero points",
     "version": "operator versions as TFLite defines them",
 }
 Offence = tuple[str, str]  # a key of `RULES`, what was found
@@ -107,7 +69,8 @@ class _File:
     the same order.
     """
 
-    def __init__(self, model: TFLiteModel):
+    def __init__(self, model: TFLiteModel) -> None:
+        """Takes a model of indices that are in range."""
         self.tensors = model.tensors
         self._sources: dict[int, int] = {}
         self._readers: dict[tuple, list[Operator]] = {}
@@ -137,31 +100,23 @@ class _File:
 
     @staticmethod
     def _key(name: str, sources: Iterable[int]) -> tuple:
-        ordered = sorted(sources) if name in _COMMUTATIVE else list(sources)
-        return (name, *ordered)
+        known = TFLITE_OPERATORS.get(name)
+        in_any_order = known is not None and known.commutative
+        return (name, *(sorted(sources) if in_any_order else sources))
 
 
 def _offences(model: TFLiteModel, graph: ExpectedGraph) -> Iterator[Offence]:
     yield from _signature_offences(model)
-    yield from _version_offences(model)
+    yield from (("version", text) for text in version_offences(model))
     yield from _reshape_offences(model)
     (first,), (last,) = model.inputs, model.outputs
     file = _File(model)
     # Where the student's tensors are in the file.
     places, used = {graph.input: first}, set()
     for alternatives in graph.steps:
-        placed = {
-            step: [places[graph.source(name)] for name in step.inputs]
-            for step in alternatives
-            if places.keys() >= {graph.source(name) for name in step.inputs}
-        }
-        if not placed:
+        candidates = _candidates(file, graph, alternatives, places)
+        if candidates is None:
             continue  # behind what was not found
-        candidates = [
-            (list(_differences(file, operator, step, graph)), operator)
-            for step, sources in placed.items()
-            for operator in file.readers(step.name, sources)
-        ]
         # The converter makes one of operators that are alike.
         differences, operator = min(
             candidates,
@@ -182,6 +137,35 @@ def _offences(model: TFLiteModel, graph: ExpectedGraph) -> Iterator[Offence]:
             yield "operators", f"{operator.name} as operator {operator.index} besides"
     if file.source(last) != places.get(graph.source(graph.output)):
         yield "ends", f"an output that is not the student's {shown(graph.output)}"
+    yield from _end_offences(model, graph)
+
+
+def _candidates(
+    file: _File,
+    graph: ExpectedGraph,
+    alternatives: tuple[ExpectedOperator, ...],
+    places: Mapping[str, int],
+) -> list[tuple[list[Offence], Operator]] | None:
+    """Operators that may be one of the alternatives, each with its differences from it.
+
+    None if what each of them reads was not found.
+    """
+    placed = {
+        step: [places[graph.source(name)] for name in step.inputs]
+        for step in alternatives
+        if places.keys() >= {graph.source(name) for name in step.inputs}
+    }
+    if not placed:
+        return None
+    return [
+        (list(_differences(file, operator, step, graph)), operator)
+        for step, sources in placed.items()
+        for operator in file.readers(step.name, sources)
+    ]
+
+
+def _end_offences(model: TFLiteModel, graph: ExpectedGraph) -> Iterator[Offence]:
+    (first,), (last,) = model.inputs, model.outputs
     ends = (
         (first, graph.input, graph.input_quant_params),
         (last, graph.output, graph.output_quant_params),
@@ -210,37 +194,6 @@ def _signature_offences(model: TFLiteModel) -> Iterator[Offence]:
             yield "signature", f"{shown(found.key)} with {ends}"
 
 
-def _version_offences(model: TFLiteModel) -> Iterator[Offence]:
-    needed = [_needed_version(model, operator) for operator in model.operators]
-    # One code serves all convolutions of a kind, the most demanding included, among
-    # them those that became FULLY_CONNECTED (see `dense.fold_dense`).
-    highest: dict[str, int] = {}
-    for operator, version in zip(model.operators, needed, strict=True):
-        highest[operator.name] = max(version, highest.get(operator.name, 0))
-    int4 = {name: versions["INT4"] for name, versions in _KERNEL_VERSIONS.items()}
-    if highest.get("FULLY_CONNECTED") == int4["FULLY_CONNECTED"]:
-        highest["CONV_2D"] = max(int4["CONV_2D"], highest.get("CONV_2D", 0))
-    for operator, version in zip(model.operators, needed, strict=True):
-        if operator.name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
-            version = highest[operator.name]
-        if operator.version != version:
-            yield (
-                "version",
-                f"{operator.version} instead of {version} of {operator.name} as "
-                f"operator {operator.index}",
-            )
-
-
-def _needed_version(model: TFLiteModel, operator: Operator) -> int:
-    """0 for operators that no student has."""
-    if operator.name not in _KERNEL_VERSIONS:
-        return _VERSIONS.get(operator.name, 0)
-    source, kernel = (model.tensors[index] for index in operator.inputs[:2])
-    if operator.name == "CONV_2D" and source.shape[3] != kernel.shape[3]:
-        return _GROUPED_VERSION
-    return _KERNEL_VERSIONS[operator.name].get(kernel.dtype, 0)
-
-
 def _reshape_offences(model: TFLiteModel) -> Iterator[Offence]:
     for operator in model.operators:
         if operator.name != "RESHAPE":
@@ -254,13 +207,13 @@ def _reshape_offences(model: TFLiteModel) -> Iterator[Offence]:
             what, shape, Constant("shape", np.array(output.shape, np.int32))
         )
         if math.prod(source.shape) != math.prod(output.shape):
-            yield "grid", f"{what} from {source.shape} to {output.shape}"
+            yield "activation", f"{what} from {source.shape} to {output.shape}"
         if (source.dtype, source.scales, source.zero_points) != (
             output.dtype,
             output.scales,
             output.zero_points,
         ):
-            yield "grid", f"{what} with another type, scale or zero point"
+            yield "activation", f"{what} with another type, scale or zero point"
 
 
 def _differences(
@@ -276,14 +229,9 @@ def _differences(
     found_shapes = [file.tensors[index].shape for index in data]
     # FULLY_CONNECTED flattens what it reads.
     if step.name != "FULLY_CONNECTED" and sorted(found_shapes) != sorted(shapes):
-        yield "grid", f"{what} reads shapes {found_shapes} instead of {shapes}"
-    if operator.options_type != step.options_type:
-        yield "operators", f"{what} has {operator.options_type or 'no options'}"
-    else:
-        for name in {**step.options, **operator.options}:
-            wanted, found = step.options.get(name), operator.options.get(name)
-            if not np.array_equal(np.asarray(found), np.asarray(wanted)):
-                yield "operators", f"{what} has {name} {found} instead of {wanted}"
+        yield "activation", f"{what} reads shapes {found_shapes} instead of {shapes}"
+    for text in _option_offences(operator, step):
+        yield "operators", f"{what} has {text}"
     missing = [constant.values.any() for constant in step.constants[len(constants) :]]
     if any(missing) or len(constants) > len(step.constants):
         yield (
@@ -299,7 +247,17 @@ def _differences(
     for text in _activation_offences(
         file.tensors[output], step.shape, step.quant_params
     ):
-        yield "grid", text
+        yield "activation", text
+
+
+def _option_offences(operator: Operator, step: ExpectedOperator) -> Iterator[str]:
+    if operator.options_type != step.options_type:
+        yield operator.options_type or "no options"
+        return
+    for name in {**step.options, **operator.options}:
+        wanted, found = step.options.get(name), operator.options.get(name)
+        if not np.array_equal(np.asarray(found), np.asarray(wanted)):
+            yield f"{name} {found} instead of {wanted}"
 
 
 # The rule of a constant's values; of all others it is "operators".

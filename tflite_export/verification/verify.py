@@ -12,7 +12,7 @@ from tflite_export.errors import ExportError
 from tflite_export.flatbuffer import converter_version, read_model
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interpreter import TFLiteClassifier
-from tflite_export.litert.simulator import infer
+from tflite_export.litert.simulator import infer, is_exact
 from tflite_export.names import shown
 from tflite_export.verification.differences import differences
 from tflite_export.verification.rules import (
@@ -24,8 +24,6 @@ from tflite_export.verification.rules import (
 from tflite_export.verification.student_rules import student_findings
 
 NUM_RANDOM_IMAGES = 64
-# Kinds whose float32 tables LiteRT fills with its own exponentials.
-_FLOAT_KINDS = frozenset({"gelu", "sigmoid", "tanh"})
 _EXACT_MACHINES = frozenset({"x86_64", "AMD64"})
 _READABLE = "a whole .tflite file"
 _AS_CONVERTED = "every byte as the converter makes it of the student"
@@ -133,11 +131,7 @@ def allowed_lsb(network: IntegerNetwork) -> int:
     All kernels are simulated bit by bit as LiteRT runs them on x86-64; where it
     computes functions in float32, the last bit of these is the C library's.
     """
-    exact = platform.machine() in _EXACT_MACHINES
-    has_functions = network.softmax or any(
-        op.kind in _FLOAT_KINDS for op in network.ops
-    )
-    return 0 if exact and not has_functions else 1
+    return 0 if platform.machine() in _EXACT_MACHINES and is_exact(network) else 1
 
 
 def _content_findings(

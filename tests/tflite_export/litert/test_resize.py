@@ -8,7 +8,8 @@ import tensorflow as tf
 
 from gdfq_tf.graph.layers import DepthToSpace
 from gdfq_tf.keras_compat import keras
-from tflite_export.litert.resize import depth_to_space, resize_by, resize_quantized
+from tflite_export.litert.resize import resize_quantized
+from tflite_export.operators.resampling import depth_to_space, resize_by
 
 NONE = ((0, 0), (0, 0))
 

@@ -18,16 +18,13 @@ from tests.tiny_network import (
     coarse,
     random_images,
 )
-from tflite_export.activations import FIXED_QUANT_PARAMS
 from tflite_export.convert import convert_network
 from tflite_export.flatbuffer import read_model
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
 from tflite_export.interpreter import TFLiteClassifier
-from tflite_export.litert.simulator import (
-    first_rounding_bias,
-    infer,
-    uses_double_rounding,
-)
+from tflite_export.litert.kernels import first_rounding_bias, uses_double_rounding
+from tflite_export.litert.simulator import infer
+from tflite_export.operators.table import FIXED_QUANT_PARAMS
 from tflite_export.quantization_params import (
     QuantParams,
     quant_params_over,

@@ -11,7 +11,6 @@ import pytest
 from tensorflow.lite.python import schema_py_generated as schema
 
 from tests.tiny_network import INPUT_SHAPE, NetworkBuilder, coarse
-from tflite_export.activations import FIXED_QUANT_PARAMS
 from tflite_export.convert import convert_network
 from tflite_export.flatbuffer import (
     operator_name,
@@ -19,9 +18,10 @@ from tflite_export.flatbuffer import (
     read_model,
     unpack_model,
 )
-from tflite_export.integer_network import KINDS, IntegerNetwork
+from tflite_export.integer_network import IntegerNetwork
+from tflite_export.operators.table import FIXED_QUANT_PARAMS, KINDS
 from tflite_export.quantization_params import QuantParams
-from tflite_export.verification.expected_operators import expected_graph
+from tflite_export.verification.expected_graph import expected_graph
 from tflite_export.verification.student_rules import RULES, student_findings
 
 WIDE = QuantParams(float(coarse(0.09)), -3)
@@ -314,8 +314,8 @@ def other_shape(tensor):
 )
 def test_activations(name, change, message):
     found = edited(activation(name, change))
-    assert list(found) == ["grid"]
-    assert message in found["grid"]
+    assert list(found) == ["activation"]
+    assert message in found["activation"]
 
 
 @pytest.mark.parametrize("change", [next_scale, next_zero_point, other_shape])
@@ -336,7 +336,7 @@ def test_zero_points_of_constants():
     (bound,) = (t for t in model.subgraphs[0].tensors if len(t.shape) == 0)
     bound.quantization.zeroPoint[0] += 1
     (detail,) = broken(pack_model(model), network).values()
-    assert detail == "zero points of level of MINIMUM for 'bounded' are not -100"
+    assert detail == "zero points of bound of MINIMUM for 'bounded' are not -100"
 
 
 def test_an_output_from_elsewhere():
@@ -471,7 +471,7 @@ def test_signature(edit, message):
     ("edit", "key"),
     [
         (lambda graph, data: data.__setitem__(4, 1), "operators"),
-        (lambda graph, data: next_scale(graph.tensors[graph.outputs[0]]), "grid"),
+        (lambda graph, data: next_scale(graph.tensors[graph.outputs[0]]), "activation"),
     ],
 )
 def test_reshapes(edit, key):

@@ -1,0 +1,92 @@
+"""LiteRT's convolutions and dense layers, bit by bit.
+
+XNNPACK runs those with INT8 kernels, and dense ones with INT4 kernels and an even
+number of inputs: a float32 multiply rounded to even. LiteRT's built-in kernels run the
+other INT4 ones: a 31-bit fixed-point multiply rounded, then a right shift rounded up
+again. The double rounding favours larger results by half a unit of the first one; see
+`first_rounding_bias`, which lowering takes out of the bias.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import tensorflow as tf
+
+from tflite_export.integer_network import IntegerOp, Kernel, kernel_of
+from tflite_export.litert.rounding import clamp_to_activation, round_away
+from tflite_export.operators.kernels import conv_sums, dense_sums, depthwise_sums
+from tflite_export.operators.record import Operand
+
+_CHANNELS_AT_ONCE = 8  # of built-in depthwise kernels
+
+
+def first_rounding_bias(multiplier: np.ndarray) -> np.ndarray:
+    """What double rounding adds to every accumulator, in accumulator units.
+
+    A multiplier m * 2^-n with m in [1/2, 1) is applied as round(acc * m), then
+    round(· / 2^n). Nested rounding is one rounding of acc * m + 1/2, so the
+    accumulator is in effect 1 / (2 m) larger; nothing if n < 1.
+    """
+    mantissa, exponent = np.frexp(np.asarray(multiplier, np.float64))
+    return np.where(exponent < 0, 0.5 / mantissa, 0.0)
+
+
+def uses_double_rounding(kind: str, kernel: Kernel) -> bool:
+    """Whether LiteRT runs an op of this kind and kernel through its INT4 kernels."""
+    if kernel.bits > 4:
+        return False
+    return kind != "dense" or kernel.values.shape[0] % 2 == 1
+
+
+def conv(op: IntegerOp, source: Operand) -> tf.Tensor:
+    """Stored integers of a convolution's output."""
+    is_grouped = op.attributes.get("groups", 1) > 1
+    in_scalar_code = np.full(len(kernel_of(op).scale), is_grouped)
+    return _scaled(op, source, conv_sums(op, source.centered), in_scalar_code)
+
+
+def depthwise(op: IntegerOp, source: Operand) -> tf.Tensor:
+    """Stored integers of a depthwise convolution's output."""
+    channels = np.arange(len(kernel_of(op).scale))
+    left_over = channels >= len(channels) // _CHANNELS_AT_ONCE * _CHANNELS_AT_ONCE
+    return _scaled(op, source, depthwise_sums(op, source.centered), left_over)
+
+
+def dense(op: IntegerOp, source: Operand) -> tf.Tensor:
+    """Stored integers of a dense layer's output."""
+    in_scalar_code = np.zeros(len(kernel_of(op).scale), bool)
+    return _scaled(op, source, dense_sums(op, source.centered), in_scalar_code)
+
+
+def _scaled(
+    op: IntegerOp, source: Operand, sums: tf.Tensor, in_scalar_code: np.ndarray
+) -> tf.Tensor:
+    """Sums of products with the bias, from accumulator to output.
+
+    `in_scalar_code`: output channels that no vector code of INT4 kernels computes.
+    """
+    kernel = kernel_of(op)
+    accumulators = sums + kernel.bias.astype(np.float64)
+    if uses_double_rounding(op.kind, kernel):
+        exact = kernel.scale.astype(np.float64) * source.quant_params.scale
+        multiplier = exact / op.quant_params.scale
+        outputs = _multiply_double_rounding(accumulators, multiplier, in_scalar_code)
+    else:
+        single = np.float32(source.quant_params.scale) * kernel.scale
+        single = single / np.float32(op.quant_params.scale)
+        product = tf.cast(accumulators, tf.float32) * single
+        outputs = tf.cast(tf.round(product), tf.float64)
+    return clamp_to_activation(outputs, op)
+
+
+def _multiply_double_rounding(
+    accumulators: tf.Tensor, multiplier: np.ndarray, in_scalar_code: np.ndarray
+) -> tf.Tensor:
+    mantissa, exponent = np.frexp(multiplier)
+    mantissa = np.floor(mantissa * 2**31 + 0.5) / 2**31
+    left_shift = 2.0 ** np.maximum(exponent, 0)
+    right_shift = 2.0 ** np.maximum(-exponent, 0)
+    first = tf.floor(accumulators * left_shift * mantissa + 0.5)
+    # Vector code rounds ties up, scalar code away from zero.
+    upwards = tf.floor(first / right_shift + 0.5)
+    return tf.where(in_scalar_code, round_away(first / right_shift), upwards)

@@ -1,0 +1,32 @@
+"""How results of any kernel become int8: rounding and clamps, in float64."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from tflite_export.integer_network import IntegerOp
+from tflite_export.quantization_params import INT8_MAX, INT8_MIN, QuantParams
+
+
+def round_away(values: tf.Tensor) -> tf.Tensor:
+    """Rounded to integers, ties away from zero."""
+    return tf.sign(values) * tf.floor(tf.abs(values) + 0.5)
+
+
+def clamp_to_int8(values: tf.Tensor, quant_params: QuantParams) -> tf.Tensor:
+    """Zero point added, clamped to an int8."""
+    return tf.clip_by_value(values + quant_params.zero_point, INT8_MIN, INT8_MAX)
+
+
+def clamp_to_activation(values: tf.Tensor, op: IntegerOp) -> tf.Tensor:
+    """Zero point added, clamped to an int8 and to the op's activation."""
+    low, high = INT8_MIN, INT8_MAX
+    if op.relu or op.relu6:
+        low = max(low, op.quant_params.zero_point)
+    if op.relu6:
+        six = math.floor(np.float32(6.0) / np.float32(op.quant_params.scale) + 0.5)
+        high = min(high, op.quant_params.zero_point + six)
+    return tf.clip_by_value(values + op.quant_params.zero_point, low, high)

@@ -1,0 +1,103 @@
+"""TFLite's operators as int8 students use them: one record each."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+
+from tflite_export.flatbuffer import Operator, TFLiteModel
+
+
+@dataclasses.dataclass(frozen=True)
+class TFLiteOperator:
+    """One operator of TFLite.
+
+    Attributes:
+      name: the schema's, "CONV_2D".
+      version: that TFLite defines for int8; with INT8 kernels, if it has kernels.
+      options_type: the schema's name of its options; empty without options.
+      int4_version: with INT4 kernels; None for operators without kernels.
+      commutative: whether the order of its inputs is the converter's choice.
+    """
+
+    name: str
+    version: int
+    options_type: str = ""
+    int4_version: int | None = None
+    commutative: bool = False
+
+
+TFLITE_OPERATORS: Mapping[str, TFLiteOperator] = {
+    operator.name: operator
+    for operator in (
+        TFLiteOperator("ADD", 2, "AddOptions", commutative=True),
+        TFLiteOperator("AVERAGE_POOL_2D", 2, "Pool2DOptions"),
+        TFLiteOperator("CONCATENATION", 2, "ConcatenationOptions"),
+        TFLiteOperator("CONV_2D", 3, "Conv2DOptions", int4_version=7),
+        TFLiteOperator("DEPTH_TO_SPACE", 2, "DepthToSpaceOptions"),
+        TFLiteOperator(
+            "DEPTHWISE_CONV_2D", 3, "DepthwiseConv2DOptions", int4_version=7
+        ),
+        TFLiteOperator("FULLY_CONNECTED", 4, "FullyConnectedOptions", int4_version=10),
+        TFLiteOperator("GELU", 2, "GeluOptions"),
+        TFLiteOperator("HARD_SWISH", 1),
+        TFLiteOperator("L2_NORMALIZATION", 2, "L2NormOptions"),
+        TFLiteOperator("LEAKY_RELU", 1, "LeakyReluOptions"),
+        TFLiteOperator("LOGISTIC", 2),
+        TFLiteOperator("MAX_POOL_2D", 2, "Pool2DOptions"),
+        TFLiteOperator("MEAN", 2, "ReducerOptions"),
+        TFLiteOperator("MINIMUM", 2),
+        TFLiteOperator("MUL", 2, "MulOptions", commutative=True),
+        TFLiteOperator("PAD", 2, "PadOptions"),
+        TFLiteOperator("PADV2", 2, "PadV2Options"),
+        TFLiteOperator("RELU", 2),
+        TFLiteOperator("RELU6", 2),
+        TFLiteOperator("RESHAPE", 1),
+        TFLiteOperator("RESIZE_BILINEAR", 3, "ResizeBilinearOptions"),
+        TFLiteOperator("RESIZE_NEAREST_NEIGHBOR", 3, "ResizeNearestNeighborOptions"),
+        TFLiteOperator("SLICE", 2),
+        TFLiteOperator("SOFTMAX", 2, "SoftmaxOptions"),
+        TFLiteOperator("SUB", 2, "SubOptions"),
+        TFLiteOperator("TANH", 2),
+        TFLiteOperator("TRANSPOSE", 2),
+    )
+}
+_GROUPED_VERSION = 6  # of CONV_2D
+_UNKNOWN = 0  # no operator has this version
+
+
+def version_offences(model: TFLiteModel) -> Iterator[str]:
+    """Operators whose version is not the one that TFLite defines for what they do."""
+    needed = [_needed_version(model, operator) for operator in model.operators]
+    # One code serves all convolutions of a kind, the most demanding included, among
+    # them those that became FULLY_CONNECTED (see `fully_connected.fold_dense`).
+    highest: dict[str, int] = {}
+    for operator, version in zip(model.operators, needed, strict=True):
+        highest[operator.name] = max(version, highest.get(operator.name, 0))
+    if highest.get("FULLY_CONNECTED") == _int4_version("FULLY_CONNECTED"):
+        highest["CONV_2D"] = max(_int4_version("CONV_2D"), highest.get("CONV_2D", 0))
+    for operator, version in zip(model.operators, needed, strict=True):
+        if operator.name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+            version = highest[operator.name]
+        if operator.version != version:
+            yield (
+                f"{operator.version} instead of {version} of {operator.name} as "
+                f"operator {operator.index}"
+            )
+
+
+def _needed_version(model: TFLiteModel, operator: Operator) -> int:
+    known = TFLITE_OPERATORS.get(operator.name)
+    if known is None:
+        return _UNKNOWN
+    if known.int4_version is None:
+        return known.version
+    source, kernel = (model.tensors[index] for index in operator.inputs[:2])
+    if operator.name == "CONV_2D" and source.shape[3] != kernel.shape[3]:
+        return _GROUPED_VERSION
+    versions = {"INT8": known.version, "INT4": known.int4_version}
+    return versions.get(kernel.dtype, _UNKNOWN)
+
+
+def _int4_version(name: str) -> int:
+    return TFLITE_OPERATORS[name].int4_version or _UNKNOWN
