@@ -40,8 +40,12 @@ def make_baselines(classifier: Classifier, seed: int) -> Baselines:
 
 
 def quantize_post_training(classifier: Classifier, pixels: np.ndarray) -> bytes:
-    """The converter's own int8 quantization, calibrated on the first hundred of
-    `pixels`, uint8 (N, H, W, C)."""
+    """The converter's own int8 quantization, as `.tflite` bytes.
+
+    Args:
+      classifier: what is quantized.
+      pixels: uint8 (N, H, W, C); it is calibrated on the first hundred.
+    """
     inputs = classifier.preprocessing.to_input(pixels[:_NUM_PTQ_IMAGES]).numpy()
     return post_training_quantize(_function(classifier), classifier.input_shape, inputs)
 

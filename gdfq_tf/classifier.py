@@ -45,8 +45,7 @@ class Head(str, enum.Enum):
         return self in (Head.SOFTMAX, Head.SIGMOID)
 
     def num_labels(self, num_outputs: int) -> int:
-        """How many labels images can be asked to have; one for all where there are
-        none."""
+        """How many labels images can be asked to have; one where there are none."""
         return 1 if self is Head.FEATURES else num_outputs
 
     def outputs_of(self, logits: tf.Tensor) -> tf.Tensor:
@@ -93,8 +92,7 @@ class Classifier:
 
     @property
     def has_bn_statistics(self) -> bool:
-        """Whether it has BatchNormalization layers, whose moving means and variances
-        describe the training images."""
+        """Whether BatchNormalization layers describe the training images."""
         return bool(batch_normalization_layers(self.model))
 
 
@@ -103,10 +101,13 @@ def predict_logits(
     pixels: np.ndarray,
     to_input: Callable[[tf.Tensor], tf.Tensor],
 ) -> np.ndarray:
-    """Logits float32 (N, classes) of a model on uint8 pixels (N, H, W, C).
+    """Logits float32 (N, classes) of a model, a batch of images at a time.
 
-    `to_input`: `Preprocessing.to_input` for a classifier, `to_student_input` for a
-    student.
+    Args:
+      model: a classifier's or a student's.
+      pixels: uint8 (N, H, W, C).
+      to_input: `Preprocessing.to_input` for a classifier, `to_student_input` for a
+        student.
     """
     predict = tf.function(
         lambda batch: model(to_input(batch), training=False), reduce_retracing=True

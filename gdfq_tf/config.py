@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
-from gdfq_tf.errors import UserError
+from gdfq_tf.errors import UserError, option
 
 # What classifiers are trained on; see `preprocessing.make_preprocessing`.
 PREPROCESSINGS = ("tf", "torch", "caffe", "unit", "uint8", "custom")
@@ -34,20 +34,22 @@ class BitWidths:
     activation_bits: int
     protocol: str = "edge"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Refuses widths and protocols that there are not."""
         if not 2 <= self.weight_bits <= 8:
             raise UserError(
-                f"weight bits must be 2..8, got {self.weight_bits}; e.g. --bits=w4a8"
+                f"weight bits must be 2..8, got {self.weight_bits}; e.g. "
+                f"{option('bits', 'w4a8')}"
             )
         if not 3 <= self.activation_bits <= 8:
             raise UserError(
-                "activation bits must be 3..8, got "
-                f"{self.activation_bits}; e.g. --bits=w4a8"
+                f"activation bits must be 3..8, got {self.activation_bits}; e.g. "
+                f"{option('bits', 'w4a8')}"
             )
         if self.protocol not in ("edge", "paper"):
             raise UserError(
                 f"protocol must be edge or paper, got {self.protocol!r}; "
-                "e.g. --bits=w4a4/paper"
+                f"e.g. {option('bits', 'w4a4/paper')}"
             )
 
     @property
@@ -142,16 +144,23 @@ class RefinementConfig:
       learning_rate: Adam, in units of half the input range, cosine to nothing.
       bn_weight: factor of the relative BN-statistics loss beside the cross-entropy:
         single images reach their class at once, all that takes steps is the rest.
+      class_weight: factor of the cross-entropy.
       temperature: of the cross-entropy. At 1 it lets go of images next to the
         boundary, where classifiers leave few of their training images; those excite
         their class's features all over the image.
+      collages: whether every second large image starts as a collage of all.
+      varied_exposure: whether each image starts with a contrast, brightness and tint
+        of its own.
     """
 
     num_steps: int
     batch_size: int = 128
     learning_rate: float = 0.03
     bn_weight: float = 200.0
+    class_weight: float = 1.0
     temperature: float = 2.0
+    collages: bool = True
+    varied_exposure: bool = True
 
     def images_per_step(self, input_shape: tuple[int, int, int]) -> int:
         """Images of a batch, about, see `images_per_step`."""
@@ -181,6 +190,21 @@ class DistillationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class RoundingConfig:
+    """How a layer's kernel is rounded to quantized values.
+
+    Attributes:
+      fits_target: round the kernel that predicts the teacher's output best from the
+        student's own input; False: the teacher's.
+      spreads_errors: the error of each row is made good by the rows still open (GPTQ);
+        False: every weight is rounded to nearest.
+    """
+
+    fits_target: bool = True
+    spreads_errors: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
 class ReconstructionConfig:
     """How the student's kernels and ranges are fitted to the teacher, layer by layer.
 
@@ -189,12 +213,16 @@ class ReconstructionConfig:
         the images', so that all ranges behind them are the training data's.
       logits_margin: room above the largest logit that the images give; much more for
         noise, which belongs to no class.
+      equalizes: whether channels of tensors of few bits are given like ranges first.
+      rounding: of kernels.
       distillation: of students so found, but for those of 8 bits throughout; None:
         none is trained.
     """
 
     images_are_noise: bool = False
     logits_margin: float = 1.5
+    equalizes: bool = True
+    rounding: RoundingConfig = RoundingConfig()
     distillation: DistillationConfig | None = None
 
 
@@ -223,6 +251,7 @@ class Recipe:
     """How much work, and of which kind.
 
     Attributes:
+      name: one of `RECIPES`.
       synthesis: of the images.
       refinement: of the images made; None: they stay as the generator left them.
       student: reconstructed from a pool of them, or fine-tuned in turn with the
@@ -279,7 +308,7 @@ RECIPES: Mapping[str, Recipe] = {
         ),
         # Xu et al. 2020 §4.1 and the published CIFAR configuration: batch 200,
         # BN weight 0.1, temperature 20; 400 epochs x 200 steps in full, scaled
-        # by --num_steps with the schedule's shape kept.
+        # by `num_steps` with the schedule's shape kept.
         Recipe(
             "gdfq",
             SynthesisConfig(
@@ -313,11 +342,11 @@ def get_recipe(name: str, num_steps: int | None = None) -> Recipe:
     if num_steps is None:
         return recipe
     if num_steps < 1:
-        raise UserError(f"--num_steps must be at least 1, got {num_steps}")
+        raise UserError(f"{option('num_steps')} must be at least 1, got {num_steps}")
     if not recipe.synthesis.num_steps:
         raise UserError(
-            f"--num_steps={num_steps} was given, but recipe {name!r} trains nothing; "
-            "drop it or take another --recipe"
+            f"{option('num_steps', num_steps)} was given, but recipe {name!r} trains "
+            f"nothing; drop it or take another {option('recipe')}"
         )
     share = num_steps / recipe.synthesis.num_steps
 

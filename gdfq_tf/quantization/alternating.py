@@ -25,10 +25,10 @@ from gdfq_tf.quantization.losses import distillation_loss
 from gdfq_tf.quantization.plan import QuantizationPlan
 from gdfq_tf.quantization.student import Student, build_student
 from gdfq_tf.synthesis.generator_training import (
-    POOL_STEP,
     generate,
     make_generator,
     make_generator_step,
+    pool_step,
     report,
 )
 from gdfq_tf.synthesis.image_pool import ImagePool
@@ -52,6 +52,14 @@ def train_alternating(
     progress: Progress,
 ) -> tuple[Student, ImagePool]:
     """The trained student and images of the final generator.
+
+    Args:
+      classifier: the teacher of both; it has classes.
+      plan: what of it is quantized.
+      synthesis: the generator's training.
+      fine_tuning: the student's.
+      seed: of weights, latents and labels.
+      progress: told of each step.
 
     Raises:
       UserError: a loss stopped being finite.
@@ -84,7 +92,7 @@ def train_alternating(
     with progress.stage("warm-up", warm_up) as advance:
         for step in range(warm_up):
             report(advance, generator_step(tf.constant(step)), step, warm_up)
-    images = draw(_NUM_CALIBRATION_IMAGES, POOL_STEP)
+    images = draw(_NUM_CALIBRATION_IMAGES, pool_step(0))
     inputs = preprocessing.to_input(images.pixels).numpy()
     student = build_student(classifier, plan, calibrate(classifier, plan, inputs))
     student_step = make_student_step(
@@ -107,7 +115,7 @@ def train_alternating(
             metrics = {"generator": made["loss"], "student": trained["loss"]}
             report(advance, metrics, step, num_steps)
     pool_size = synthesis.images_in_pool(classifier.input_shape)
-    return student, draw(pool_size, POOL_STEP + 1000)
+    return student, draw(pool_size, pool_step(1))
 
 
 def make_student_step(
@@ -116,13 +124,23 @@ def make_student_step(
     optimizer: keras.optimizers.Optimizer,
     config: FineTuningConfig,
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], dict[str, tf.Tensor]]:
-    """One update of the student: a graph function of pixels (N, H, W, C), labels (N,)
-    and the teacher's logits (N, classes).
+    """One update of the student, as a graph function.
 
-    Minimises distillation / classes + classification_weight * cross-entropy (Xu et
-    al. 2020, Eq. 8, with the reduction of the published code). The student runs in
-    inference mode: its BatchNormalization statistics stay the teacher's, gamma and
-    beta are trained.
+    Minimises distillation / classes + classification_weight * cross-entropy. The
+    student runs in inference mode: its BatchNormalization statistics stay the
+    teacher's, gamma and beta are trained.
+
+    Source: Xu et al. 2020, Eq. 8, with the reduction of the published code.
+
+    Args:
+      student: trained in place.
+      classifier: the one that it was built from.
+      optimizer: new; its learning rate may be a schedule.
+      config: weights of the losses.
+
+    Returns:
+      A function of pixels (N, H, W, C), labels (N,) and the teacher's logits
+      (N, classes); it returns the losses by name, "loss" their weighted sum.
     """
     num_classes = classifier.num_classes
     variables = student.model.trainable_variables
@@ -156,7 +174,9 @@ def make_student_step(
     return student_step
 
 
-def _step_decay(learning_rate: float, num_steps: int, first_step: int = 0):
+def _step_decay(
+    learning_rate: float, num_steps: int, first_step: int = 0
+) -> keras.optimizers.schedules.LearningRateSchedule:
     """A tenth at 1/4, 1/2 and 3/4 of `num_steps`, counted from `first_step`."""
     boundaries = [
         first_step + max(1, round(num_steps * share)) for share in (0.25, 0.5, 0.75)

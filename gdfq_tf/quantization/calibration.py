@@ -30,7 +30,7 @@ _CLIP_RATIOS = np.linspace(1.0, 0.2, 81)
 # sample, few enough that calibration takes seconds.
 _MAX_SAMPLES = 2**16
 _FEATURES_MARGIN = 1.5
-# Below this a tensor counts as constant zero; any grid represents it.
+# Below this a tensor counts as constant zero; any scale represents it.
 _SMALLEST_RANGE = 1e-12
 
 
@@ -39,7 +39,7 @@ class Calibration:
     """First scales.
 
     Attributes:
-      activation_grids: group name -> grid.
+      activation_quant_params: group name -> quantization parameters.
       weight_scales: kernel layer name -> float64 (output channels,).
     """
 
@@ -53,7 +53,7 @@ def calibrate(
     inputs: np.ndarray,
     logits_margin: float = 1.5,
 ) -> Calibration:
-    """Grids that minimise the squared error of weights and activations.
+    """Scales and zero points with the least squared error of weights and activations.
 
     Args:
       classifier: its preprocessing fixes the quantization parameters of the input.
@@ -73,9 +73,7 @@ def calibrate(
             if classifier.head is Head.FEATURES
             else logits_quant_params(outputs, logits_margin)
         )
-    quant_params_of[plan.input_group] = (
-        classifier.preprocessing.input_quantization()
-    )
+    quant_params_of[plan.input_group] = classifier.preprocessing.input_quantization()
     scales = {}
     for name, bits in plan.weight_bits.items():
         layer = classifier.model.get_layer(name)
@@ -85,7 +83,12 @@ def calibrate(
 
 
 def activation_quant_params(samples: np.ndarray, group: ActivationGroup) -> QuantParams:
-    """The grid that quantizes `samples` (any shape) with least squared error."""
+    """What quantizes a group's values with least squared error.
+
+    Args:
+      samples: of them, float, any shape.
+      group: says how many bits they have and which ranges they may.
+    """
     if group.fixed_quant_params is not None:
         return group.fixed_quant_params
     samples = np.asarray(samples, np.float64).ravel()
@@ -107,10 +110,14 @@ def activation_quant_params(samples: np.ndarray, group: ActivationGroup) -> Quan
 
 
 def logits_quant_params(samples: np.ndarray, margin: float) -> QuantParams:
-    """The grid of the logits: nothing is clipped, and winners have room above.
+    """The logits' quantization: nothing is clipped, and winners have room above.
 
     Real images excite their class more than synthetic ones do, and a clipped winner
-    no longer leads: the grid ends at `margin` times the largest logit seen.
+    no longer leads.
+
+    Args:
+      samples: logits, float, any shape.
+      margin: the range ends at so many times the largest one.
     """
     return quant_params_over(
         float(samples.min()),
@@ -119,16 +126,28 @@ def logits_quant_params(samples: np.ndarray, margin: float) -> QuantParams:
 
 
 def features_quant_params(samples: np.ndarray) -> QuantParams:
-    """The grid of features: nothing is clipped, with room at both ends for images
-    that are further from the mean than synthetic ones."""
+    """The quantization of features: nothing is clipped, with room at both ends.
+
+    Real images may be further from the mean than synthetic ones.
+
+    Args:
+      samples: features, float, any shape.
+    """
     low, high = _FEATURES_MARGIN * samples.min(), _FEATURES_MARGIN * samples.max()
     return quant_params_over(min(0.0, float(low)), max(float(high), _SMALLEST_RANGE))
 
 
 def weight_scales(kernel: np.ndarray, bits: int) -> np.ndarray:
-    """Per channel, the scale with least squared error; kernel (…, channels).
+    """Per channel, the scale with least squared error.
 
     Channels that are constant zero get the scale of the kernel's largest channel.
+
+    Args:
+      kernel: float (..., channels).
+      bits: 2..8, symmetric and of narrow range.
+
+    Returns:
+      float64 (channels,), > 0.
     """
     limit = weight_limit(bits)
     channels = np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1])

@@ -47,6 +47,14 @@ def distill(
 
     A student that comes no nearer to the teacher, or whose loss stops being finite,
     is left as it was.
+
+    Args:
+      student: reconstructed.
+      classifier: the teacher.
+      images: a batch is drawn from them for each step.
+      config: steps, batch size and learning rate.
+      seed: of the choice of images and what is done to them.
+      progress: told of each step.
     """
     loss_function = make_distillation_loss(student, classifier, config)
     step_function = make_distillation_step(
@@ -55,7 +63,7 @@ def distill(
         keras.optimizers.Adam(_schedule(config)),
     )
     batch_size = config.images_per_step(classifier.input_shape)
-    # Shown as they are not while training.
+    # Shown as they are not while training: by the seeds of steps after the last.
     checked = [
         augment(
             tf.constant(images.pixels[start : start + batch_size]),
@@ -101,8 +109,19 @@ def _schedule(
 def make_distillation_loss(
     student: Student, classifier: Classifier, config: DistillationConfig
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """How far the student is from the teacher: a graph function of pixels
-    (N, H, W, C) float32. The student runs in inference mode, as it will be exported."""
+    """How far the student is from the teacher, as a graph function.
+
+    The student runs in inference mode, as it will be exported.
+
+    Args:
+      student: what is trained.
+      classifier: the teacher; networks without classes are compared by their relative
+        error.
+      config: the temperature.
+
+    Returns:
+      A function of pixels (N, H, W, C) float32, in [0, 255], that returns a scalar.
+    """
     preprocessing = classifier.preprocessing
 
     @tf.function(reduce_retracing=False)
@@ -127,11 +146,18 @@ def make_distillation_step(
     variables: Sequence[tf.Variable],
     optimizer: keras.optimizers.Optimizer,
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """One update of `variables`, a graph function of what `loss_function` takes, which
-    gives the loss before it.
+    """One update of `variables`, as a graph function.
 
     The optimizer's steps are in units of each variable's root mean square: kernels in
     front of a BatchNormalization may have any size.
+
+    Args:
+      loss_function: of pixels, returns a scalar.
+      variables: what is trained; updates count from their values now.
+      optimizer: new; its learning rate may be a schedule.
+
+    Returns:
+      A function of what `loss_function` takes that returns the loss before the update.
     """
     starts = [tf.identity(variable) for variable in variables]
     sizes = [tf.sqrt(tf.reduce_mean(tf.square(start))) for start in starts]
@@ -157,10 +183,17 @@ def make_distillation_step(
 
 
 def augment(pixels: tf.Tensor, seed: tuple[int, int]) -> tf.Tensor:
-    """Pixels (N, H, W, C) moved by a tenth at most, mirrored and blended, float32.
+    """Images moved by a tenth at most, mirrored and blended.
 
     All images of a batch move alike; each is mirrored or not, and keeps at least half
-    of itself beside another one. `seed`: the same gives the same.
+    of itself beside another one.
+
+    Args:
+      pixels: uint8 (N, H, W, C).
+      seed: the same gives the same.
+
+    Returns:
+      float32 (N, H, W, C).
     """
     count, height, width, _ = pixels.shape
     seeds = tf.random.experimental.stateless_split(seed, 3)

@@ -42,8 +42,9 @@ _MOMENT = 8
 
 
 def equalize(model: keras.Model, ranges: Mapping[str, np.ndarray]) -> keras.Model:
-    """A copy that computes the same, up to float rounding, in which the channels of
-    some tensors have more equal ranges.
+    """A copy in which the channels of some tensors have more equal ranges.
+
+    It computes the same up to float rounding.
 
     Args:
       model: canonical.
@@ -69,13 +70,15 @@ def equalize(model: keras.Model, ranges: Mapping[str, np.ndarray]) -> keras.Mode
 def channel_ranges(
     model: keras.Model, plan: QuantizationPlan, inputs: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Name of each layer whose output has less than 8 bits -> how large its channels
-    become, float64 (channels,).
+    """How large the channels of tensors of less than 8 bits become.
 
     Args:
       model: canonical, float.
       plan: which tensors have how many bits.
       inputs: synthetic model inputs (N, H, W, C) float32; a few hundred do.
+
+    Returns:
+      Name of each layer whose output has less than 8 bits -> float64 (channels,).
     """
     names = [
         name for name, group in plan.outputs.items() if plan.groups[group].bits < 8
@@ -112,9 +115,11 @@ def channel_factors(ranges: list[np.ndarray]) -> np.ndarray:
     return np.exp(logarithms - logarithms.mean())
 
 
-def _tied_layers(model: keras.Model) -> list[list]:
-    """Layers, in graph order, whose outputs must have the same factors; none that
-    must have the factor 1."""
+def _tied_layers(model: keras.Model) -> list[list[keras.layers.Layer]]:
+    """Layers, in graph order, whose outputs must have the same factors.
+
+    Those that must have the factor 1 are left out.
+    """
     bound = {model.layers[0].name, output_layer(model).name}
     pairs = []
     for layer in model.layers[1:]:
@@ -130,14 +135,14 @@ def _tied_layers(model: keras.Model) -> list[list]:
             bound.update([layer.name, *producers])
     root = join([layer.name for layer in model.layers], pairs)
     roots_bound = {root[name] for name in bound}
-    tied: dict[str, list] = {}
+    tied: dict[str, list[keras.layers.Layer]] = {}
     for layer in model.layers:
         if root[layer.name] not in roots_bound:
             tied.setdefault(root[layer.name], []).append(layer)
     return list(tied.values())
 
 
-def _multiply_outputs(layer, factors: np.ndarray) -> None:
+def _multiply_outputs(layer: keras.layers.Layer, factors: np.ndarray) -> None:
     """Makes a kernel or BatchNormalization layer give `factors` times its output."""
     if isinstance(layer, _layers.BatchNormalization):
         layer.gamma.assign(layer.gamma * factors)
@@ -148,7 +153,7 @@ def _multiply_outputs(layer, factors: np.ndarray) -> None:
     layer.set_weights([kernel * last, *(b * factors for b in bias)])
 
 
-def _divide_inputs(layer, factors: np.ndarray) -> None:
+def _divide_inputs(layer: keras.layers.Layer, factors: np.ndarray) -> None:
     """Makes a kernel layer compute the same from `factors` times its input."""
     kernel, *bias = layer.get_weights()
     if isinstance(layer, _layers.Conv2D) and not is_depthwise(layer):

@@ -109,8 +109,13 @@ def estimate(student: Student, classifier: Classifier, pixels: np.ndarray) -> Es
 def estimate_of_outputs(
     student_outputs: np.ndarray, teacher_outputs: np.ndarray, head: Head
 ) -> Estimate:
-    """The estimate from outputs (N, C) of networks of that head on the same held-out
-    images."""
+    """The estimate from what student and teacher give of the same held-out images.
+
+    Args:
+      student_outputs: (N, C), as the head gives them, see `Head.outputs_of`.
+      teacher_outputs: likewise.
+      head: of both.
+    """
     if head.has_classes:
         return estimate_accuracy(student_outputs, teacher_outputs)
     count = len(teacher_outputs)
@@ -122,7 +127,7 @@ def estimate_of_outputs(
 def estimate_accuracy(
     student_outputs: np.ndarray, teacher_logits: np.ndarray
 ) -> AccuracyEstimate:
-    """The estimate from outputs (N, classes) on the same held-out images."""
+    """`estimate` for networks with classes, (N, classes)."""
     count, share = len(teacher_logits), agreement(student_outputs, teacher_logits)
     return AccuracyEstimate(
         count,

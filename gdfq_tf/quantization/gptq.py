@@ -18,11 +18,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from gdfq_tf.classifier import Classifier
+from gdfq_tf.config import RoundingConfig
 from gdfq_tf.graph.queries import consumers, input_layers, is_depthwise
 from gdfq_tf.graph.traits import has_kernel
 from gdfq_tf.keras_compat import keras
@@ -35,6 +37,7 @@ from tflite_export.quantization_params import weight_limit
 
 _layers = keras.layers
 
+_AS_DESCRIBED = RoundingConfig()  # all three steps
 # Rows of X used for each layer: many times the unknowns of ordinary kernels.
 _MAX_ROWS = 2**17
 _BATCH_SIZE = 64
@@ -67,7 +70,11 @@ class Moments:
 
 
 def round_kernels(
-    student: Student, classifier: Classifier, pixels: np.ndarray, advance: Advance
+    student: Student,
+    classifier: Classifier,
+    pixels: np.ndarray,
+    advance: Advance,
+    rounding: RoundingConfig = _AS_DESCRIBED,
 ) -> None:
     """Replaces kernels, weight scales and biases of `student`, in place.
 
@@ -76,6 +83,7 @@ def round_kernels(
       classifier: the one that it was built from.
       pixels: synthetic images, uint8 (N, H, W, C).
       advance: called once for each kernel.
+      rounding: what is rounded, and how.
     """
     model, preprocessing = classifier.model, classifier.preprocessing
     consumed_by = consumers(model)
@@ -92,7 +100,7 @@ def round_kernels(
             moments = measure_moments(
                 layer, student_tensors[producers[0]], teacher_output
             )
-            _round_layer(student, layer, moments, consumed_by[layer.name])
+            _round_layer(student, layer, moments, consumed_by[layer.name], rounding)
             advance()
         student_output = _in_batches(
             student.wrapper(layer.name), [student_tensors[p] for p in producers]
@@ -105,7 +113,7 @@ def round_kernels(
                 del teacher_tensors[producer], student_tensors[producer]
 
 
-def _in_batches(layer, inputs: list[tf.Tensor]) -> tf.Tensor:
+def _in_batches(layer: keras.layers.Layer, inputs: list[tf.Tensor]) -> tf.Tensor:
     outputs = []
     for start in range(0, len(inputs[0]), _BATCH_SIZE):
         batch = [x[start : start + _BATCH_SIZE] for x in inputs]
@@ -113,7 +121,9 @@ def _in_batches(layer, inputs: list[tf.Tensor]) -> tf.Tensor:
     return tf.concat(outputs, axis=0)
 
 
-def measure_moments(layer, inputs: tf.Tensor, outputs: tf.Tensor) -> Moments:
+def measure_moments(
+    layer: keras.layers.Layer, inputs: tf.Tensor, outputs: tf.Tensor
+) -> Moments:
     """Moments of the rows that the layer's kernel multiplies.
 
     Args:
@@ -157,7 +167,7 @@ def measure_moments(layer, inputs: tf.Tensor, outputs: tf.Tensor) -> Moments:
     )
 
 
-def _rows(layer, inputs: tf.Tensor, groups: int) -> tf.Tensor:
+def _rows(layer: keras.layers.Layer, inputs: tf.Tensor, groups: int) -> tf.Tensor:
     """(rows, groups, K): the values each output position multiplies with the kernel."""
     if isinstance(layer, _layers.Dense):
         return inputs[:, tf.newaxis]
@@ -175,7 +185,14 @@ def _rows(layer, inputs: tf.Tensor, groups: int) -> tf.Tensor:
     return tf.reshape(patches, (-1, groups, height * width * channels))
 
 
-def _round_layer(student: Student, layer, moments: Moments, following: list) -> None:
+def _round_layer(
+    student: Student,
+    layer: keras.layers.Layer,
+    moments: Moments,
+    following: Sequence[keras.layers.Layer],
+    rounding: RoundingConfig,
+) -> None:
+    """Replaces the student's copy of a kernel layer, see `round_kernels`."""
     quantizer = student.weight_quantizers[layer.name]
     limit = weight_limit(quantizer.bits)
     groups, size, channels = moments.xy.shape
@@ -184,8 +201,13 @@ def _round_layer(student: Student, layer, moments: Moments, following: list) -> 
     kernel = np.asarray(kernel, np.float64)
     kernel = kernel.reshape(size, groups, channels).transpose(1, 0, 2)
     target, damped = best_kernel(kernel, moments)
+    if not rounding.fits_target:
+        target = kernel
     scale = np.stack([weight_scales(target[g], quantizer.bits) for g in range(groups)])
-    levels = round_rows(target, damped, scale, limit)
+    if rounding.spreads_errors:
+        levels = round_rows(target, damped, scale, limit)
+    else:
+        levels = _to_nearest(target, scale[:, np.newaxis], limit)
     scale = _refit_scale(levels, scale, damped, target)
     rounded = levels * scale[:, np.newaxis, :]
     shift = moments.y_mean - np.einsum("gk,gkm->gm", moments.x_mean, rounded)
@@ -194,7 +216,15 @@ def _round_layer(student: Student, layer, moments: Moments, following: list) -> 
 
 
 def best_kernel(kernel: np.ndarray, moments: Moments) -> tuple[np.ndarray, np.ndarray]:
-    """The unrounded W* (groups, K, M) and X^T X + ridge (groups, K, K)."""
+    """The kernel W* that predicts Y best, not yet rounded.
+
+    Args:
+      kernel: the teacher's, float64 (groups, K, M).
+      moments: of X and Y.
+
+    Returns:
+      W*, float64 (groups, K, M), and X^T X + ridge, float64 (groups, K, K).
+    """
     _, size, _ = kernel.shape
     ridge = max(_SMALLEST_RIDGE, size / moments.num_rows)
     diagonal = np.einsum("gkk->g", moments.xx) / size
@@ -205,16 +235,23 @@ def best_kernel(kernel: np.ndarray, moments: Moments) -> tuple[np.ndarray, np.nd
     return np.linalg.solve(damped, right), damped
 
 
+def _to_nearest(target: np.ndarray, scale: np.ndarray, limit: int) -> np.ndarray:
+    return np.clip(np.round(target / scale), -limit, limit)
+
+
 def round_rows(
     target: np.ndarray, damped: np.ndarray, scale: np.ndarray, limit: int
 ) -> np.ndarray:
-    """Levels (groups, K, M) that minimise (q s - W*)^T X^T X (q s - W*), greedily.
+    """Integers q that make (q s - W*)^T X^T X (q s - W*) small, row by row.
 
     Args:
       target: W*, (groups, K, M).
       damped: X^T X + ridge, (groups, K, K), positive definite.
       scale: (groups, M), > 0.
-      limit: largest level.
+      limit: largest integer.
+
+    Returns:
+      float64 (groups, K, M), whole numbers.
     """
     groups, size, _ = target.shape
     # Directions that matter most first, while many rows can still make good.
@@ -231,7 +268,7 @@ def round_rows(
     levels = np.empty_like(remaining)
     for k in range(size):
         row = remaining[:, k]
-        levels[:, k] = np.clip(np.round(row / scale), -limit, limit)
+        levels[:, k] = _to_nearest(row, scale, limit)
         error = (row - levels[:, k] * scale) / upper[:, k, k, np.newaxis]
         remaining[:, k + 1 :] -= upper[:, k, k + 1 :, np.newaxis] * error[:, np.newaxis]
     result = np.empty_like(levels)

@@ -26,7 +26,11 @@ def distillation_loss(
 
 
 def relative_error(*, targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
-    """Mean squared error of outputs (N, C), relative to the targets' mean variance over
-    images."""
+    """Mean squared error, relative to the targets' mean variance over images.
+
+    Args:
+      targets: (N, C) float32.
+      outputs: likewise.
+    """
     variance = tf.reduce_mean(tf.math.reduce_variance(targets, axis=0))
     return tf.reduce_mean(tf.square(outputs - targets)) / (variance + _EPSILON)

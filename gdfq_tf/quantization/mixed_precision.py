@@ -20,13 +20,15 @@ _NUM_SENSITIVITY_IMAGES = 256
 def measure_sensitivity(
     student: Student, classifier: Classifier, pixels: np.ndarray
 ) -> dict[str, float]:
-    """Kernel layer name -> KL divergence (nats, mean over images) of the classifier's
-    outputs when this one kernel is the student's.
+    """What the classifier's outputs lose when one kernel is the student's.
 
     Args:
       student: its kernels rounded.
       classifier: the one that it was built from.
       pixels: synthetic images, uint8 (N, H, W, C); a few hundred do.
+
+    Returns:
+      Kernel layer name -> KL divergence, in nats, mean over images.
     """
     model, to_input = classifier.model, classifier.preprocessing.to_input
     teacher_logits = predict_logits(model, pixels, to_input)

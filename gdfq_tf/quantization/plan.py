@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 
 from gdfq_tf.config import BitWidths
-from gdfq_tf.errors import UserError
+from gdfq_tf.errors import UserError, option
 from gdfq_tf.graph.layers import L2Normalization
 from gdfq_tf.graph.queries import (
     consumers,
@@ -28,6 +29,8 @@ from tflite_export.operators.table import FIXED_QUANT_PARAMS
 from tflite_export.quantization_params import QuantParams
 
 _layers = keras.layers
+# As `queries.consumers` gives them.
+Consumers = Mapping[str, Sequence[keras.layers.Layer]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,9 +40,9 @@ class ActivationGroup:
     Attributes:
       name: the first layer, in graph order, that produces one of them.
       bits: 3..8.
-      non_negative: all are ReLU outputs; then zero sits at the grid's low end.
+      non_negative: all are ReLU outputs; then zero sits at the range's low end.
       upper_bound: largest value any ReLU among them lets through, or None.
-      fixed_grid: the only grid that the kernels producing them write, or None.
+      fixed_quant_params: the only ones that the kernels producing them write, or None.
     """
 
     name: str
@@ -76,15 +79,17 @@ class QuantizationPlan:
         return frozenset(name for name, bits in self.weight_bits.items() if bits == 8)
 
     def is_fixed(self, group_name: str) -> bool:
-        """Whether a group's grid is given, not found by calibration."""
+        """Whether a group's scale is given, not found by calibration."""
         fixed = self.groups[group_name].fixed_quant_params is not None
         return fixed or group_name == self.input_group
 
 
-def match_kernel_layers(
-    model: keras.Model, patterns: Sequence[str]
-) -> frozenset[str]:
-    """Names of the kernel layers that match any of the shell-style patterns.
+def match_kernel_layers(model: keras.Model, patterns: Sequence[str]) -> frozenset[str]:
+    """Names of the kernel layers that match any of the patterns.
+
+    Args:
+      model: canonical.
+      patterns: names or shell-style patterns.
 
     Raises:
       UserError: a pattern matches none.
@@ -95,17 +100,19 @@ def match_kernel_layers(
         found = fnmatch.filter(names, pattern)
         if not found:
             raise UserError(
-                f"--keep_layers={pattern} matches no layer; expected names or patterns "
-                f"of {', '.join(names)}"
+                f"{option('keep_layers', pattern)} matches no layer; expected names or "
+                f"patterns of {', '.join(names)}"
             )
         matched.update(found)
     return frozenset(matched)
 
 
 def end_layers(model: keras.Model) -> frozenset[str]:
-    """Names of the first and the last kernel layer, and of those beyond them that only
-    scale: for one of these every width is exact, and it stands for no layer of the
-    network's own."""
+    """Names of the first and the last kernel layer.
+
+    Kernel layers that only scale do not count, and those beyond are named besides: for
+    one of these every width is exact, and it stands for no layer of the network's own.
+    """
     kernel_layers = [x for x in model.layers if has_kernel(x)]
     result: set[str] = set()
     for layers in (kernel_layers, kernel_layers[::-1]):
@@ -116,7 +123,7 @@ def end_layers(model: keras.Model) -> frozenset[str]:
     return frozenset(result)
 
 
-def _only_scales(layer) -> bool:
+def _only_scales(layer: keras.layers.Layer) -> bool:
     """Whether each of a kernel layer's outputs is a multiple of one of its inputs."""
     kernel = layer.get_weights()[0]
     if is_depthwise(layer):
@@ -129,9 +136,11 @@ def make_plan(
     bit_widths: BitWidths,
     keep_layers: Collection[str] = (),
 ) -> QuantizationPlan:
-    """The plan of a canonical classifier (see `canonical.py` for its vocabulary).
+    """The plan of a canonical model (see `frontend/canonical.py` for its vocabulary).
 
     Args:
+      model: canonical.
+      bit_widths: of kernels and ReLU outputs.
       keep_layers: kernel layers that stay at 8 bits, kernel and output, besides
         those that the protocol keeps.
     """
@@ -149,7 +158,7 @@ def make_plan(
         ),
     )
 
-    members: dict[str, list] = {}
+    members: dict[str, list[keras.layers.Layer]] = {}
     for layer in model.layers:
         if not _is_fused_into_consumer(layer, consumed_by[layer.name]):
             members.setdefault(root[layer.name], []).append(layer)
@@ -181,7 +190,9 @@ def make_plan(
     )
 
 
-def _is_fused_into_consumer(layer, consumers_of_layer: list) -> bool:
+def _is_fused_into_consumer(
+    layer: keras.layers.Layer, consumers_of_layer: Sequence[keras.layers.Layer]
+) -> bool:
     """Whether a kernel computes `layer` and its only consumer in one go."""
     if len(consumers_of_layer) != 1:
         return False
@@ -191,7 +202,7 @@ def _is_fused_into_consumer(layer, consumers_of_layer: list) -> bool:
     return traits(layer).fuses_relu and isinstance(consumer, _layers.ReLU)
 
 
-def _has_scale_of_inputs(layer, consumed_by: Mapping[str, list]) -> bool:
+def _has_scale_of_inputs(layer: keras.layers.Layer, consumed_by: Consumers) -> bool:
     """Whether the kernel that computes `layer` has one scale for inputs and output."""
     if isinstance(layer, _layers.ReLU):
         (producer,) = input_layers(layer)
@@ -200,15 +211,15 @@ def _has_scale_of_inputs(layer, consumed_by: Mapping[str, list]) -> bool:
     return traits(layer).keeps_scale
 
 
-def _kernel_layer_of(layer) -> str | None:
+def _kernel_layer_of(layer: keras.layers.Layer) -> str | None:
     """The kernel layer whose output an activation or normalization finishes."""
     while isinstance(layer, (_layers.ReLU, _layers.BatchNormalization)):
         (layer,) = input_layers(layer)
     return layer.name if has_kernel(layer) else None
 
 
-def _written_quant_params(layer) -> QuantParams | None:
-    """The only grid that the kernel computing a layer writes, or None."""
+def _written_quant_params(layer: keras.layers.Layer) -> QuantParams | None:
+    """The only scale and zero point that the layer's kernel writes, or None."""
     if isinstance(layer, L2Normalization):
         return FIXED_QUANT_PARAMS["l2_normalize"]
     if isinstance(layer, _layers.Activation):
@@ -216,8 +227,10 @@ def _written_quant_params(layer) -> QuantParams | None:
     return None
 
 
-def _fixed_quant_params(producers: list) -> QuantParams | None:
-    """The grid that the kernels of some layers fix, if they do.
+def _fixed_quant_params(
+    producers: Sequence[keras.layers.Layer],
+) -> QuantParams | None:
+    """The scale and zero point that the kernels of some layers fix, if they do.
 
     Raises:
       UserError: not all of them write the same one.
@@ -234,41 +247,51 @@ def _fixed_quant_params(producers: list) -> QuantParams | None:
 
 
 def _make_group(
-    name, layers, consumed_by, bit_widths: BitWidths, keep_layers: Collection[str]
+    name: str,
+    layers: Sequence[keras.layers.Layer],
+    consumed_by: Consumers,
+    bit_widths: BitWidths,
+    keep_layers: Collection[str],
 ) -> ActivationGroup:
     producers = [x for x in layers if not traits(x).keeps_scale]
     non_negative = all(isinstance(x, _layers.ReLU) for x in producers)
-    bounds = [
-        None if x.max_value is None else float(x.max_value)
-        for x in producers
-        if isinstance(x, _layers.ReLU)
-    ]
-    known = [bound for bound in bounds if bound is not None]
-    all_bounded = non_negative and len(known) == len(producers)
-    upper_bound = max(known) if all_bounded and known else None
-    consuming = [c for x in layers for c in consumed_by[x.name]]
     # Averages of non-negative tensors are non-negative as well, at 8 bits.
     pooled = all(
         isinstance(x, _layers.GlobalAveragePooling2D)
         and all(isinstance(y, _layers.ReLU) for y in input_layers(x))
         for x in producers
     )
-    is_output = any(not consumed_by[x.name] for x in layers)
-    kept = (
-        is_output
-        or any(_kernel_layer_of(x) in keep_layers for x in producers)
-        or (
-            bit_widths.protocol == "edge"
-            and any(
-                isinstance(c, _layers.Add) or traits(c).pools or is_bilinear(c)
-                for c in consuming
-            )
-        )
-    )
+    kept = any(_kernel_layer_of(x) in keep_layers for x in producers)
+    kept = kept or _is_kept(layers, consumed_by, bit_widths.protocol)
     return ActivationGroup(
         name=name,
         bits=bit_widths.activation_bits if non_negative and not kept else 8,
         non_negative=non_negative or pooled,
-        upper_bound=upper_bound,
+        upper_bound=_upper_bound(producers) if non_negative else None,
         fixed_quant_params=_fixed_quant_params(producers),
     )
+
+
+def _is_kept(
+    layers: Sequence[keras.layers.Layer], consumed_by: Consumers, protocol: str
+) -> bool:
+    """Whether tensors of one scale have 8 bits because of where they go.
+
+    That is out of the network or, by protocol "edge", into a residual add, a pooling
+    layer or a blend of neighbours.
+    """
+    consuming = [consumed_by[layer.name] for layer in layers]
+    if not all(consuming):
+        return True
+    return protocol == "edge" and any(
+        isinstance(x, _layers.Add) or traits(x).pools or is_bilinear(x)
+        for x in itertools.chain(*consuming)
+    )
+
+
+def _upper_bound(relus: Sequence[keras.layers.Layer]) -> float | None:
+    """The largest value that the ReLUs let through, None if one has no bound."""
+    bounds = [relu.max_value for relu in relus]
+    if not bounds or None in bounds:
+        return None
+    return max(map(float, bounds))

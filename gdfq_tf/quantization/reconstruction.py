@@ -28,9 +28,11 @@ def equalized(
     images: ImagePool,
     config: ReconstructionConfig,
 ) -> Classifier:
-    """A classifier that computes the same and suits the plan's tensors of few bits; the
-    very one if there are none."""
-    if all(group.bits == 8 for group in plan.groups.values()):
+    """A classifier that computes the same and suits the plan's tensors of few bits.
+
+    It is the very one if there are none.
+    """
+    if not config.equalizes or all(group.bits == 8 for group in plan.groups.values()):
         return classifier
     target, inputs = _target_of(classifier, images, config)
     ranges = channel_ranges(target.model, plan, inputs)
@@ -44,14 +46,23 @@ def reconstruct(
     config: ReconstructionConfig,
     progress: Progress,
 ) -> Student:
-    """The student whose layers compute what the teacher's do, as far as bits allow:
-    ranges first, then kernels on those ranges."""
+    """The student whose layers compute what the classifier's do, as far as bits allow.
+
+    Ranges are fitted first, then kernels on those ranges.
+
+    Args:
+      classifier: the teacher.
+      plan: of its model.
+      images: what it is asked about.
+      config: how kernels and ranges are fitted.
+      progress: told of each kernel.
+    """
     target, inputs = _target_of(classifier, images, config)
     calibration = calibrate(target, plan, inputs, config.logits_margin)
     student = build_student(target, plan, calibration)
     pixels = images.pixels[: images_that_fit(classifier.model)]
     with progress.stage("reconstruction", len(student.weight_quantizers)) as advance:
-        round_kernels(student, target, pixels, advance)
+        round_kernels(student, target, pixels, advance, config.rounding)
     if config.images_are_noise:
         student.move_statistics(target.model, classifier.model)
     return student

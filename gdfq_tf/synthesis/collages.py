@@ -97,6 +97,10 @@ def outline(direction: np.ndarray, narrow: float, num_corners: int) -> np.ndarra
     Args:
       direction: unit vector (y, x) along which it reaches from -1 to 1.
       narrow: how far it reaches across.
+      num_corners: 4 of a rectangle.
+
+    Returns:
+      float64 (num_corners, 2).
     """
     turns = np.pi * (2 * np.arange(num_corners) + 1) / num_corners
     corners = np.stack([np.cos(turns), narrow * np.sin(turns)], axis=1)
@@ -106,8 +110,16 @@ def outline(direction: np.ndarray, narrow: float, num_corners: int) -> np.ndarra
 
 
 def visible_pieces(outlines: list[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Which piece is on top, from 1 on in the order they were laid, 0 where none is:
-    (H, W) int times the oversampling. Outlines are corners (y, x) in pixels."""
+    """Which piece is on top: numbers from 1 on in the order they were laid, 0 for none.
+
+    Args:
+      outlines: the corners (y, x) of each piece, in pixels, float (corners, 2).
+      height: of the image, in pixels.
+      width: likewise.
+
+    Returns:
+      int32 (H, W), both times the oversampling.
+    """
     canvas = Image.new("L", (_OVERSAMPLING * width, _OVERSAMPLING * height))
     pen = ImageDraw.Draw(canvas)
     for number, corners in enumerate(outlines, start=1):

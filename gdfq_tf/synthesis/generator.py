@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
@@ -23,6 +24,11 @@ _MAX_CHANNELS = 128
 _WIDTHS = (64, 48, 32, 24, 16, 12, 8, 6, 4)
 _NARROW = 16  # channels
 _MAX_HALVINGS = 2  # of the image's sides
+# Weights of generators of neighbouring seeds are to have no seed in common.
+_SEEDS_PER_GENERATOR = 1000
+# Latents and labels of one step are drawn with two keys; those of labels belong to
+# steps that no run reaches.
+_FIRST_STEP_OF_LABELS = 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,11 +108,13 @@ class ConditionalBatchNormalization(keras.layers.Layer):
     run on full batches. Source: Xu et al. 2020 §3.2 (ImageNet generator).
     """
 
-    def __init__(self, num_classes: int, **kwargs):
+    def __init__(self, num_classes: int, **kwargs: object) -> None:
+        """Takes the number of classes; `kwargs`: of every layer."""
         super().__init__(**kwargs)
         self.num_classes = num_classes
 
-    def build(self, input_shape):
+    def build(self, input_shape: Sequence[tf.TensorShape]) -> None:
+        """Makes a gamma and a beta per class and channel."""
         channels = input_shape[0][-1]
         self.gamma = self.add_weight(
             "gamma", (self.num_classes, channels), initializer="ones"
@@ -115,7 +123,7 @@ class ConditionalBatchNormalization(keras.layers.Layer):
             "beta", (self.num_classes, channels), initializer="zeros"
         )
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence[tf.Tensor]) -> tf.Tensor:
         """`inputs`: features (N, H, W, C) float32 and labels (N,) int32."""
         features, labels = inputs
         mean, variance = batch_statistics(features)
@@ -131,12 +139,13 @@ class ConditionalBatchNormalization(keras.layers.Layer):
 class BatchNormalization(keras.layers.Layer):
     """Normalization by the batch's own statistics; gamma and beta learnt."""
 
-    def build(self, input_shape):
+    def build(self, input_shape: tf.TensorShape) -> None:
+        """Makes a gamma and a beta per channel."""
         channels = input_shape[-1]
         self.gamma = self.add_weight("gamma", (channels,), initializer="ones")
         self.beta = self.add_weight("beta", (channels,), initializer="zeros")
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """`inputs`: (N, H, W, C) float32."""
         mean, variance = tf.nn.moments(inputs, [0, 1, 2])
         return tf.nn.batch_normalization(
@@ -147,12 +156,13 @@ class BatchNormalization(keras.layers.Layer):
 class PixelRange(keras.layers.Layer):
     """Squashes (N, H, W, C) smoothly into the classifier's input range."""
 
-    def __init__(self, preprocessing: Preprocessing, **kwargs):
+    def __init__(self, preprocessing: Preprocessing, **kwargs: object) -> None:
+        """Takes the range of each channel; `kwargs`: of every layer."""
         super().__init__(**kwargs)
         self.center = (preprocessing.high + preprocessing.low) / 2
         self.half_range = (preprocessing.high - preprocessing.low) / 2
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Unit-variance inputs use most of the range and saturate rarely."""
         return self.center + self.half_range * tf.tanh(inputs)
 
@@ -166,16 +176,16 @@ def build_generator(
     conditional batch normalization for many; nearest-neighbour upsampling.
     Deviation: channels follow `shape` and the output fills the legal input range.
     """
-    seeds = iter(range(seed * 1000, seed * 1000 + 1000))
+    seeds = _initializer_seeds(seed)
 
-    def initializer():
+    def initializer() -> keras.initializers.Initializer:
         return keras.initializers.GlorotUniform(next(seeds))
 
     latents = keras.Input((_LATENT_DIM,), name="latents")
     labels = keras.Input((), dtype="int32", name="labels")
     conditional = shape.num_classes > MAX_EMBEDDED_CLASSES
 
-    def normalize(features):
+    def normalize(features: tf.Tensor) -> tf.Tensor:
         if conditional:
             return ConditionalBatchNormalization(shape.num_classes)([features, labels])
         return BatchNormalization()(features)
@@ -217,16 +227,29 @@ def build_generator(
     return keras.Model([latents, labels], image, name="generator")
 
 
+def _initializer_seeds(seed: int) -> Iterator[int]:
+    """One for each weight of a generator, none of which another generator has."""
+    first = seed * _SEEDS_PER_GENERATOR
+    return iter(range(first, first + _SEEDS_PER_GENERATOR))
+
+
 def sample_inputs(
-    *, seed: int, step, batch_size: int, num_classes: int
+    *, seed: int, step: int | tf.Tensor, batch_size: int, num_classes: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Latents (N, 100) ~ N(0, 1) and labels (N,) uniform, a function of seed and step.
+    """The generator's inputs of one step: a function of seed and step alone.
 
     Source: Xu et al. 2020 Eq. 2. Stateless, so a resumed run draws the same.
+
+    Returns:
+      Latents (N, 100) ~ N(0, 1), float32, and labels (N,) uniform, int32.
     """
     key = tf.stack([tf.cast(seed, tf.int32), tf.cast(step, tf.int32)])
     latents = tf.random.stateless_normal((batch_size, _LATENT_DIM), key)
     labels = tf.random.stateless_uniform(
-        (batch_size,), key + tf.constant([0, 2**30]), 0, num_classes, tf.int32
+        (batch_size,),
+        key + tf.constant([0, _FIRST_STEP_OF_LABELS]),
+        0,
+        num_classes,
+        tf.int32,
     )
     return latents, labels

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -13,17 +13,24 @@ from gdfq_tf.config import SynthesisConfig
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.graph.queries import multiply_adds
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.progress import Progress
+from gdfq_tf.progress import Advance, Progress
 from gdfq_tf.synthesis.generator import build_generator, choose_shape, sample_inputs
 from gdfq_tf.synthesis.image_pool import ImagePool, joined
-from gdfq_tf.synthesis.objective import image_losses
+from gdfq_tf.synthesis.objective import LossWeights, image_losses
 from gdfq_tf.synthesis.teacher import Teacher
 
 # Losses are checked and shown every so many steps: often enough to stop a broken
 # run early, rarely enough not to wait for the device.
 REPORT_INTERVAL = 10
-# Pool batches draw from seeds that no training step uses.
-POOL_STEP = 2**24
+# Images that are kept are drawn with step numbers beyond those of any training; a step
+# that fills a part of the pool has so many for its batches.
+_FIRST_POOL_STEP = 2**24
+_POOL_BATCHES_PER_STEP = 1000
+
+
+def pool_step(step: int) -> int:
+    """The step number with which images kept at training step `step` are drawn."""
+    return _FIRST_POOL_STEP + step * _POOL_BATCHES_PER_STEP
 
 
 def make_generator(
@@ -44,9 +51,18 @@ def make_generator_step(
 ) -> Callable[[tf.Tensor], dict[str, tf.Tensor]]:
     """One generator update as a graph function of the step number.
 
-    Minimises `image_losses` on fresh images. The images it made, their labels and the
-    teacher's logits are returned with the losses, for recipes that train the student
-    on them.
+    Minimises `image_losses` on fresh images.
+
+    Args:
+      generator: of `make_generator`, trained in place.
+      teacher: of the same classifier.
+      optimizer: new; its learning rate may be a schedule.
+      config: batch size and losses.
+      seed: of latents and labels.
+
+    Returns:
+      A function that returns the losses by name and, for recipes that train the student
+      on them, "images" (model inputs), their "labels" and the teacher's "logits".
     """
     num_classes = teacher.classifier.num_labels
     batch_size = config.images_per_step(teacher.classifier.input_shape)
@@ -66,7 +82,7 @@ def make_generator_step(
                 teacher,
                 images,
                 labels,
-                bn_weight=config.bn_weight,
+                weights=LossWeights(config.bn_weight),
                 relative_bn_loss=config.relative_bn_loss,
             )
         gradients = tape.gradient(losses["loss"], generator.trainable_variables)
@@ -84,7 +100,8 @@ def synthesize(
     """Trains a generator against the classifier and returns its pool of images.
 
     The pool is filled at `num_snapshots` moments over the second half of the
-    training, so that it holds what the generator knew at each of them.
+    training, so that it holds what the generator knew at each of them. Without steps
+    there is no generator, and images are noise.
 
     Raises:
       UserError: the loss stopped being finite.
@@ -118,7 +135,7 @@ def synthesize(
                         config,
                         images_per_snapshot,
                         seed=seed,
-                        first_step=POOL_STEP + step * 1000,
+                        first_step=pool_step(step),
                     )
                 )
     pool = joined(parts)[:pool_size]
@@ -126,8 +143,15 @@ def synthesize(
 
 
 def noise_images(shape: tuple[int, int, int], num_images: int, seed: int) -> ImagePool:
-    """Noise with the spectrum of photographs: each octave half as strong as the one
-    below. Without classes; labels are -1."""
+    """Noise with the spectrum of photographs, without classes: labels are -1.
+
+    Each octave is half as strong as the one below.
+
+    Args:
+      shape: (height, width, channels) of an image.
+      num_images: how many.
+      seed: the same gives the same.
+    """
     rng = np.random.default_rng(seed)
     height, width, channels = shape
     noise = np.zeros((num_images, *shape), np.float32)
@@ -177,8 +201,16 @@ def generate(
     return joined(batches)[:num_images]
 
 
-def report(advance, metrics: dict[str, tf.Tensor], step: int, num_steps: int) -> None:
-    """Moves the progress bar; every few steps shows and checks the losses.
+def report(
+    advance: Advance, metrics: Mapping[str, tf.Tensor], step: int, num_steps: int
+) -> None:
+    """Ends a step; every few steps shows and checks its losses.
+
+    Args:
+      advance: of the current stage.
+      metrics: the step's; those that are no scalars are left out.
+      step: its number, from 0 on.
+      num_steps: of the stage.
 
     Raises:
       UserError: a loss is not finite, with its name and step.

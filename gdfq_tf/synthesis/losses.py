@@ -32,11 +32,15 @@ def classification_loss(
 def label_loss(
     *, logits: tf.Tensor, labels: tf.Tensor, temperature: float = 1.0
 ) -> tf.Tensor:
-    """T * mean binary cross-entropy, at logits / T, of the labels asked for, (N,) int,
-    one per image.
+    """T * mean binary cross-entropy, at logits / T, of one label asked for per image.
 
-    What is asked is that they are on; any of the others may be on beside them, for
-    only the training data knew which labels go together. Logits (N, labels).
+    What is asked is that it is on; any of the others may be on beside it, for only the
+    training data knew which labels go together.
+
+    Args:
+      logits: (N, labels).
+      labels: (N,) int.
+      temperature: T.
     """
     asked = tf.gather(logits, labels, batch_dims=1)
     return temperature * tf.reduce_mean(tf.nn.softplus(-asked / temperature))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import tensorflow as tf
 
 from gdfq_tf.classifier import Head
@@ -18,26 +20,47 @@ from gdfq_tf.synthesis.teacher import Teacher
 _SMOOTHNESS_WEIGHT = 5.0
 
 
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
+    """Factors of the losses in their sum.
+
+    Attributes:
+      bn: of the BN-statistics loss.
+      cross_entropy: of that with the classes, or labels, asked for.
+    """
+
+    bn: float
+    cross_entropy: float = 1.0
+
+
 def image_losses(
     teacher: Teacher,
     images: tf.Tensor,
     labels: tf.Tensor,
     *,
-    bn_weight: float,
+    weights: LossWeights,
     relative_bn_loss: bool = True,
     temperature: float = 1.0,
 ) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-    """Losses by name, "loss" their weighted sum, and the teacher's logits.
+    """What images are to make small.
 
-    Cross-entropy + bn_weight * BN-statistics loss (Xu et al. 2020, Eq. 5). A teacher
-    without BatchNormalization knows nothing of its training images; that they were
-    smooth is assumed in the statistics' place. Features have no cross-entropy.
+    Cross-entropy + weights.bn * BN-statistics loss. A teacher without
+    BatchNormalization knows nothing of its training images; that they were smooth is
+    assumed in the statistics' place. Features have no cross-entropy.
+
+    Source: Xu et al. 2020, Eq. 5.
 
     Args:
+      teacher: scores the images.
       images: model inputs, (N, H, W, C) float32.
       labels: (N,) int, the classes or labels they are to have.
+      weights: of the sum.
       relative_bn_loss: see `SynthesisConfig`.
       temperature: of the cross-entropy.
+
+    Returns:
+      Scalar losses by name, "loss" their weighted sum, and the teacher's logits
+      (N, classes).
     """
     outputs, head = teacher(images), teacher.classifier.head
     losses = {}
@@ -58,6 +81,6 @@ def image_losses(
         )
     else:
         losses["smoothness"] = smoothness_loss(images=images)
-    weights = {"bn": bn_weight, "smoothness": _SMOOTHNESS_WEIGHT}
-    loss = tf.add_n([weights.get(name, 1.0) * x for name, x in losses.items()])
+    factors = {**dataclasses.asdict(weights), "smoothness": _SMOOTHNESS_WEIGHT}
+    loss = tf.add_n([factors[name] * x for name, x in losses.items()])
     return {"loss": loss, **losses}, outputs.logits

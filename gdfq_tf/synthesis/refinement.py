@@ -15,6 +15,7 @@ thousands.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -25,7 +26,7 @@ from gdfq_tf.progress import Progress
 from gdfq_tf.synthesis.collages import make_collages
 from gdfq_tf.synthesis.generator_training import report
 from gdfq_tf.synthesis.image_pool import ImagePool
-from gdfq_tf.synthesis.objective import image_losses
+from gdfq_tf.synthesis.objective import LossWeights, image_losses
 from gdfq_tf.synthesis.teacher import Teacher
 
 # Of the logarithm of contrast; of brightness and of each channel's, in pixel levels.
@@ -46,52 +47,33 @@ def refine(
 ) -> ImagePool:
     """The same images, fitted batch by batch to what the classifier expects.
 
+    Args:
+      pool: where pixels start from; its labels are the classes they are to have.
+      classifier: the one that images are fitted to.
+      config: steps, weights and how batches start.
+      seed: of collages and exposure.
+      progress: told of each step.
+
     Returns:
-      As many, of the same classes.
+      As many images, in the same order.
 
     Raises:
       UserError: the loss stopped being finite.
     """
-    teacher, preprocessing = Teacher(classifier), classifier.preprocessing
-    center = tf.constant((preprocessing.high + preprocessing.low) / 2)
-    half_range = tf.constant((preprocessing.high - preprocessing.low) / 2)
-    batch = tf.TensorSpec((None, *classifier.input_shape))
-    scalar = tf.TensorSpec(())
-
-    @tf.function(
-        input_signature=[batch] * 3 + [tf.TensorSpec((None,), tf.int32), scalar, scalar]
-    )
-    def step(x, mean, square, labels, learning_rate, number):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            losses, _ = image_losses(
-                teacher,
-                center + half_range * x,
-                labels,
-                bn_weight=config.bn_weight,
-                temperature=config.temperature,
-            )
-        gradient = tape.gradient(losses["loss"], x)
-        mean = _BETA_1 * mean + (1 - _BETA_1) * gradient
-        square = _BETA_2 * square + (1 - _BETA_2) * tf.square(gradient)
-        direction = (mean / (1 - _BETA_1**number)) / (
-            tf.sqrt(square / (1 - _BETA_2**number)) + 1e-12
-        )
-        x = tf.clip_by_value(x - learning_rate * direction, -1.0, 1.0)
-        return x, mean, square, losses
-
+    preprocessing, scaled = classifier.preprocessing, _UnitRange(classifier)
+    step = _make_step(classifier, config, scaled)
     batch_size = config.images_per_step(classifier.input_shape)
     num_batches = max(1, round(len(pool) / batch_size))
     total = num_batches * config.num_steps
-    start = vary_exposure(make_collages(pool.pixels, seed), seed)
+    batches = zip(
+        np.array_split(_start(pool.pixels, config, seed), num_batches),
+        np.array_split(pool.labels, num_batches),
+        strict=True,
+    )
     refined: list[np.ndarray] = []
     with progress.stage("refinement", total) as advance:
-        for pixels, labels in zip(
-            np.array_split(start, num_batches),
-            np.array_split(pool.labels, num_batches),
-            strict=True,
-        ):
-            x = (preprocessing.to_input(pixels) - center) / half_range
+        for pixels, labels in batches:
+            x = scaled.of_inputs(preprocessing.to_input(pixels))
             mean = square = tf.zeros_like(x)
             for i in range(config.num_steps):
                 decay = 0.5 * (1 + math.cos(math.pi * i / config.num_steps))
@@ -104,13 +86,92 @@ def refine(
                     tf.constant(i + 1.0),
                 )
                 report(advance, losses, len(refined) * config.num_steps + i, total)
-            refined.append(preprocessing.to_pixels(center + half_range * x).numpy())
+            refined.append(preprocessing.to_pixels(scaled.to_inputs(x)).numpy())
     return ImagePool(np.concatenate(refined), pool.labels)
 
 
+class _UnitRange:
+    """Images in [-1, 1], whatever range the classifier's inputs have."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        """Takes the range of each channel from the preprocessing."""
+        preprocessing = classifier.preprocessing
+        self._center = tf.constant((preprocessing.high + preprocessing.low) / 2)
+        self._half_range = tf.constant((preprocessing.high - preprocessing.low) / 2)
+
+    def of_inputs(self, inputs: tf.Tensor) -> tf.Tensor:
+        """Images in [-1, 1] of model inputs (N, H, W, C)."""
+        return (inputs - self._center) / self._half_range
+
+    def to_inputs(self, x: tf.Tensor) -> tf.Tensor:
+        """Model inputs of images in [-1, 1], (N, H, W, C)."""
+        return self._center + self._half_range * x
+
+
+def _start(pixels: np.ndarray, config: RefinementConfig, seed: int) -> np.ndarray:
+    """What refinement starts from, in [0, 255], of `pixels` (N, H, W, C) uint8."""
+    if config.collages:
+        pixels = make_collages(pixels, seed)
+    return vary_exposure(pixels, seed) if config.varied_exposure else pixels
+
+
+def _make_step(
+    classifier: Classifier, config: RefinementConfig, scaled: _UnitRange
+) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]]:
+    """One step of Adam on images in [-1, 1], as a graph function.
+
+    Returns:
+      A function of images x, Adam's means of gradients and of their squares, labels,
+      learning rate and the number of the step, from 1 on. It returns the new x, both
+      means, and the losses before the step by name.
+    """
+    teacher = Teacher(classifier)
+    weights = LossWeights(config.bn_weight, config.class_weight)
+    batch = tf.TensorSpec((None, *classifier.input_shape))
+    scalar = tf.TensorSpec(())
+
+    @tf.function(
+        input_signature=[batch] * 3 + [tf.TensorSpec((None,), tf.int32), scalar, scalar]
+    )
+    def step(
+        x: tf.Tensor,
+        mean: tf.Tensor,
+        square: tf.Tensor,
+        labels: tf.Tensor,
+        learning_rate: tf.Tensor,
+        number: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            losses, _ = image_losses(
+                teacher,
+                scaled.to_inputs(x),
+                labels,
+                weights=weights,
+                temperature=config.temperature,
+            )
+        gradient = tape.gradient(losses["loss"], x)
+        mean = _BETA_1 * mean + (1 - _BETA_1) * gradient
+        square = _BETA_2 * square + (1 - _BETA_2) * tf.square(gradient)
+        direction = (mean / (1 - _BETA_1**number)) / (
+            tf.sqrt(square / (1 - _BETA_2**number)) + 1e-12
+        )
+        x = tf.clip_by_value(x - learning_rate * direction, -1.0, 1.0)
+        return x, mean, square, losses
+
+    return step
+
+
 def vary_exposure(pixels: np.ndarray, seed: int) -> np.ndarray:
-    """Pixels (N, H, W, C), float32 in [0, 255], each image with a contrast, brightness
-    and tint of its own, as photographs have."""
+    """Each image with a contrast, brightness and tint of its own, as photographs have.
+
+    Args:
+      pixels: (N, H, W, C) in [0, 255].
+      seed: the same gives the same.
+
+    Returns:
+      Pixels, float32 in [0, 255].
+    """
     rng = np.random.default_rng(seed)
     num_images, _, _, channels = pixels.shape
     contrast = np.exp(rng.normal(0, _CONTRAST_DEVIATION, (num_images, 1, 1, 1)))

@@ -28,7 +28,13 @@ from gdfq_tf.quantization.calibration import calibrate
 from gdfq_tf.quantization.plan import make_plan
 from gdfq_tf.quantization.student import build_student
 from gdfq_tf.synthesis.image_pool import ImagePool
-from tests.tiny import INPUT_SHAPE, NUM_CLASSES, Recorder, build_tiny_classifier, classifier_of
+from tests.tiny import (
+    INPUT_SHAPE,
+    NUM_CLASSES,
+    Recorder,
+    build_tiny_classifier,
+    classifier_of,
+)
 
 NUM_STEPS = 4
 

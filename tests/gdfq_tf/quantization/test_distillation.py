@@ -155,7 +155,11 @@ def test_a_student_that_training_spoils_is_left_as_it_was(
     student, tiny_classifier, learning_rate
 ):
     before = weights_of(student)
-    train(student, tiny_classifier, dataclasses.replace(CONFIG, num_steps=5, learning_rate=learning_rate))
+    train(
+        student,
+        tiny_classifier,
+        dataclasses.replace(CONFIG, num_steps=5, learning_rate=learning_rate),
+    )
     for now, then in zip(weights_of(student), before, strict=True):
         np.testing.assert_array_equal(now, then)
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gdfq_tf.activations import hard_swish
+from gdfq_tf.graph.layers import hard_swish
 from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError
 from gdfq_tf.graph.layers import ChannelMean, L2Normalization

@@ -19,11 +19,18 @@ from gdfq_tf.synthesis.generator_training import (
     make_generator,
     make_generator_step,
     noise_images,
+    pool_step,
     report,
     synthesize,
 )
 from gdfq_tf.synthesis.teacher import Teacher
-from tests.tiny import INPUT_SHAPE, NUM_CLASSES, Recorder, build_tiny_classifier, classifier_of
+from tests.tiny import (
+    INPUT_SHAPE,
+    NUM_CLASSES,
+    Recorder,
+    build_tiny_classifier,
+    classifier_of,
+)
 
 CONFIG = SynthesisConfig(num_steps=20, batch_size=16, pool_size=50, num_snapshots=4)
 
@@ -158,8 +165,8 @@ def test_snapshots_lie_evenly_in_the_second_half(tiny_classifier, monkeypatch):
 
     monkeypatch.setattr(generator_training, "generate", spy)
     synthesize(classifier_of(tiny_classifier), CONFIG, seed=0, progress=NullProgress())
-    steps = [(x - generator_training.POOL_STEP) // 1000 + 1 for x in first_steps]
-    assert steps == [13, 15, 18, 20]  # of 20, after the update of that step
+    # Of 20, after the update of that step.
+    assert first_steps == [pool_step(number - 1) for number in (13, 15, 18, 20)]
 
 
 def test_a_single_step_fills_the_pool_as_well(tiny_classifier):

@@ -9,7 +9,7 @@ import tensorflow as tf
 from gdfq_tf.classifier import Head
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.synthesis import losses
-from gdfq_tf.synthesis.objective import image_losses
+from gdfq_tf.synthesis.objective import LossWeights, image_losses
 from gdfq_tf.synthesis.teacher import Teacher
 from tests.tiny import INPUT_SHAPE, NUM_CLASSES, classifier_of
 
@@ -28,7 +28,7 @@ def without_statistics() -> keras.Model:
 def test_cross_entropy_and_statistics(tiny_classifier, relative):
     teacher = Teacher(classifier_of(tiny_classifier))
     found, logits = image_losses(
-        teacher, IMAGES, LABELS, bn_weight=3.0, relative_bn_loss=relative
+        teacher, IMAGES, LABELS, weights=LossWeights(3.0), relative_bn_loss=relative
     )
     outputs = teacher(IMAGES)
     np.testing.assert_array_equal(logits, outputs.logits)
@@ -52,7 +52,7 @@ def test_labels_are_asked_for_one_by_one(tiny_classifier):
         Teacher(classifier_of(tiny_classifier, head=Head.MULTI_LABEL)),
         IMAGES,
         LABELS,
-        bn_weight=3.0,
+        weights=LossWeights(3.0),
     )
     expected = float(losses.label_loss(logits=logits, labels=LABELS))
     assert float(found["cross_entropy"]) == pytest.approx(expected)
@@ -69,7 +69,7 @@ def test_the_cross_entropy_has_the_temperature_asked_for(tiny_classifier, head, 
         Teacher(classifier_of(tiny_classifier, head=head)),
         IMAGES,
         LABELS,
-        bn_weight=3.0,
+        weights=LossWeights(3.0),
         temperature=4.0,
     )
     expected = float(loss(logits=logits, labels=LABELS, temperature=4.0))
@@ -78,7 +78,7 @@ def test_the_cross_entropy_has_the_temperature_asked_for(tiny_classifier, head, 
 
 def test_features_have_statistics_alone(tiny_classifier):
     teacher = Teacher(classifier_of(tiny_classifier, head=Head.FEATURES))
-    found, _ = image_losses(teacher, IMAGES, LABELS, bn_weight=3.0)
+    found, _ = image_losses(teacher, IMAGES, LABELS, weights=LossWeights(3.0))
     assert set(found) == {"loss", "bn"}
     expected = losses.relative_bn_statistics_loss(
         stored=teacher.stored_statistics, batch=teacher(IMAGES).statistics
@@ -91,8 +91,8 @@ def test_without_statistics_images_are_to_be_smooth():
     teacher = Teacher(classifier_of(without_statistics()))
     ramp = np.linspace(0, 1, 8, dtype=np.float32)[:, np.newaxis, np.newaxis]
     smooth = IMAGES * 0.01 + ramp
-    rough, _ = image_losses(teacher, IMAGES, LABELS, bn_weight=3.0)
-    found, logits = image_losses(teacher, smooth, LABELS, bn_weight=3.0)
+    rough, _ = image_losses(teacher, IMAGES, LABELS, weights=LossWeights(3.0))
+    found, logits = image_losses(teacher, smooth, LABELS, weights=LossWeights(3.0))
     assert set(found) == {"loss", "cross_entropy", "smoothness"}
     cross_entropy = losses.classification_loss(logits=logits, labels=LABELS)
     assert float(found["cross_entropy"]) == pytest.approx(float(cross_entropy))

@@ -64,7 +64,9 @@ def test_temperature_takes_images_further_beyond_the_boundary(tiny_classifier):
             40, batch_size=20, bn_weight=1.0, temperature=temperature
         )
         pixels = run(tiny_classifier, config).pixels
-        logits = Teacher(classifier_of(tiny_classifier))(PREPROCESSING.to_input(pixels)).logits.numpy()
+        logits = Teacher(classifier_of(tiny_classifier))(
+            PREPROCESSING.to_input(pixels)
+        ).logits.numpy()
         asked = logits[np.arange(len(LABELS)), LABELS]
         logits[np.arange(len(LABELS)), LABELS] = -np.inf
         return np.mean(asked - logits.max(axis=1))

@@ -48,7 +48,9 @@ def test_it_is_a_frozen_copy(tiny_classifier, images):
     for variable in tiny_classifier.variables:
         variable.assign(tf.zeros_like(variable))
     np.testing.assert_array_equal(teacher(images).logits, logits)
-    for ours, theirs in zip(teacher.classifier.model.get_weights(), before, strict=True):
+    for ours, theirs in zip(
+        teacher.classifier.model.get_weights(), before, strict=True
+    ):
         np.testing.assert_array_equal(ours, theirs)
 
 
