@@ -53,7 +53,10 @@ def require_memory_for_run(
     """Refuses a run that memory would not hold, before it is begun.
 
     Args:
-      model: canonical; `name`: what messages call it.
+      model: canonical.
+      name: what messages call it.
+      recipe: of the run.
+      bit_widths: one for each student.
 
     Raises:
       UserError: says how much the run takes, what in it takes most, and what fits.
@@ -109,6 +112,11 @@ def memory_needs(
 
     Args:
       model: canonical.
+      recipe: of the run.
+      bit_widths: one for each student.
+
+    Returns:
+      Stage, in words -> bytes.
     """
     input_shape = model.input_shape[1:]
     pixels = math.prod(input_shape)
@@ -158,7 +166,7 @@ def _largest(needs: Mapping[str, float]) -> tuple[str, float]:
     return max(needs.items(), key=lambda item: item[1])
 
 
-def _row_values(layer) -> int:
+def _row_values(layer: keras.layers.Layer) -> int:
     """Values of one image's patches, as reconstruction lays them out for a kernel."""
     if not has_kernel(layer) or isinstance(layer, keras.layers.Dense):
         return 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,9 @@ class BNStatistics(NamedTuple):
     variance: tf.Tensor
 
 
-def batch_normalization_layers(model: keras.Model) -> list:
+def batch_normalization_layers(
+    model: keras.Model,
+) -> list[keras.layers.BatchNormalization]:
     """The model's BatchNormalization layers, in graph order."""
     return [
         layer
@@ -28,7 +31,7 @@ def batch_normalization_layers(model: keras.Model) -> list:
     ]
 
 
-def normalized_tensor(layer: keras.layers.BatchNormalization):
+def normalized_tensor(layer: keras.layers.BatchNormalization) -> tf.Tensor:
     """The symbolic tensor whose statistics the layer keeps: its input, in general.
 
     Before a `DepthToSpace` the layer has each channel once for every phase of a
@@ -41,7 +44,7 @@ def normalized_tensor(layer: keras.layers.BatchNormalization):
     return DepthToSpace(enlarging.block_size, enlarging.cropping)(layer.input)
 
 
-def _depth_to_space_behind(layer) -> DepthToSpace | None:
+def _depth_to_space_behind(layer: keras.layers.Layer) -> DepthToSpace | None:
     while len(layer.outbound_nodes) == 1:
         layer = layer.outbound_nodes[0].outbound_layer
         if isinstance(layer, DepthToSpace):
@@ -92,12 +95,12 @@ def with_statistics_of(model: keras.Model, inputs: tf.Tensor) -> keras.Model:
 
 
 def batch_statistics(bn_input: tf.Tensor) -> BNStatistics:
-    """The same two measured on a batch, (N, …, channels), over all but channels."""
+    """The same two measured on a batch, (N, ..., channels), over all but channels."""
     return BNStatistics(*_moments(bn_input))
 
 
 @tf.custom_gradient
-def _moments(x: tf.Tensor):
+def _moments(x: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable]:
     """Mean and variance whose gradient is one multiply-add per element.
 
     What differentiating `tf.nn.moments` gives costs a generator step several passes
@@ -107,7 +110,7 @@ def _moments(x: tf.Tensor):
     mean = tf.reduce_mean(x, axes)
     variance = tf.reduce_mean(tf.math.squared_difference(x, mean), axes)
 
-    def gradient(to_mean, to_variance):
+    def gradient(to_mean: tf.Tensor, to_variance: tf.Tensor) -> tf.Tensor:
         count = tf.cast(tf.size(x) // tf.size(mean), x.dtype)
         slope = 2 * to_variance / count
         return x * slope + (to_mean / count - slope * mean)

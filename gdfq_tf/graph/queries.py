@@ -9,12 +9,12 @@ from gdfq_tf.keras_compat import keras
 _layers = keras.layers
 
 
-def is_depthwise(layer) -> bool:
+def is_depthwise(layer: keras.layers.Layer) -> bool:
     """Whether the layer's kernel is (h, w, channels, multiplier)."""
     return isinstance(layer, _layers.DepthwiseConv2D)
 
 
-def input_layers(layer) -> list:
+def input_layers(layer: keras.layers.Layer) -> list[keras.layers.Layer]:
     """The layers whose outputs `layer` takes, in order."""
     nodes = layer.inbound_nodes
     if isinstance(layer, _layers.InputLayer) or not nodes:
@@ -23,14 +23,15 @@ def input_layers(layer) -> list:
     return list(producers) if isinstance(producers, (list, tuple)) else [producers]
 
 
-def output_layer(model: keras.Model):
+def output_layer(model: keras.Model) -> keras.layers.Layer:
     """The layer whose output is the model's."""
     return next(layer for layer in model.layers if layer.output is model.output)
 
 
-def consumers(model: keras.Model) -> dict[str, list]:
+def consumers(model: keras.Model) -> dict[str, list[keras.layers.Layer]]:
     """Layer name -> the layers that take its output, in graph order."""
-    result: dict[str, list] = {layer.name: [] for layer in model.layers}
+    result: dict[str, list[keras.layers.Layer]]
+    result = {layer.name: [] for layer in model.layers}
     for layer in model.layers:
         for producer in input_layers(layer):
             result[producer.name].append(layer)
@@ -38,8 +39,15 @@ def consumers(model: keras.Model) -> dict[str, list]:
 
 
 def join(names: Sequence[str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Each name -> the first, in the order of `names`, of those that `pairs` join it
-    with, directly or through others."""
+    """Groups names that belong together, directly or through others.
+
+    Args:
+      names: all of them, in order.
+      pairs: which two belong together.
+
+    Returns:
+      Each name -> the first of its group.
+    """
     groups = {name: [name] for name in names}
     for a, b in pairs:
         if groups[a] is not groups[b]:

@@ -91,6 +91,20 @@ def blend(pixels: np.ndarray) -> np.ndarray:
 
 def estimate(student: Student, classifier: Classifier, pixels: np.ndarray) -> Estimate:
     """How like its classifier a student is on held-out images, uint8 (N, H, W, C)."""
+    outputs = outputs_of_both(student, classifier, pixels)
+    return estimate_of_outputs(*outputs, classifier.head)
+
+
+def outputs_of_both(
+    student: Student, classifier: Classifier, pixels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a student and its classifier give, as their head has it, float32 (N, C).
+
+    Args:
+      student: of the classifier.
+      classifier: what it was built from.
+      pixels: uint8 (N, H, W, C).
+    """
     preprocessing, head = classifier.preprocessing, classifier.head
     student_logits, logits = (
         predict_logits(model, pixels, to_input)
@@ -99,10 +113,9 @@ def estimate(student: Student, classifier: Classifier, pixels: np.ndarray) -> Es
             (classifier.model, preprocessing.to_input),
         )
     )
-    return estimate_of_outputs(
+    return (
         np.asarray(head.outputs_of(student_logits)),
         np.asarray(head.outputs_of(logits)),
-        head,
     )
 
 
@@ -119,7 +132,7 @@ def estimate_of_outputs(
     if head.has_classes:
         return estimate_accuracy(student_outputs, teacher_outputs)
     count = len(teacher_outputs)
-    if head == Head.MULTI_LABEL:
+    if head is Head.MULTI_LABEL:
         return LabelEstimate(count, label_agreement(student_outputs, teacher_outputs))
     return FeaturesEstimate(count, signal_to_noise(student_outputs, teacher_outputs))
 

@@ -1,12 +1,17 @@
-"""A trained student becomes integers: BatchNormalization folded, kernels, biases
-and scales as the `.tflite` file will hold them."""
+"""A trained student becomes integers.
+
+BatchNormalization is folded; kernels, biases and scales are as the `.tflite` file will
+hold them.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import tensorflow as tf
 
 from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.errors import UserError
@@ -14,8 +19,7 @@ from gdfq_tf.graph.layers import L2Normalization
 from gdfq_tf.graph.queries import consumers, input_layers
 from gdfq_tf.graph.traits import has_kernel, kind_of, traits
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.quantization.plan import QuantizationPlan
-from gdfq_tf.quantization.quantizers import fake_quantize_weights
+from gdfq_tf.quantization.plan import Consumers, QuantizationPlan
 from gdfq_tf.quantization.student import Student
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
 from tflite_export.litert.kernels import first_rounding_bias, uses_double_rounding
@@ -62,10 +66,13 @@ def lower(student: Student, classifier: Classifier) -> IntegerNetwork:
       UserError: a LayerNormalization's epsilon outweighs its input, or a layer's input
         and output differ in size beyond what integer kernels take.
     """
-    model = classifier.model
+    model, plan = classifier.model, student.plan
     consumed_by = consumers(model)
+    quant_params_of_group = {
+        name: _final_quant_params(student, name) for name in plan.groups
+    }
     quant_params_of = {
-        name: _final_quant_params(student, name) for name in student.plan.groups
+        name: quant_params_of_group[group] for name, group in plan.tensor_groups.items()
     }
     input_layer = model.layers[0]
     ops: list[IntegerOp] = []
@@ -74,21 +81,18 @@ def lower(student: Student, classifier: Classifier) -> IntegerNetwork:
     for layer in model.layers[1:]:
         if layer.name in tensor_of:
             continue
-        chain = _fused_chain(layer, consumed_by, student.plan.tensor_groups)
-        bound = _bound_below_its_quant_params(chain[-1], student.plan)
-        quant_params = quant_params_of[student.plan.tensor_groups[chain[-1].name]]
+        chain = _fused_chain(layer, consumed_by, plan.tensor_groups)
+        bound = _bound_below_its_quant_params(chain[-1], plan)
         op = IntegerOp(
             name=layer.name,
             kind=kind_of(layer),
             inputs=tuple(tensor_of[x.name] for x in input_layers(layer)),
-            quant_params=quant_params,
+            quant_params=quant_params_of[chain[-1].name],
             relu=isinstance(chain[-1], _layers.ReLU),
             relu6=bound == _FUSED_BOUND,
             attributes=traits(layer).attributes(layer),
         )
-        input_quant_params = quant_params_of[
-            student.plan.tensor_groups[input_layers(layer)[0].name]
-        ]
+        input_quant_params = quant_params_of[input_layers(layer)[0].name]
         if has_kernel(layer):
             op = _with_kernel(op, student, chain, input_quant_params)
         if isinstance(layer, L2Normalization):
@@ -106,15 +110,17 @@ def lower(student: Student, classifier: Classifier) -> IntegerNetwork:
     return IntegerNetwork(
         input_name=input_layer.name,
         input_shape=classifier.input_shape,
-        input_quant_params=quant_params_of[
-            student.plan.tensor_groups[input_layer.name]
-        ],
+        input_quant_params=quant_params_of[input_layer.name],
         ops=tuple(ops),
         softmax=classifier.head.ends_in_softmax,
     )
 
 
-def _fused_chain(layer, consumed_by, tensor_groups) -> list:
+def _fused_chain(
+    layer: keras.layers.Layer,
+    consumed_by: Consumers,
+    tensor_groups: Mapping[str, str],
+) -> list[keras.layers.Layer]:
     """The layer and those fused behind it; the last one has the output tensor."""
     chain = [layer]
     while chain[-1].name not in tensor_groups:
@@ -123,8 +129,10 @@ def _fused_chain(layer, consumed_by, tensor_groups) -> list:
     return chain
 
 
-def _bound_below_its_quant_params(layer, plan: QuantizationPlan) -> float | None:
-    """The bound of a ReLU that shares its grid with tensors of a wider range."""
+def _bound_below_its_quant_params(
+    layer: keras.layers.Layer, plan: QuantizationPlan
+) -> float | None:
+    """The bound of a ReLU that shares its scale with tensors of a wider range."""
     if not isinstance(layer, _layers.ReLU) or layer.max_value is None:
         return None
     bound = float(layer.max_value)
@@ -154,42 +162,62 @@ def _final_quant_params(student: Student, group_name: str) -> QuantParams:
     scale = float(quantizer.scale)
     group = student.plan.groups[group_name]
     if group.upper_bound is not None:
-        # Nothing lies above the ReLU's bound: the grid's own end clamps there.
+        # Nothing lies above the ReLU's bound: the range's own end clamps there.
         scale = min(scale, group.upper_bound / (2**group.bits - 1))
     return QuantParams(float(_coarse(scale)), quantizer.zero_point)
 
 
-def _array(values) -> np.ndarray:
+def _array(values: tf.Variable | tf.Tensor) -> np.ndarray:
     """A variable or tensor as float64."""
     return np.asarray(values, np.float64)
 
 
-def _coarse(scale) -> np.ndarray:
+def _coarse(scale: float | np.ndarray) -> np.ndarray:
     """Scales rounded to `_SCALE_BITS` significant bits, float64."""
     mantissa, exponent = np.frexp(np.asarray(scale, np.float64))
     return np.ldexp(np.round(mantissa * 2**_SCALE_BITS) / 2**_SCALE_BITS, exponent)
 
 
 def _with_kernel(
-    op: IntegerOp, student: Student, chain: list, input_quant_params: QuantParams
+    op: IntegerOp,
+    student: Student,
+    chain: Sequence[keras.layers.Layer],
+    input_quant_params: QuantParams,
 ) -> IntegerOp:
     """`op` with the integer kernel of the chain's first layer, the rest folded in."""
-    layer = chain[0]
-    quantizer = student.weight_quantizers[layer.name]
+    quantizer = student.weight_quantizers[chain[0].name]
     weight_scale = _array(quantizer.scale)
-    levels = np.round(
-        _array(
-            fake_quantize_weights(
-                quantizer.channels_last(), quantizer.scale, quantizer.bits
-            )
-        )
-        / weight_scale
+    factor, bias = _folded(student, chain, weight_scale.shape)
+    smallest = _smallest_scales(bias, quantizer.bits, input_quant_params, op)
+    scale = _coarse(np.maximum(weight_scale * np.abs(factor), smallest))
+    quantized = np.round(_array(quantizer.quantized()) / weight_scale)
+    # 1 or -1, up to the coarse scale; next to 0 for channels switched off.
+    quantized = np.round(quantized * (weight_scale * factor / scale))
+    kernel = Kernel(
+        values=quantized.astype(np.int8).reshape(quantizer.kernel.shape),
+        bits=quantizer.bits,
+        scale=scale.astype(np.float32),
+        bias=np.zeros(scale.shape, np.int32),
     )
-    copy = student.layer(layer.name)
-    factor = np.ones_like(weight_scale)
-    bias = np.zeros_like(weight_scale)
+    step = input_quant_params.scale * scale
+    _require_small_steps(op, step, input_quant_params)
+    accumulator_bias = bias / step
+    if uses_double_rounding(op.kind, kernel):
+        accumulator_bias -= first_rounding_bias(step / op.quant_params.scale)
+    kernel = dataclasses.replace(
+        kernel, bias=np.round(accumulator_bias).astype(np.int32)
+    )
+    return dataclasses.replace(op, kernel=kernel)
+
+
+def _folded(
+    student: Student, chain: Sequence[keras.layers.Layer], shape: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """What a chain makes of its kernel's sums: factor * sum + bias, float64 `shape`."""
+    layer = chain[0]
+    factor, bias = np.ones(shape), np.zeros(shape)
     if layer.use_bias:
-        bias = _array(copy.bias)
+        bias = _array(student.layer(layer.name).bias)
     if len(chain) > 1 and isinstance(chain[1], _layers.BatchNormalization):
         normalization = student.layer(chain[1].name)
         factor = _array(normalization.gamma) / np.sqrt(
@@ -197,44 +225,48 @@ def _with_kernel(
         )
         mean = _array(normalization.moving_mean)
         bias = factor * (bias - mean) + _array(normalization.beta)
-    stored_limit = weight_limit(storage_bits(quantizer.bits))
-    smallest = np.maximum.reduce(
+    return factor, bias
+
+
+def _smallest_scales(
+    bias: np.ndarray, bits: int, input_quant_params: QuantParams, op: IntegerOp
+) -> np.ndarray:
+    """The least scale that each of a kernel's channels may have, float64."""
+    smallest_multiplier = (
+        _SMALLEST_MULTIPLIER * op.quant_params.scale / input_quant_params.scale
+    )
+    stored_limit = weight_limit(storage_bits(bits))
+    return np.maximum.reduce(
         [
-            np.full_like(
-                bias,
-                _SMALLEST_MULTIPLIER * op.quant_params.scale / input_quant_params.scale,
-            ),
+            np.full_like(bias, smallest_multiplier),
             np.full_like(bias, _SMALLEST_RANGE / (2 * stored_limit)),
             np.abs(bias) / (input_quant_params.scale * _LARGEST_BIAS),
         ]
     )
-    scale = _coarse(np.maximum(weight_scale * np.abs(factor), smallest))
-    # 1 or -1, up to the coarse scale; next to 0 for channels switched off.
-    levels = np.round(levels * (weight_scale * factor / scale))
-    kernel = Kernel(
-        values=levels.astype(np.int8).reshape(quantizer.kernel.shape),
-        bits=quantizer.bits,
-        scale=scale.astype(np.float32),
-        bias=np.zeros(scale.shape, np.int32),
+
+
+def _require_small_steps(op: IntegerOp, step: np.ndarray, taken: QuantParams) -> None:
+    """Refuses accumulators whose steps are large beside those of the output.
+
+    Args:
+      op: the operation, with its output's scale.
+      step: what one step of each channel's accumulator is worth.
+      taken: the input's scale and zero point.
+
+    Raises:
+      UserError: one is beyond what integer kernels take.
+    """
+    given = op.quant_params
+    if step.max() < _LARGEST_MULTIPLIER * given.scale:
+        return
+    raise UserError(
+        f"layer {shown(op.name)} turns inputs of {taken.low:.3g} to "
+        f"{taken.high:.3g} into outputs of {given.low:.3g} to {given.high:.3g}, "
+        "with one step of its accumulator worth "
+        f"{step.max() / given.scale:.3g} of the output's; expected less than "
+        f"{_LARGEST_MULTIPLIER:g}: channels of its input differ by more than 8 "
+        "bits hold; look for outliers among the weights of the layers before it"
     )
-    step = input_quant_params.scale * scale
-    accumulator_bias = bias / step
-    if uses_double_rounding(op.kind, kernel):
-        accumulator_bias -= first_rounding_bias(step / op.quant_params.scale)
-    if step.max() >= _LARGEST_MULTIPLIER * op.quant_params.scale:
-        taken, given = input_quant_params, op.quant_params
-        raise UserError(
-            f"layer {shown(op.name)} turns inputs of {taken.low:.3g} to "
-            f"{taken.high:.3g} into outputs of {given.low:.3g} to {given.high:.3g}, "
-            "with one step of its accumulator worth "
-            f"{step.max() / given.scale:.3g} of the output's; expected less than "
-            f"{_LARGEST_MULTIPLIER:g}: channels of its input differ by more than 8 "
-            "bits hold; look for outliers among the weights of the layers before it"
-        )
-    kernel = dataclasses.replace(
-        kernel, bias=np.round(accumulator_bias).astype(np.int32)
-    )
-    return dataclasses.replace(op, kernel=kernel)
 
 
 def _epsilon_as_constants(
@@ -243,7 +275,7 @@ def _epsilon_as_constants(
     """The attributes of an l2_normalize whose sums of squares have epsilon beside them.
 
     The kernel knows none: so many channels of one level stand for it, as few as can.
-    Next to nothing beside one step of the grid, it is none.
+    Next to nothing beside one step of the input, it is none.
 
     Raises:
       UserError: it would take too many.

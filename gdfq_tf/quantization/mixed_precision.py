@@ -8,9 +8,8 @@ import numpy as np
 
 from gdfq_tf.classifier import Classifier, predict_logits
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.quantization.estimation import AccuracyEstimate, estimate
+from gdfq_tf.quantization.estimation import estimate_accuracy, outputs_of_both
 from gdfq_tf.quantization.losses import distillation_loss
-from gdfq_tf.quantization.quantizers import fake_quantize_weights
 from gdfq_tf.quantization.student import Student
 from gdfq_tf.synthesis.image_pool import ImagePool
 
@@ -38,10 +37,8 @@ def measure_sensitivity(
     for name, quantizer in student.weight_quantizers.items():
         layer = probe.get_layer(name)
         kernel, *rest = weights = layer.get_weights()
-        quantized = fake_quantize_weights(
-            quantizer.channels_last(), quantizer.scale, quantizer.bits
-        )
-        layer.set_weights([np.reshape(quantized, kernel.shape), *rest])
+        quantized = np.reshape(quantizer.quantized(), kernel.shape)
+        layer.set_weights([quantized, *rest])
         loss = distillation_loss(
             teacher_logits=teacher_logits,
             student_logits=predict_logits(probe, pixels, to_input),
@@ -81,7 +78,7 @@ def choose_kept_layers(
 def reconstruct_within(
     max_accuracy_loss: float | None,
     student_with: Callable[[frozenset[str]], Student],
-    teacher: Classifier,
+    classifier: Classifier,
     images: ImagePool,
     held_out: ImagePool,
 ) -> Student:
@@ -91,7 +88,7 @@ def reconstruct_within(
       max_accuracy_loss: points of top-1, as estimated; None: there is no bound.
       student_with: makes the student that keeps the given layers at 8 bits besides
         those that always stay so.
-      teacher: what students are built from.
+      classifier: what students are built from; it has classes.
       images: to measure sensitivity on.
       held_out: for the estimate.
     """
@@ -99,7 +96,7 @@ def reconstruct_within(
     if max_accuracy_loss is None:
         return student
     sensitivity = measure_sensitivity(
-        student, teacher, images.pixels[:_NUM_SENSITIVITY_IMAGES]
+        student, classifier, images.pixels[:_NUM_SENSITIVITY_IMAGES]
     )
     open_layers = sensitivity.keys() - student.plan.layers_at_8_bits
     tried: dict[frozenset[str], Student] = {frozenset(): student}
@@ -107,9 +104,8 @@ def reconstruct_within(
     def accuracy_loss(extra: frozenset[str]) -> float:
         if extra not in tried:
             tried[extra] = student_with(extra)
-        found = estimate(tried[extra], teacher, held_out.pixels)
-        assert isinstance(found, AccuracyEstimate)
-        return found.accuracy_loss
+        outputs = outputs_of_both(tried[extra], classifier, held_out.pixels)
+        return estimate_accuracy(*outputs).accuracy_loss
 
     extra = choose_kept_layers(
         sorted(open_layers, key=lambda name: (-sensitivity[name], name)),

@@ -12,6 +12,8 @@ scale.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import tensorflow as tf
 
@@ -25,11 +27,13 @@ from tflite_export.quantization_params import (
     weight_limit,
 )
 
-_NOT_SERIALIZED = "a student is stored as plan, grids and weights, and rebuilt"
+_NOT_SERIALIZED = "a student is stored as plan, scales and weights, and rebuilt"
 
 
-def _scale_variable(layer, name: str, scale) -> tf.Variable:
-    scale = np.asarray(scale, np.float32)
+def _scale_variable(
+    layer: keras.layers.Layer, name: str, initial: float | np.ndarray
+) -> tf.Variable:
+    scale = np.asarray(initial, np.float32)
     return layer.add_weight(
         name=f"{name}_scale",
         shape=scale.shape,
@@ -39,10 +43,10 @@ def _scale_variable(layer, name: str, scale) -> tf.Variable:
 
 
 def fake_quantize_weights(kernel: tf.Tensor, scale: tf.Tensor, bits: int) -> tf.Tensor:
-    """`kernel` (…, channels) on the grid scale * {-limit … limit}, per channel.
+    """The kernel with each value at the nearest of scale * {-limit ... limit}.
 
     Args:
-      kernel: float32, output channels last.
+      kernel: float32 (..., channels), output channels last.
       scale: float32 (channels,), > 0.
       bits: 2..8; stored by TFLite as INT4 up to 4 bits, int8 above.
     """
@@ -84,8 +88,14 @@ class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
       scale: float32 variable (output channels,), likewise.
     """
 
-    def __init__(self, bits: int, depthwise: bool, scale: np.ndarray):
-        """`scale`: initial, float (output channels,), > 0."""
+    def __init__(self, bits: int, depthwise: bool, scale: np.ndarray) -> None:
+        """Takes the kernel's width, whether it is a depthwise one, and first scales.
+
+        Args:
+          bits: 2..8.
+          depthwise: whether the kernel is (h, w, channels, multiplier).
+          scale: float (output channels,), > 0.
+        """
         self.bits = bits
         self.depthwise = depthwise
         self.kernel: tf.Variable = None
@@ -96,25 +106,42 @@ class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
         """The kernel with its output channels on the last axis alone."""
         return channels_last_kernel(tf.convert_to_tensor(self.kernel), self.depthwise)
 
+    def quantized(self) -> tf.Tensor:
+        """`channels_last`, quantized."""
+        return fake_quantize_weights(self.channels_last(), self.scale, self.bits)
+
     def assign(self, kernel: np.ndarray, scale: np.ndarray) -> None:
         """Sets the kernel, output channels last, and its scale (output channels,)."""
         self.kernel.assign(kernel.reshape(self.kernel.shape))
         self.scale.assign(scale)
 
-    def build(self, tensor_shape, name, layer):
+    def build(
+        self, tensor_shape: tf.TensorShape, name: str, layer: keras.layers.Layer
+    ) -> dict[str, tf.Variable]:
+        """Makes the scale a variable of `layer`; tfmot need not keep it."""
         self.scale = _scale_variable(layer, name, self._initial_scale)
         return {}
 
-    def __call__(self, inputs, training, weights, **kwargs):
+    def __call__(
+        self,
+        inputs: tf.Tensor,
+        training: bool,
+        weights: Mapping[str, tf.Variable],
+        **kwargs: object,
+    ) -> tf.Tensor:
+        """The kernel `inputs`, in its own shape, quantized."""
         kernel = channels_last_kernel(inputs, self.depthwise)
         quantized = fake_quantize_weights(kernel, self.scale, self.bits)
         return tf.reshape(quantized, inputs.shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, object]:
+        """There is none, see the message."""
         raise NotImplementedError(_NOT_SERIALIZED)
 
 
-def channels_last_kernel(kernel, depthwise: bool):
+def channels_last_kernel(
+    kernel: np.ndarray | tf.Tensor, depthwise: bool
+) -> np.ndarray | tf.Tensor:
     """A kernel with its output channels on the last axis alone.
 
     Depthwise kernels (h, w, channels, multiplier) become
@@ -134,19 +161,31 @@ class ActivationQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
       scale: float32 scalar variable, once the first of its layers is wrapped.
     """
 
-    def __init__(self, name: str, quant_params: QuantParams):
+    def __init__(self, name: str, quant_params: QuantParams) -> None:
+        """Takes the group's name and its calibrated scale and zero point."""
         self.name = name
         self.zero_point = quant_params.zero_point
         self.scale: tf.Variable = None
         self._initial_scale = quant_params.scale
 
-    def build(self, tensor_shape, name, layer):
+    def build(
+        self, tensor_shape: tf.TensorShape, name: str, layer: keras.layers.Layer
+    ) -> dict[str, tf.Variable]:
+        """Makes the scale a variable of the first layer that asks."""
         if self.scale is None:
             self.scale = _scale_variable(layer, self.name, self._initial_scale)
         return {}
 
-    def __call__(self, inputs, training, weights, **kwargs):
+    def __call__(
+        self,
+        inputs: tf.Tensor,
+        training: bool,
+        weights: Mapping[str, tf.Variable],
+        **kwargs: object,
+    ) -> tf.Tensor:
+        """`inputs`, quantized."""
         return fake_quantize_activations(inputs, self.scale, self.zero_point)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, object]:
+        """There is none, see the message."""
         raise NotImplementedError(_NOT_SERIALIZED)

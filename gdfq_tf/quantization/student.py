@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -43,24 +44,32 @@ class Student:
     activation_quantizers: dict[str, ActivationQuantizer]
     weight_quantizers: dict[str, WeightQuantizer]
 
-    def layer(self, name: str):
+    def layer(self, name: str) -> keras.layers.Layer:
         """The classifier's layer of that name as it stands in the student."""
         return self.model.get_layer(_PREFIX + name).layer
 
-    def wrapper(self, name: str):
+    def wrapper(self, name: str) -> keras.layers.Layer:
         """The student's layer that stands for the classifier's layer of that name."""
         return self.model.get_layer(_PREFIX + name)
 
     def quantize_input(self, inputs: tf.Tensor) -> tf.Tensor:
-        """Student inputs on the grid of the exported model's input."""
+        """Student inputs as the exported model's int8 input holds them."""
         return self.model.get_layer(_PREFIX + _INPUT_LAYER)(inputs)
 
-    def set_output_shift(self, layer, following: list, shift: np.ndarray) -> None:
-        """Makes a kernel layer add `shift` (channels,) to input times kernel.
+    def set_output_shift(
+        self,
+        layer: keras.layers.Layer,
+        following: Sequence[keras.layers.Layer],
+        shift: np.ndarray,
+    ) -> None:
+        """Makes a kernel layer add something to input times kernel.
+
+        Without a bias or BatchNormalization of its own, the layer can add nothing.
 
         Args:
-          layer: of the classifier, and `following`: its consumers there. Without a
-            bias or BatchNormalization of its own, the layer can add nothing.
+          layer: of the classifier.
+          following: its consumers there.
+          shift: what to add, (channels,).
         """
         if layer.use_bias:
             self.layer(layer.name).bias.assign(shift)
@@ -69,8 +78,12 @@ class Student:
             self.layer(following[0].name).moving_mean.assign(mean)
 
     def move_statistics(self, source: keras.Model, target: keras.Model) -> None:
-        """Takes the student from one classifier's BatchNormalization statistics to
-        those of another that differs in nothing else."""
+        """Takes BatchNormalization statistics from one model's to another's.
+
+        Args:
+          source: what the student was built from.
+          target: the same but for its statistics.
+        """
         for layer in batch_normalization_layers(target):
             copy, old = self.layer(layer.name), source.get_layer(layer.name)
             copy.moving_mean.assign_add(layer.moving_mean - old.moving_mean)
@@ -80,33 +93,48 @@ class Student:
 class _LayerQuantizeConfig(tfmot.quantization.keras.QuantizeConfig):
     """At most one kernel quantizer and one output quantizer."""
 
-    def __init__(self, kernel_name, weight_quantizer, output_quantizer):
+    def __init__(
+        self,
+        kernel_name: str,
+        weight_quantizer: WeightQuantizer | None,
+        output_quantizer: ActivationQuantizer | None,
+    ) -> None:
         self.kernel_name = kernel_name
         self.weight_quantizer = weight_quantizer
         self.output_quantizer = output_quantizer
 
-    def get_weights_and_quantizers(self, layer):
+    def get_weights_and_quantizers(
+        self, layer: keras.layers.Layer
+    ) -> list[tuple[tf.Variable, WeightQuantizer]]:
         if self.weight_quantizer is None:
             return []
         # Asked once, before the wrapper puts quantized tensors in the kernel's place.
         self.weight_quantizer.kernel = getattr(layer, self.kernel_name)
         return [(self.weight_quantizer.kernel, self.weight_quantizer)]
 
-    def set_quantize_weights(self, layer, quantize_weights):
+    def set_quantize_weights(
+        self, layer: keras.layers.Layer, quantize_weights: list[tf.Tensor]
+    ) -> None:
         if quantize_weights:
             setattr(layer, self.kernel_name, quantize_weights[0])
 
-    def get_activations_and_quantizers(self, layer):
+    def get_activations_and_quantizers(
+        self, layer: keras.layers.Layer
+    ) -> list[tuple[tf.Tensor, ActivationQuantizer]]:
         return []
 
-    def set_quantize_activations(self, layer, quantize_activations):
+    def set_quantize_activations(
+        self, layer: keras.layers.Layer, quantize_activations: list[tf.Tensor]
+    ) -> None:
         pass
 
-    def get_output_quantizers(self, layer):
+    def get_output_quantizers(
+        self, layer: keras.layers.Layer
+    ) -> list[ActivationQuantizer]:
         return [] if self.output_quantizer is None else [self.output_quantizer]
 
-    def get_config(self):
-        raise NotImplementedError("a student is stored as plan, grids and weights")
+    def get_config(self) -> dict[str, object]:
+        raise NotImplementedError("a student is stored as plan, scales and weights")
 
 
 class _PlanScheme(
@@ -116,22 +144,24 @@ class _PlanScheme(
 ):
     """A tfmot scheme that looks every layer up in a plan; no layout changes."""
 
-    def __init__(self, configs):
+    def __init__(self, configs: Mapping[str, _LayerQuantizeConfig]) -> None:
         self._configs = configs
 
-    def get_layout_transformer(self):
+    def get_layout_transformer(self) -> _PlanScheme:
         return self
 
-    def apply(self, model, layer_quantize_map):
+    def apply(
+        self, model: keras.Model, layer_quantize_map: dict[str, object]
+    ) -> tuple[keras.Model, dict[str, object]]:
         return model, layer_quantize_map
 
-    def get_quantize_registry(self):
+    def get_quantize_registry(self) -> _PlanScheme:
         return self
 
-    def supports(self, layer):
+    def supports(self, layer: keras.layers.Layer) -> bool:
         return layer.name in self._configs
 
-    def get_quantize_config(self, layer):
+    def get_quantize_config(self, layer: keras.layers.Layer) -> _LayerQuantizeConfig:
         return self._configs[layer.name]
 
 
@@ -140,8 +170,13 @@ def build_student(
 ) -> Student:
     """The student of a classifier, its scales as calibrated.
 
-    It takes inputs on the exported model's int8 grid
+    It takes inputs as the exported model's int8 input holds them
     (`Preprocessing.to_student_input`) and shares no variable with `classifier`.
+
+    Args:
+      classifier: what is copied.
+      plan: of its model.
+      calibration: of that plan.
     """
     model = classifier.model
     base = _student_graph(model, classifier.preprocessing.grid_shift())
@@ -158,7 +193,7 @@ def build_student(
         for name, bits in plan.weight_bits.items()
     }
 
-    def config(layer) -> _LayerQuantizeConfig:
+    def config(layer: keras.layers.Layer) -> _LayerQuantizeConfig:
         group = plan.outputs.get(layer.name, "")
         if layer.name == _INPUT_LAYER:
             group = plan.input_group
@@ -223,8 +258,7 @@ def _absorb_input_shift(
                 copy.moving_mean.assign_sub(shift)
 
 
-def _hands_constants_on(layer) -> bool:
-    """Whether a constant on every input is the same on every output, but for zeros of
-    padding."""
+def _hands_constants_on(layer: keras.layers.Layer) -> bool:
+    """Whether a constant on every input is one on every output, but for padding."""
     kept = traits(layer)
     return kept.moves or kept.pools or isinstance(layer, _layers.Concatenate)
