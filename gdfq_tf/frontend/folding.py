@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from gdfq_tf.activations import hard_swish
 from gdfq_tf.frontend.importer import Op, reachable
 from gdfq_tf.frontend.steps import refuse
+from gdfq_tf.graph.layers import hard_swish
 
 LINEAR = ("Conv2D", "DepthwiseConv2D", "Dense")
 # One input, whose integer scale the output has.

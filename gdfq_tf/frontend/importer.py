@@ -7,6 +7,7 @@ that they are made of.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,6 +19,7 @@ import tensorflow as tf
 from gdfq_tf.errors import UserError
 from gdfq_tf.frontend.layer_importers import check_precision, translate
 from gdfq_tf.frontend.steps import Call, class_name, is_symbolic, refuse_layer
+from gdfq_tf.keras_compat import KerasModel, Layer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +52,21 @@ def read_graph(model: Any) -> list[Op]:
       UserError: names the layer that has no counterpart and what to do.
     """
     reader = _Reader(layer.name for layer in all_layers(model))
-    (output,) = reader.read(model.outputs, {})
+    with _calls_forgotten(model):
+        (output,) = reader.read(model.outputs, {})
     return reachable(reader.ops, output)
+
+
+@contextlib.contextmanager
+def _calls_forgotten(model: KerasModel) -> Iterator[None]:
+    """Lets a model's layers forget who read their outputs meanwhile, as functions do
+    that are called on symbolic tensors: the model is its author's."""
+    known = [(x._outbound_nodes, len(x._outbound_nodes)) for x in _producers(model)]
+    try:
+        yield
+    finally:
+        for nodes, count in known:
+            del nodes[count:]
 
 
 def reachable(ops: Iterable[Op], output: str) -> list[Op]:
@@ -158,6 +173,18 @@ def all_layers(model: Any) -> Iterator[Any]:
     for layer in getattr(model, "operations", model.layers):
         if _is_model(layer):
             yield from all_layers(layer)
+        else:
+            yield layer
+
+
+def _producers(model: KerasModel) -> Iterator[Layer]:
+    """All that tensors of a model's graph come from, models inside it included."""
+    yield model
+    for tensor in model.inputs:
+        yield tensor._keras_history[0]
+    for layer in getattr(model, "operations", model.layers):
+        if _is_model(layer):
+            yield from _producers(layer)
         else:
             yield layer
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import os
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
+from gdfq_tf import embedded
 from gdfq_tf.classifier import Classifier, Head
-from gdfq_tf.errors import UserError
+from gdfq_tf.errors import UserError, option
 from gdfq_tf.frontend.canonical import canonicalize
 from gdfq_tf.frontend.layer_importers import check_layer
 from gdfq_tf.frontend.soundness import (
@@ -27,10 +30,11 @@ from gdfq_tf.graph.bn_statistics import (
     batch_statistics,
     is_untouched,
 )
-from gdfq_tf.keras_compat import keras
+from gdfq_tf.keras_compat import KerasModel, Layer, keras
 from gdfq_tf.memory_needs import require_memory_for_any_run
-from gdfq_tf.model_files.readers import SourceModel, read_model
+from gdfq_tf.model_files.readers import ReadOptions, SourceModel, read_model
 from gdfq_tf.preprocessing import NAMES, Preprocessing, make_preprocessing
+from gdfq_tf.system.random_state import random_state_kept
 from tflite_export.names import shown
 
 # Largest difference between the outputs of the source and of its canonical copy,
@@ -46,12 +50,42 @@ _LARGEST_RANGE_FACTOR = 30.0
 # The widest range, [0, 255], is 255 times the narrowest, [0, 1].
 _BEYOND_ANY_RANGE = 255 * _LARGEST_RANGE_FACTOR
 _RANGE_IMAGES = 16
+_A_PREPROCESSING = f"{option('preprocessing')}: one of {', '.join(NAMES)}"
+
+EMBEDDED = "embedded"
+_OPTIONS_OF_EMBEDDED = ("task", "without_bn_statistics")
+
+# Whatever `load_classifier` takes.
+ModelLike: TypeAlias = "str | os.PathLike[str] | KerasModel | Classifier"
 
 
+@dataclasses.dataclass(frozen=True)
+class Interpretation:
+    """What a model does not tell of its inputs and outputs.
+
+    Attributes:
+      preprocessing: what the model was trained with, a `Preprocessing` or one of
+        `preprocessing.NAMES`; None for applications: the one they come with.
+      mean, std: for preprocessing "custom" only, in units of 1, one value or one
+        per channel.
+      task: "classification", or "features" for a network whose outputs stand for no
+        class: an embedding, a regression, an image.
+      without_bn_statistics: takes a classifier that has no BatchNormalization, and no
+        other.
+    """
+
+    preprocessing: Preprocessing | str | None = None
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    task: str = "classification"
+    without_bn_statistics: bool = False
+
+
+@random_state_kept()
 def load_classifier(
-    model: str,
+    model: ModelLike,
     *,
-    weights: str | None = None,
+    weights: str | os.PathLike[str] | None = None,
     input_size: int | None = None,
     output_name: str | None = None,
     allow_unsafe: bool = False,
@@ -61,42 +95,40 @@ def load_classifier(
     task: str = "classification",
     without_bn_statistics: bool = False,
 ) -> Classifier:
-    """The classifier of a model file or a `keras.applications` name.
+    """The classifier of a model file, of a name or of a model in memory.
 
     Args:
-      model, weights, input_size, output_name, allow_unsafe: see `read_model`.
-      preprocessing: what the model was trained with, a `Preprocessing` or one of
-        `preprocessing.NAMES`; None for applications: the one they come with.
-      mean, std: for preprocessing "custom" only, in units of 1, one value or one
-        per channel.
-      task: "classification", or "features" for a network whose outputs stand for no
-        class: an embedding, a regression, an image.
-      without_bn_statistics: takes a classifier that has no BatchNormalization, and no
-        other.
+      model: see `read_model`; or "embedded", the classifier that comes with the
+        package; or a `Classifier`, which is returned as it is.
+      weights, input_size, output_name, allow_unsafe: see `ReadOptions`.
+      preprocessing, mean, std, task, without_bn_statistics: see `Interpretation`.
 
     Raises:
       UserError: the model cannot be read, has a layer without counterpart, has no
         BatchNormalization with statistics and is to have some, or the reverse, or its
-        copy computes something else; preprocessing is neither given nor known.
+        copy computes something else; preprocessing is neither given nor known; an
+        option does not go with such a model.
 
     Warns (UserWarning) if some BatchNormalization layers are without statistics.
     """
-    source = read_model(
-        model,
-        weights=weights,
-        input_size=input_size,
-        output_name=output_name,
-        allow_unsafe=allow_unsafe,
-        check_layer=check_layer,
+    reading = ReadOptions(weights, input_size, output_name, allow_unsafe)
+    interpretation = Interpretation(
+        preprocessing, tuple(mean), tuple(std), task, without_bn_statistics
     )
-    classifier, _ = translate_classifier(
-        source,
-        preprocessing=preprocessing,
-        mean=mean,
-        std=std,
-        task=task,
-        without_bn_statistics=without_bn_statistics,
-    )
+    given = [*_given(reading), *_given(interpretation)]
+    if isinstance(model, Classifier):
+        _refuse_options(given, "a Classifier, which is loaded already")
+        return model
+    if isinstance(model, str) and model == EMBEDDED:
+        of_others = [name for name in given if name not in _OPTIONS_OF_EMBEDDED]
+        what = f"{option('model', EMBEDDED)}, of which all is known"
+        _refuse_options(of_others, what)
+        model = embedded.MODEL_PATH
+        interpretation = dataclasses.replace(
+            interpretation, preprocessing=embedded.PREPROCESSING
+        )
+    source = read_model(model, reading, check_layer=check_layer)
+    classifier, _ = translate_classifier(source, interpretation)
     if classifier.has_bn_statistics:
         _check_statistics(classifier)
         _check_input_range(classifier)
@@ -104,26 +136,35 @@ def load_classifier(
     return classifier
 
 
+def _given(options: ReadOptions | Interpretation) -> list[str]:
+    """Names of those options that are not as by default."""
+    return [
+        field.name
+        for field in dataclasses.fields(options)
+        if getattr(options, field.name) != field.default
+    ]
+
+
+def _refuse_options(names: Sequence[str], what: str) -> None:
+    if names:
+        raise UserError(f"{option(names[0])} does not go with {what}; drop it")
+
+
 def translate_classifier(
-    source: SourceModel,
-    *,
-    preprocessing: Preprocessing | str | None = None,
-    mean: Sequence[float] = (),
-    std: Sequence[float] = (),
-    task: str = "classification",
-    without_bn_statistics: bool = False,
+    source: SourceModel, interpretation: Interpretation
 ) -> tuple[Classifier, float]:
     """The classifier of a model in memory, and how far their outputs are apart.
 
     The difference is the largest on random images, relative to the largest output
-    if that exceeds 1. Arguments and errors as for `load_classifier`.
+    if that exceeds 1. Errors as of `load_classifier`.
     """
-    canonical = canonicalize(source.model, task)
+    canonical = canonicalize(source.model, interpretation.task)
     preprocessing = _resolve(
-        preprocessing or source.preprocessing,
+        dataclasses.replace(
+            interpretation,
+            preprocessing=interpretation.preprocessing or source.preprocessing,
+        ),
         canonical.model.input_shape[-1],
-        mean,
-        std,
     )
     classifier = Classifier(
         source.name,
@@ -131,7 +172,7 @@ def translate_classifier(
         preprocessing.then(canonical.input_scale, canonical.input_offset),
         canonical.head,
     )
-    _check_normalization(classifier, without_bn_statistics)
+    _check_normalization(classifier, interpretation.without_bn_statistics)
     _check_soundness(classifier)
     difference = _check_equal(
         source.model, classifier, preprocessing, canonical.resizing
@@ -146,25 +187,23 @@ def _check_normalization(classifier: Classifier, without_bn_statistics: bool) ->
             f"{classifier.name} has no BatchNormalization layer; GDFQ makes its images "
             "from the statistics they store: pass the network as trained, before its "
             "batch normalization was folded away, or, if it never had any, "
-            "--without_bn_statistics for images made from class boundaries alone"
+            f"{option('without_bn_statistics', True)} for images made from class "
+            "boundaries alone"
         )
     if classifier.has_bn_statistics and without_bn_statistics:
         raise UserError(
             f"{classifier.name} has BatchNormalization layers, whose statistics make "
-            "better images; drop --without_bn_statistics"
+            f"better images; drop {option('without_bn_statistics')}"
         )
 
 
-def _resolve(
-    preprocessing: Preprocessing | str | None,
-    channels: int,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> Preprocessing:
+def _resolve(interpretation: Interpretation, channels: int) -> Preprocessing:
+    preprocessing = interpretation.preprocessing
+    mean, std = interpretation.mean, interpretation.std
     if preprocessing is None:
         raise UserError(
-            "the model file does not tell how its input was scaled; pass the scaling "
-            f"it was trained with, --preprocessing=({'|'.join(NAMES)})"
+            "the model does not tell how its input was scaled; pass the scaling it "
+            f"was trained with, {_A_PREPROCESSING}"
         )
     if isinstance(preprocessing, str):
         return make_preprocessing(preprocessing, channels, mean=mean, std=std)
@@ -178,7 +217,10 @@ def _resolve(
 
 
 def _check_equal(
-    source: Any, classifier: Classifier, preprocessing: Preprocessing, resizing: Any
+    source: KerasModel,
+    classifier: Classifier,
+    preprocessing: Preprocessing,
+    resizing: Layer | None,
 ) -> float:
     """Refuses a translation that computes something else than its source.
 
@@ -247,8 +289,8 @@ def _check_alive(classifier: Classifier) -> None:
         raise UserError(
             f"{classifier.name} gives the same outputs for every random image under "
             f"preprocessing {classifier.preprocessing.name!r}: {death.reason}; pass "
-            f"the scaling it was trained with, --preprocessing=({'|'.join(NAMES)}), "
-            "or, if that was it, the network as it was when it told images apart"
+            f"the scaling it was trained with, {_A_PREPROCESSING}, or, if "
+            "that was it, the network as it was when it told images apart"
         )
 
 
@@ -303,5 +345,5 @@ def _check_input_range(classifier: Classifier) -> None:
         f"preprocessing {classifier.preprocessing.name!r} gives activations "
         f"{np.median(factors):.3g} times as large as {classifier.name} was trained "
         f"on (BatchNormalization {shown(layer.name)}); pass the scaling it was trained "
-        f"with, --preprocessing=({'|'.join(NAMES)})"
+        f"with, {_A_PREPROCESSING}"
     )

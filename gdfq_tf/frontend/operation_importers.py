@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from gdfq_tf.activations import hard_swish
 from gdfq_tf.frontend.steps import (
     Call,
     Step,
@@ -24,6 +23,7 @@ from gdfq_tf.frontend.steps import (
     operands,
     refuse_layer,
 )
+from gdfq_tf.graph.layers import hard_swish
 from gdfq_tf.model_files.layer_arguments import ACTIVATION_LAYERS
 
 # ---- functions of one tensor

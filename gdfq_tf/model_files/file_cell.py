@@ -21,8 +21,8 @@ from typing import IO, Any
 import numpy as np
 
 from gdfq_tf.errors import UserError
+from gdfq_tf.model_files.failures import one_line
 from gdfq_tf.system.memory import available_memory
-from tflite_export.names import printable
 
 _SECONDS = 120.0  # by the clock; the reader's own limit is on processor time
 _LONGEST_HEADER = 2**27
@@ -184,12 +184,7 @@ def _end(process: subprocess.Popen) -> str:
     return "it cannot be read"
 
 
-def one_line(text: Any) -> str:
-    """A reason that a library or a reader gave, fit for one line."""
-    return printable(" ".join(str(text).split()))
-
-
 def _import_path() -> list[str]:
     """Where the reader finds what this process found, the current directory aside."""
-    package_root = str(Path(__file__).resolve().parent.parent)
+    package_root = str(Path(__file__).resolve().parents[2])
     return [*(entry for entry in sys.path if entry), package_root]

@@ -6,24 +6,40 @@ from a copy that is written here and holds those arrays and lists of names alone
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
 
-from gdfq_tf.errors import UserError
-from gdfq_tf.model_files.file_cell import ModelFile, one_line, read_arrays
+from gdfq_tf.errors import UserError, option
+from gdfq_tf.keras_compat import KerasModel, Layer
+from gdfq_tf.model_files.failures import one_line
+from gdfq_tf.model_files.file_cell import ModelFile, inspect_file, read_arrays
 
 
-def num_floats_of(layer: Any) -> int:
+def inspect_weights(weights: str | os.PathLike[str]) -> ModelFile:
+    """What a file of weights holds. Raises UserError if it cannot be read."""
+    path = Path(weights).expanduser()
+    if not path.is_file():
+        raise UserError(
+            f"{option('weights', weights)} is no file; expected the path of a weights "
+            "file (.weights.h5 or .h5), or 'imagenet' for keras.applications"
+        )
+    try:
+        return inspect_file(path, "hdf5")
+    except UserError as error:
+        raise UserError(f"{option('weights')}: {error}") from error
+
+
+def num_floats_of(layer: Layer) -> int:
     """How many real numbers a layer or model has for weights, counters left out."""
     return sum(np.size(w) for w in layer.get_weights() if w.dtype.kind == "f")
 
 
-def load_weights(model: Any, file: ModelFile, complaint: str) -> None:
+def load_weights(model: KerasModel, file: ModelFile, complaint: str) -> None:
     """Loads a file's weights into a network that is built like the one they are of.
 
     Args:
@@ -51,7 +67,9 @@ def load_weights(model: Any, file: ModelFile, complaint: str) -> None:
         raise UserError(f"{complaint}: {one_line(error)}") from error
 
 
-def _load_copy(model: Any, file: ModelFile, arrays: Mapping[str, np.ndarray]) -> None:
+def _load_copy(
+    model: KerasModel, file: ModelFile, arrays: Mapping[str, np.ndarray]
+) -> None:
     """Lets Keras load a clean copy of an HDF5 file's weights."""
     # Lists of layers are of the older layout, which Keras tells by the suffix.
     is_old = any(
@@ -70,7 +88,9 @@ def _load_copy(model: Any, file: ModelFile, arrays: Mapping[str, np.ndarray]) ->
         model.load_weights(path)
 
 
-def _assign(model: Any, arrays: Mapping[str, np.ndarray], prefix: str = "") -> None:
+def _assign(
+    model: KerasModel, arrays: Mapping[str, np.ndarray], prefix: str = ""
+) -> None:
     """Assigns arrays that are named as in Keras 2's checkpoints."""
     with_weights = [layer for layer in model.layers if layer.weights]
     for index, layer in enumerate(with_weights):

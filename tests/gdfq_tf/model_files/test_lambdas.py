@@ -20,7 +20,7 @@ from gdfq_tf.frontend.canonical import canonicalize
 from gdfq_tf.frontend.layer_importers import check_layer
 from gdfq_tf.frontend.load import load_classifier
 from gdfq_tf.keras_compat import keras as tf_keras
-from gdfq_tf.model_files.readers import read_model
+from gdfq_tf.model_files.readers import ReadOptions, read_model
 
 import keras  # isort: skip  (Keras 3, after the environment is set)
 
@@ -56,9 +56,8 @@ def save(model, folder, suffix):
 
 
 def read(path, allow_unsafe=True, weights=None):
-    return read_model(
-        str(path), weights=weights, allow_unsafe=allow_unsafe, check_layer=check_layer
-    ).model
+    options = ReadOptions(weights=weights, allow_unsafe=allow_unsafe)
+    return read_model(path, options, check_layer=check_layer).model
 
 
 def refusal(path, **options):

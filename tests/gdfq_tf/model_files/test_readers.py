@@ -16,7 +16,8 @@ from gdfq_tf.errors import UserError
 from gdfq_tf.frontend.layer_importers import check_layer
 from gdfq_tf.keras_compat import keras as tf_keras
 from gdfq_tf.model_files import readers
-from gdfq_tf.model_files.readers import read_model
+from gdfq_tf.model_files.applications import preprocessing_of
+from gdfq_tf.model_files.readers import ReadOptions, read_model
 from gdfq_tf.preprocessing import make_preprocessing
 
 import keras  # isort: skip  (Keras 3, after the environment is set)
@@ -37,7 +38,9 @@ def small(k, *extra, name="small"):
 
 def read(path, weights=None, **options):
     weights = None if weights is None else str(weights)
-    return read_model(str(path), weights=weights, check_layer=check_layer, **options)
+    return read_model(
+        str(path), ReadOptions(weights=weights, **options), check_layer=check_layer
+    )
 
 
 def refusal(path, weights=None, **options):
@@ -230,9 +233,9 @@ def test_weights_with_a_file(tmp_path):
     matches(r"does not exist", text)
     small(keras).save(tmp_path / "net.keras")
     text = refusal(tmp_path / "net.keras", weights="imagenet")
-    matches(r"--weights=imagenet was given.*keras\.applications", text)
+    matches(r"weights='imagenet' was given.*keras\.applications", text)
     text = refusal(tmp_path / "net.keras", input_size=32)
-    matches(r"--input_size=32 was given.*keras\.applications", text)
+    matches(r"input_size='32' was given.*keras\.applications", text)
 
 
 def test_saved_model_of_keras_2(tmp_path):
@@ -289,14 +292,14 @@ def test_one_of_several_outputs(tmp_path, library, name, index):
 def test_output_that_is_not_there(tmp_path):
     two_heads(keras).save(tmp_path / "net.keras")
     text = refusal(tmp_path / "net.keras", output_name="tail")
-    matches(r"--output_name=tail names 0 outputs.*expected one of head, inner$", text)
+    matches(r"output_name='tail' names 0 outputs.*expected one of head, inner$", text)
 
 
 def test_the_only_output_may_be_named(tmp_path):
     small(keras).save(tmp_path / "net.keras")
     assert read(tmp_path / "net.keras", output_name="classes").model.name == "small"
     text = refusal(tmp_path / "net.keras", output_name="conv")
-    matches(r"--output_name=conv names 0 outputs.*expected one of classes$", text)
+    matches(r"output_name='conv' names 0 outputs.*expected one of classes$", text)
 
 
 # ---- code inside files
@@ -491,7 +494,7 @@ def test_only_known_tensorflow_functions_are_called(tmp_path, suffix, monkeypatc
 
 def test_application_needs_weights():
     matches(
-        r"MobileNetV2 without --weights.*--weights=imagenet",
+        r"MobileNetV2 without weights.*weights='imagenet'",
         refusal("keras.applications.MobileNetV2"),
     )
 
@@ -638,7 +641,7 @@ def test_failed_download_is_one_line_and_has_a_timeout(monkeypatch):
     monkeypatch.setattr(tf_keras.applications, "MobileNetV2", build)
     before = socket.getdefaulttimeout()
     text = refusal("keras.applications.MobileNetV2", weights="imagenet")
-    matches(r"weights of MobileNetV2 cannot be had.*--weights=FILE.*URL fetch", text)
+    matches(r"weights of MobileNetV2 cannot be had.*weights='FILE.*URL fetch", text)
     assert socket.getdefaulttimeout() == before
 
 
@@ -661,7 +664,7 @@ def test_failed_download_is_one_line_and_has_a_timeout(monkeypatch):
     ],
 )
 def test_preprocessing_is_what_the_application_does(module, application, expected):
-    assert readers._preprocessing_of(application) == expected
+    assert preprocessing_of(application) == expected
     pixels = np.float32([[[[0, 0, 0], [255, 255, 255], [10, 20, 30]]]])
     theirs = getattr(tf_keras.applications, module).preprocess_input(pixels.copy())
     ours = make_preprocessing(expected, 3).to_input(pixels).numpy()
