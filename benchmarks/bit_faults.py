@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from absl import app, flags
@@ -44,10 +45,17 @@ _SECONDS_ALLOWED = 10  # for one verification
 _BY_BYTES = "every byte as the converter makes it of the student"
 
 
+_Table = Any  # of flatbuffers' and of the generated classes, which have no base
+
+
+_Group = tuple[str, str, str]  # model, random or directed, effect
+
+
 class Fields:
     """Where the fields of a sound file lie, by kind: ranges of its bytes."""
 
-    def __init__(self, tflite: bytes):
+    def __init__(self, tflite: bytes) -> None:
+        """Finds the fields of a `.tflite` file."""
         self._tflite = tflite
         self._model = schema.Model.GetRootAs(tflite)
         self.ranges: dict[str, list[range]] = {}
@@ -70,7 +78,7 @@ class Fields:
         self._vector("inputs and outputs", graph.InputsAsNumpy())
         self._vector("inputs and outputs", graph.OutputsAsNumpy())
 
-    def _tensor(self, tensor, *, is_end: bool) -> None:
+    def _tensor(self, tensor: schema.Tensor, *, is_end: bool) -> None:
         data = self._model.Buffers(tensor.Buffer()).DataAsNumpy()
         quantization = tensor.Quantization()
         self._vector("shapes", tensor.ShapeAsNumpy())
@@ -84,7 +92,7 @@ class Fields:
             self._vector(f"{kind}: scales", quantization.ScaleAsNumpy())
             self._vector(f"{kind}: zero points", quantization.ZeroPointAsNumpy())
 
-    def _signature(self, signature) -> None:
+    def _signature(self, signature: schema.SignatureDef) -> None:
         self._text("signature", signature.SignatureKey())
         maps = [signature.Inputs(i) for i in range(signature.InputsLength())]
         maps += [signature.Outputs(i) for i in range(signature.OutputsLength())]
@@ -96,18 +104,18 @@ class Fields:
         start = self._tflite.index(len(text).to_bytes(4, "little") + text)
         self._add(kind, range(start, start + 4 + len(text)))
 
-    def _vector(self, kind: str, values) -> None:
-        if not isinstance(values, np.ndarray):  # none
+    def _vector(self, kind: str, values: np.ndarray | int) -> None:
+        if not isinstance(values, np.ndarray):  # there is none
             return
         base = np.frombuffer(self._tflite, np.uint8).ctypes.data
         start = values.ctypes.data - base
         self._add(kind, range(start, start + values.nbytes))
 
-    def _inline(self, table) -> range:
+    def _inline(self, table: _Table) -> range:
         return self._inline_at(table._tab, table._tab.Pos)
 
     @staticmethod
-    def _inline_at(table, position: int) -> range:
+    def _inline_at(table: _Table, position: int) -> range:
         """The values that a table holds itself, behind the way to its vtable."""
         to_vtable = int.from_bytes(
             table.Bytes[position : position + 4], "little", signed=True
@@ -129,7 +137,8 @@ def random_faults(num_bytes: int, count: int) -> Iterator[tuple[str, int]]:
 
 def directed_faults(tflite: bytes, count: int) -> Iterator[tuple[str, int]]:
     """(kind, bit) of faults in a field of each kind in turn, no bit twice."""
-    rng, seen = np.random.default_rng(1), set()
+    rng = np.random.default_rng(1)
+    seen: set[int] = set()
     ranges = Fields(tflite).ranges
     while len(seen) < count:
         for kind, places in ranges.items():
@@ -143,11 +152,25 @@ def directed_faults(tflite: bytes, count: int) -> Iterator[tuple[str, int]]:
 class LiteRT:
     """A worker that runs files, started anew whenever one of them ends it."""
 
-    def __init__(self, images: Path):
-        self._images, self._worker = images, None
+    def __init__(self, images: Path) -> None:
+        """Takes the `.npy` file of images that each file is to run on."""
+        self._images = images
+        self._worker: subprocess.Popen[str] | None = None
 
     def facts(self, path: Path) -> dict:
         """See `litert_worker.facts`."""
+        requests, answers = self._pipes()
+        requests.write(f"{path}\n")
+        requests.flush()
+        ready, _, _ = select.select([answers], [], [], _TIMEOUT_SECONDS)
+        answer = answers.readline() if ready else ""
+        if answer:
+            return json.loads(answer)
+        self.close()
+        return {"refused": "crash" if ready else "hang"}
+
+    def _pipes(self) -> tuple[IO[str], IO[str]]:
+        """Where the worker reads paths, and where it answers."""
         if self._worker is None:
             self._worker = subprocess.Popen(
                 [sys.executable, "-m", "benchmarks.litert_worker", str(self._images)],
@@ -156,16 +179,10 @@ class LiteRT:
                 stderr=subprocess.DEVNULL,
                 text=True,
             )
-        worker = self._worker
-        assert worker.stdin is not None and worker.stdout is not None
-        worker.stdin.write(f"{path}\n")
-        worker.stdin.flush()
-        ready, _, _ = select.select([worker.stdout], [], [], _TIMEOUT_SECONDS)
-        answer = worker.stdout.readline() if ready else ""
-        if answer:
-            return json.loads(answer)
-        self.close()
-        return {"refused": "crash" if ready else "hang"}
+        requests, answers = self._worker.stdin, self._worker.stdout
+        if requests is None or answers is None:
+            raise RuntimeError("a worker without pipes")
+        return requests, answers
 
     def close(self) -> None:
         """Ends the worker."""
@@ -199,11 +216,19 @@ def _noise(shape: tuple[int, ...]) -> np.ndarray:
     return np.clip(np.rint(means + spreads * noise), -128, 127).astype(np.int8)
 
 
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise RuntimeError(otherwise)
+
+
 def try_faults(model: Path, network: IntegerNetwork, folder: Path) -> list[dict]:
     """One row per fault of one file."""
     sound = model.read_bytes()
-    assert verify_file(sound, network, converted=sound).passed
-    assert convert_network(network) == sound
+    _require(
+        verify_file(sound, network, converted=sound).passed
+        and convert_network(network) == sound,
+        f"{model} is not sound: make it again",
+    )
     shape = (FLAGS.num_images, *network.input_shape)
     images, damaged = folder / "images.npy", folder / "damaged.tflite"
     np.save(images, _noise(shape))
@@ -221,7 +246,7 @@ def try_faults(model: Path, network: IntegerNetwork, folder: Path) -> list[dict]
         started = time.monotonic()
         findings = verify_file(bytes(content), network, converted=sound).findings
         seconds = time.monotonic() - started
-        assert seconds < _SECONDS_ALLOWED, (bit, seconds)
+        _require(seconds < _SECONDS_ALLOWED, f"bit {bit} took {seconds:.0f} s")
         broken = [f.rule for f in findings if not f.passed]
         rows.append(
             {
@@ -241,8 +266,9 @@ def try_faults(model: Path, network: IntegerNetwork, folder: Path) -> list[dict]
 
 def counts(rows: list[dict]) -> list[dict]:
     """By model, random or directed, and effect."""
-    groups = Counter()
-    caught, without_bytes = Counter(), Counter()
+    groups: Counter[_Group] = Counter()
+    caught: Counter[_Group] = Counter()
+    without_bytes: Counter[_Group] = Counter()
     for row in rows:
         way = "random" if row["kind"] == "random" else "directed"
         group = row["model"], way, row["effect"]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -15,8 +16,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 def facts(path: str, images: np.ndarray) -> dict:
     """Formats of the ends, signatures, and outputs (N, classes) of int8 images."""
-    with open(path, "rb") as file:
-        interpreter = Interpreter(model_content=file.read())
+    interpreter = Interpreter(model_content=Path(path).read_bytes())
     interpreter.allocate_tensors()
     ends = interpreter.get_input_details(), interpreter.get_output_details()
     (source,), (target,) = ends

@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import platform
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,9 @@ def benchmark(
     )
 
 
-def _random_values(rng, shape, dtype: np.dtype) -> np.ndarray:
+def _random_values(
+    rng: np.random.Generator, shape: Sequence[int], dtype: np.dtype
+) -> np.ndarray:
     if dtype == np.int8:
         return rng.integers(-128, 128, shape, np.int8)
     if dtype == np.float32:

@@ -8,13 +8,14 @@ has bytes of its own: all parts together are no larger than the file.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from tensorflow.lite.python import schema_py_generated as schema
 
 from tflite_export.errors import ExportError
 
-# Where tables hold strings or one table more; what their vectors hold, the
-# generated classes tell.
+# The fields that hold a string or one table more. Those that hold vectors can be read
+# off the generated classes.
 _SINGLE_FIELDS: dict[type, tuple[str, ...]] = {
     schema.Model: ("Description",),
     schema.OperatorCode: ("CustomCode",),
@@ -35,6 +36,7 @@ _VECTORS: dict[type, tuple[str, ...]] = {
     for table in vars(schema).values()
     if isinstance(table, type)
 }
+_Table = Any  # of the generated classes, which have no base
 _TABLE_BYTES = 8  # at least: the offset that leads to it and its own first one
 
 
@@ -55,7 +57,7 @@ def check_bounded(model: schema.Model, num_bytes: int) -> None:
             )
 
 
-def _sizes(table) -> Iterator[int]:
+def _sizes(table: _Table) -> Iterator[int]:
     """Bytes of the parts, each at least, as they are reached."""
     yield _TABLE_BYTES
     for name in _VECTORS[type(table)]:

@@ -47,6 +47,8 @@ def post_training_quantize(
     """The converter's own int8 quantization of a float model, batch 1.
 
     Args:
+      model: float32 (1, H, W, C) -> (1, classes).
+      input_shape: (H, W, C).
       representative_inputs: model inputs (N, H, W, C) float32; their activations
         fix every range.
     """
@@ -61,7 +63,9 @@ def post_training_quantize(
     return _convert(converter)
 
 
-def _converter(model, input_shape) -> tf.lite.TFLiteConverter:
+def _converter(
+    model: Callable[[tf.Tensor], tf.Tensor], input_shape: tuple[int, int, int]
+) -> tf.lite.TFLiteConverter:
     # A concrete function of batch 1 rather than the Keras model: with a dynamic
     # batch every Reshape would drag SHAPE, STRIDED_SLICE and PACK along.
     module = tf.Module()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flatbuffers
@@ -32,6 +32,9 @@ _BUFFER_ALIGNMENT = 16
 # What offsets out of a damaged file raise on their way through flatbuffers and numpy,
 # and what a tree with parts missing raises where they are looked for.
 _DAMAGE = (struct.error, ValueError, TypeError, LookupError, AttributeError)
+
+
+_Numbers = Sequence[float] | np.ndarray
 
 
 def _names_by_code(enum: type) -> dict[int, str]:
@@ -264,7 +267,9 @@ def constant_values(tensor: Tensor) -> np.ndarray:
     return values.reshape(tensor.shape)
 
 
-def _tensor(index: int, tensor: schema.TensorT, constants) -> Tensor:
+def _tensor(
+    index: int, tensor: schema.TensorT, constants: Sequence[bytes | None]
+) -> Tensor:
     quantization = tensor.quantization or schema.QuantizationParametersT()
     signature = tensor.shapeSignature
     return Tensor(
@@ -279,7 +284,9 @@ def _tensor(index: int, tensor: schema.TensorT, constants) -> Tensor:
     )
 
 
-def _operator(index: int, operator: schema.OperatorT, codes) -> Operator:
+def _operator(
+    index: int, operator: schema.OperatorT, codes: Sequence[schema.OperatorCodeT]
+) -> Operator:
     code = codes[operator.opcodeIndex]
     name = operator_name(code)
     if name == "CUSTOM":
@@ -322,11 +329,11 @@ def layers_named_in(tensor_name: str) -> frozenset[str]:
     return frozenset(part for path in paths for part in path[:-1] or path)
 
 
-def _indices(values) -> tuple[int, ...]:
+def _indices(values: _Numbers | None) -> tuple[int, ...]:
     return tuple(int(value) for value in _or_empty(values))
 
 
-def _or_empty(values):
+def _or_empty(values: _Numbers | None) -> _Numbers:
     return () if values is None else values
 
 
@@ -338,7 +345,12 @@ def _damaged(tflite: bytes, reason: str) -> ExportError:
 
 
 class _AlignedBuilder(flatbuffers.Builder):
-    def CreateNumpyVector(self, x):  # noqa: N802 (the base class's name)
+    """A builder of files whose constants start where runtimes want them."""
+
+    def CreateNumpyVector(  # noqa: N802 - the base class's name
+        self, x: np.ndarray
+    ) -> int:
+        """Where the vector of those values is."""
         if x.dtype == np.uint8:  # the type of every constant's bytes
             self.Prep(_BUFFER_ALIGNMENT, x.nbytes)
         return super().CreateNumpyVector(x)

@@ -11,7 +11,7 @@ gives INT4 FULLY_CONNECTED, but not INT4 CONV_2D, to XNNPACK).
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from tensorflow.lite.python import schema_py_generated as schema
 
@@ -76,13 +76,14 @@ def fold_dense(tflite: bytes, layer_names: Collection[str]) -> bytes:
 class _Graph:
     """The object tree's only subgraph, with the questions the rewrite asks."""
 
-    def __init__(self, model: schema.ModelT):
+    def __init__(self, model: schema.ModelT) -> None:
+        """Keeps the tree itself: what is rewritten here is rewritten there."""
         self.codes = model.operatorCodes
         self.tensors = model.subgraphs[0].tensors
         self.operators = model.subgraphs[0].operators
         self.outputs = set(model.subgraphs[0].outputs)
 
-    def name(self, operator) -> str:
+    def name(self, operator: schema.OperatorT) -> str:
         return operator_name(self.codes[operator.opcodeIndex])
 
     def shape(self, index: int) -> tuple[int, ...]:
@@ -92,10 +93,10 @@ class _Graph:
         shape = tensor.shape if tensor.shapeSignature is None else tensor.shapeSignature
         return () if shape is None else tuple(int(size) for size in shape)
 
-    def readers(self, index: int) -> list:
+    def readers(self, index: int) -> list[schema.OperatorT]:
         return [op for op in self.operators if index in op.inputs]
 
-    def is_layer(self, operator, name: str) -> bool:
+    def is_layer(self, operator: schema.OperatorT, name: str) -> bool:
         if self.name(operator) not in ("CONV_2D", "FULLY_CONNECTED"):
             return False
         ends = (operator.inputs[1], operator.outputs[0])
@@ -108,7 +109,7 @@ class _Graph:
                 return self.tensors[operator.inputs[1]].name.decode()
         return "none: it has no convolution"
 
-    def is_foldable(self, operator) -> bool:
+    def is_foldable(self, operator: schema.OperatorT) -> bool:
         if self.name(operator) != "CONV_2D" or len(operator.inputs) != 3:
             return False
         source, filters, _ = operator.inputs
@@ -126,7 +127,7 @@ class _Graph:
             )
         )
 
-    def fold(self, operator) -> None:
+    def fold(self, operator: schema.OperatorT) -> None:
         source, filters, bias = operator.inputs
         (output,) = operator.outputs
         num_outputs, _, _, num_inputs = self.shape(filters)
@@ -164,7 +165,7 @@ class _Graph:
         self.codes.append(schema.OperatorCodeT(code, None, version, code))
         return len(self.codes) - 1
 
-    def _bypass(self, reshape, before: int, after: int) -> None:
+    def _bypass(self, reshape: schema.OperatorT, before: int, after: int) -> None:
         # The tensor behind the RESHAPE stays: it may be the model's output.
         self.operators.remove(reshape)
         for operator in self.operators:
@@ -210,5 +211,5 @@ def _drop_unused(model: schema.ModelT) -> None:
         holder.buffer = buffers[holder.buffer]
 
 
-def _new_numbers(used) -> dict[int, int]:
+def _new_numbers(used: Iterable[int]) -> dict[int, int]:
     return {old: new for new, old in enumerate(sorted(set(map(int, used))))}

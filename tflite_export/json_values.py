@@ -81,9 +81,7 @@ def check_fields(
     if not (
         isinstance(found, dict) and required.keys() <= found.keys() <= fields.keys()
     ):
-        raise ExportError(
-            f"{what} has other fields than {', '.join(fields) or 'none'}"
-        )
+        raise ExportError(f"{what} has other fields than {', '.join(fields) or 'none'}")
     for name, value in found.items():
         require(fields[name](value), f"{name} of {what} is {printable(repr(value))}")
 

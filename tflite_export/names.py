@@ -19,8 +19,10 @@ def shown(name: str | bytes) -> str:
 
 
 def printable(text: str) -> str:
-    """A text that may quote a file, such as a library's reason: escaped as by
-    `shown`, up to 200 characters, without quotes."""
+    """A text that may quote a file, such as a library's reason, fit for a message.
+
+    Escaped as by `shown`, up to 200 characters, without quotes.
+    """
     characters = (
         c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
     )

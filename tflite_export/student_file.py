@@ -209,6 +209,9 @@ def _operation(description: dict, arrays: Mapping[str, np.ndarray]) -> IntegerOp
         (bits is None) == (traits.kernel is None),
         f"{what} has {'no' if bits is None else 'a'} kernel",
     )
+    kernel = None
+    if traits.kernel is not None:
+        kernel = _kernel(description, traits.kernel, arrays)
     return IntegerOp(
         name=name,
         kind=kind,
@@ -216,7 +219,7 @@ def _operation(description: dict, arrays: Mapping[str, np.ndarray]) -> IntegerOp
         quant_params=_quant_params(description["grid"], what),
         relu=description["relu"],
         relu6=description["relu6"],
-        kernel=traits.kernel and _kernel(description, traits.kernel, arrays),
+        kernel=kernel,
         attributes=attributes,
     )
 

@@ -16,7 +16,7 @@ def divide(values: np.ndarray, divisor: int) -> np.ndarray:
 def multiply_rounding(
     values: np.ndarray, multiplier: np.ndarray | int, bits: int
 ) -> np.ndarray:
-    """values * multiplier / 2^bits, rounded; ties up.
+    """`values * multiplier / 2^bits`, rounded; ties up.
 
     (SaturatingRoundingDoublingHighMul, of `bits` + 1 bits.)
     """
@@ -26,6 +26,9 @@ def multiply_rounding(
 
 
 def shift_right_rounding(values: np.ndarray, bits: np.ndarray | int) -> np.ndarray:
-    """values / 2^bits, rounded; ties away from zero. (RoundingDivideByPOT.)"""
+    """`values / 2^bits`, rounded; ties away from zero.
+
+    (RoundingDivideByPOT.)
+    """
     half = (np.int64(1) << np.int64(bits)) >> 1
     return np.sign(values) * ((np.abs(values) + half) >> bits)

@@ -32,8 +32,8 @@ def hard_swish_table(
     step = input_quant_params.scale / 2**_INPUT_BITS
     multiplier, shift = _int16_multiplier(step / output_quant_params.scale)
     gate_multiplier, gate_shift = _int16_multiplier(step / (3 / 2**15))
-    levels = np.arange(INT8_MIN, INT8_MAX + 1) - input_quant_params.zero_point
-    inputs = levels * 2**_INPUT_BITS
+    steps = np.arange(INT8_MIN, INT8_MAX + 1) - input_quant_params.zero_point
+    inputs = steps * 2**_INPUT_BITS
     # relu6(x + 3) / 6 as 0..2^15: from -1..1 (saturated), which x is of 3.
     gate = inputs
     if gate_shift > 0:
@@ -49,7 +49,7 @@ def hard_swish_table(
 
 
 def _int16_multiplier(real: float) -> tuple[int, int]:
-    """m and n with real = m * 2^(n - 15), m in [2^14, 2^15)."""
+    """Integers m and n with real = m * 2^(n - 15), m in [2^14, 2^15)."""
     mantissa, exponent = math.frexp(real)
     rounded = math.floor(mantissa * 2**31 + 0.5)
     return min((rounded + 2**15) >> 16, _INT16_MAX), exponent

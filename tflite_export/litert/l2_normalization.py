@@ -19,30 +19,30 @@ _ONE = 2 ** (_BITS - _INTEGER_BITS)
 _NUM_ITERATIONS = 5
 
 
-def l2_normalize(levels: np.ndarray) -> np.ndarray:
+def l2_normalize(centered: np.ndarray) -> np.ndarray:
     """128 x / |x| over the last dimension, not clamped yet.
 
     Args:
-      levels: integers (..., C), zero points taken off; -255..255 each, and C at most
-        2^15, which keeps the kernel's own sums in 32 bits.
+      centered: integers (..., C), zero points taken off; -255..255 each, and C at
+        most 2^15, which keeps the kernel's own sums in 32 bits.
 
     Returns:
       int64 of the same shape.
     """
-    levels = np.asarray(levels, np.int64)
-    squares = np.sum(levels**2, axis=-1, keepdims=True)
+    centered = np.asarray(centered, np.int64)
+    squares = np.sum(centered**2, axis=-1, keepdims=True)
     multiplier, shift = _inverse_square_root(squares)
     shift = shift + _OUTPUT_BITS
     left = np.maximum(shift, 0)
-    product = multiply_rounding(levels << left, multiplier, _BITS)
+    product = multiply_rounding(centered << left, multiplier, _BITS)
     return shift_right_rounding(product, left - shift)
 
 
 def _inverse_square_root(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """m and n with 1 / sqrt(values) = m * 2^(n - 31); of 0, anything.
+    """Integers m, n with 1 / sqrt(values) = m * 2^(n - 31); of 0, anything.
 
     The kernel has a case of its own for 0 and 1, where 32 bits would not do; what
-    becomes of the levels is the same.
+    becomes of the outputs is the same.
     """
     # To 2^27 ... 2^29 by powers of four.
     down = (values >= 2**29).astype(np.int64)

@@ -108,9 +108,7 @@ def conv_sums(op: IntegerOp, centered: tf.Tensor) -> tf.Tensor:
 def depthwise_sums(op: IntegerOp, centered: tf.Tensor) -> tf.Tensor:
     """`conv_sums` of a depthwise convolution."""
     strides = [1, *op.attributes["strides"], 1]
-    return tf.nn.depthwise_conv2d(
-        centered, _float64_kernel(op), strides, **_window(op)
-    )
+    return tf.nn.depthwise_conv2d(centered, _float64_kernel(op), strides, **_window(op))
 
 
 def dense_sums(op: IntegerOp, centered: tf.Tensor) -> tf.Tensor:

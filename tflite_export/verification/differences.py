@@ -38,38 +38,14 @@ def differences(found: bytes, expected: bytes) -> Iterator[str]:
             return
 
 
-def _fields(found, expected, path: str) -> Iterator[str]:
+def _fields(found: object, expected: object, path: str) -> Iterator[str]:
+    """What differs between two object trees of the schema, by the path to it."""
     if isinstance(expected, list) and isinstance(found, list):
-        if len(found) != len(expected):
-            yield f"{path} has {len(found)} entries instead of {len(expected)}"
-        for index, pair in enumerate(zip(found, expected, strict=False)):
-            yield from _fields(*pair, f"{path}[{index}]")
+        yield from _list_fields(found, expected, path)
     elif isinstance(expected, np.ndarray) and isinstance(found, np.ndarray):
-        if found.shape != expected.shape:
-            yield f"{path} has {found.size} entries instead of {expected.size}"
-        elif found.tobytes() != expected.tobytes():
-            # Compared as bytes: NaN, which equals nothing, and signs of zero count.
-            width = expected.itemsize
-            rows = (
-                np.frombuffer(array.tobytes(), np.uint8).reshape(-1, width)
-                for array in (found, expected)
-            )
-            first = int(np.flatnonzero(np.not_equal(*rows).any(axis=1))[0])
-            yield (
-                f"{path}[{first}] is {found.flat[first]} instead of "
-                f"{expected.flat[first]}"
-            )
+        yield from _array_fields(found, expected, path)
     elif isinstance(expected, bytes) and isinstance(found, bytes):
-        if found != expected:
-            # Long names may differ beyond what is shown of them.
-            pairs = zip(found, expected, strict=False)
-            common = sum(1 for _ in itertools.takewhile(lambda p: p[0] == p[1], pairs))
-            start = max(0, common - _CONTEXT)
-            where = f" from byte {start} on" if start else ""
-            yield (
-                f"{path} is {shown(found[start:])} instead of "
-                f"{shown(expected[start:])}{where}"
-            )
+        yield from _text_fields(found, expected, path)
     elif hasattr(expected, "__dict__") and type(found) is type(expected):
         for name, value in vars(expected).items():
             yield from _fields(getattr(found, name), value, f"{path}.{name}")
@@ -77,7 +53,42 @@ def _fields(found, expected, path: str) -> Iterator[str]:
         yield f"{path} is {_short(found)} instead of {_short(expected)}"
 
 
-def _short(value) -> str:
+def _list_fields(found: list, expected: list, path: str) -> Iterator[str]:
+    if len(found) != len(expected):
+        yield f"{path} has {len(found)} entries instead of {len(expected)}"
+    for index, pair in enumerate(zip(found, expected, strict=False)):
+        yield from _fields(*pair, f"{path}[{index}]")
+
+
+def _array_fields(found: np.ndarray, expected: np.ndarray, path: str) -> Iterator[str]:
+    if found.shape != expected.shape:
+        yield f"{path} has {found.size} entries instead of {expected.size}"
+    elif found.tobytes() != expected.tobytes():
+        # Compared as bytes: NaN, which equals nothing, and signs of zero count.
+        width = expected.itemsize
+        rows = (
+            np.frombuffer(array.tobytes(), np.uint8).reshape(-1, width)
+            for array in (found, expected)
+        )
+        first = int(np.flatnonzero(np.not_equal(*rows).any(axis=1))[0])
+        yield (
+            f"{path}[{first}] is {found.flat[first]} instead of {expected.flat[first]}"
+        )
+
+
+def _text_fields(found: bytes, expected: bytes, path: str) -> Iterator[str]:
+    if found == expected:
+        return
+    # Long names may differ beyond what is shown of them.
+    pairs = zip(found, expected, strict=False)
+    common = sum(1 for _ in itertools.takewhile(lambda p: p[0] == p[1], pairs))
+    start = max(0, common - _CONTEXT)
+    where = f" from byte {start} on" if start else ""
+    parts = shown(found[start:]), shown(expected[start:])
+    yield f"{path} is {parts[0]} instead of {parts[1]}{where}"
+
+
+def _short(value: object) -> str:
     if isinstance(value, bytes):
         return shown(value)
     if value is None or isinstance(value, (bool, int, float)):

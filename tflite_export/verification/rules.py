@@ -1,12 +1,11 @@
 """What a fully integer `.tflite` classifier must be, one rule a function.
 
-A rule's docstring is the rule as printed; the function yields what breaks it.
+A rule's docstring is the rule; the function yields what breaks it.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TypeVar
 
@@ -49,7 +48,8 @@ class Expectation:
     num_operators: int | None = None
     layers_at_8_bits: frozenset[str] = frozenset()
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
+        """Raises ExportError unless the weights have 2 to 8 bits."""
         if not 2 <= self.weight_bits <= 8:
             raise ExportError(f"weight_bits is {self.weight_bits}; expected 2 to 8")
 
@@ -79,15 +79,16 @@ class Finding:
     detail: str
 
 
-Check = Callable[[TFLiteModel, Expectation], Finding]
-
-
 def collected(
     offences: Iterator[Offence], damaged: Callable[[str], Offence]
 ) -> list[Offence]:
-    """All offences; where looking for them fails, that is the last one.
+    """All offences; if a damaged file makes the search for them fail, that as the last.
 
-    Damaged files lack what rules look for: a rule that cannot be told is broken.
+    A rule that cannot be checked counts as broken.
+
+    Args:
+      offences: what is found, one by one.
+      damaged: makes an offence of the reason why the search failed.
     """
     found: list[Offence] = []
     try:
@@ -107,20 +108,32 @@ def finding(rule: str, offences: Sequence[str]) -> Finding:
     return Finding(rule, not offences, ", ".join(listed))
 
 
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """One rule, to be held against a file.
+
+    Attributes:
+      rule: as printed.
+      offences: yields what breaks it.
+    """
+
+    rule: str
+    offences: Callable[[TFLiteModel, Expectation], Iterator[str]]
+
+    def __call__(self, model: TFLiteModel, expectation: Expectation) -> Finding:
+        """What the rule finds in a file."""
+        return finding(self.rule, collected(self.offences(model, expectation), str))
+
+
 def _rule(offences: Callable[[TFLiteModel, Expectation], Iterator[str]]) -> Check:
-    """The check whose rule is the docstring and whose evidence the generator gives."""
-
-    @functools.wraps(offences)
-    def check(model: TFLiteModel, expectation: Expectation) -> Finding:
-        found = collected(offences(model, expectation), str)
-        return finding(offences.__doc__ or "", found)
-
-    return check
+    """The check whose rule is the function's docstring, printed inside sentences."""
+    sentence = offences.__doc__ or ""
+    return Check(sentence[:1].lower() + sentence[1:].removesuffix("."), offences)
 
 
 @_rule
 def integer_io(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
-    """one int8 input and one int8 output"""
+    """One int8 input and one int8 output."""
     for what, indices in (("input", model.inputs), ("output", model.outputs)):
         dtypes = [model.tensors[index].dtype for index in indices]
         if dtypes != ["INT8"]:
@@ -129,7 +142,7 @@ def integer_io(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
 
 @_rule
 def no_float_tensors(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
-    """no float tensors"""
+    """No float tensors."""
     for tensor in model.tensors:
         if "FLOAT" in tensor.dtype:
             yield f"{tensor.dtype} {shown(tensor.name)}"
@@ -139,7 +152,7 @@ def no_float_tensors(model: TFLiteModel, expectation: Expectation) -> Iterator[s
 def no_float_or_conversion_operators(
     model: TFLiteModel, expectation: Expectation
 ) -> Iterator[str]:
-    """no quantize, dequantize, cast, fake-quant, custom or Flex operators"""
+    """No quantize, dequantize, cast, fake-quant, custom or Flex operators."""
     for operator in model.operators:
         if operator.name in _CONVERSIONS or operator.name.startswith("CUSTOM:"):
             yield _place(operator)
@@ -147,7 +160,7 @@ def no_float_or_conversion_operators(
 
 @_rule
 def weight_widths(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
-    """weights stored as INT4 up to 4 bits, INT8 above, in the symmetric range"""
+    """Weights stored as INT4 up to 4 bits, INT8 above, in the symmetric range."""
     for operator, weights in _weights(model):
         output = model.tensors[operator.outputs[0]]
         bits = expectation.bits((weights.name, output.name))
@@ -165,7 +178,7 @@ def weight_widths(model: TFLiteModel, expectation: Expectation) -> Iterator[str]
 def one_scale_per_output_channel(
     model: TFLiteModel, expectation: Expectation
 ) -> Iterator[str]:
-    """one weight scale per output channel"""
+    """One weight scale per output channel."""
     for operator, weights in _weights(model):
         dimension = _CHANNEL_DIMENSIONS[operator.name]
         channels = weights.shape[dimension]
@@ -180,7 +193,7 @@ def one_scale_per_output_channel(
 
 @_rule
 def symmetric_weights(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
-    """weight zero points 0"""
+    """Weight zero points 0."""
     for _, weights in _weights(model):
         if any(weights.zero_points):
             yield f"{max(weights.zero_points, key=abs)} in {shown(weights.name)}"
@@ -188,7 +201,7 @@ def symmetric_weights(model: TFLiteModel, expectation: Expectation) -> Iterator[
 
 @_rule
 def integer_bias(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
-    """biases INT32 with zero point 0 and scale input scale x weight scale"""
+    """Biases INT32 with zero point 0 and scale input scale x weight scale."""
     for operator, weights in _weights(model):
         if len(operator.inputs) < 3 or operator.inputs[2] < 0:
             continue  # the operator has no bias
@@ -209,7 +222,7 @@ def integer_bias(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
 
 @_rule
 def static_batch_1(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
-    """batch 1 and static shapes"""
+    """Batch 1 and static shapes."""
     ends = {*model.inputs, *model.outputs}
     for tensor in model.tensors:
         if -1 in tensor.shape or (tensor.index in ends and tensor.shape[:1] != (1,)):
@@ -218,7 +231,7 @@ def static_batch_1(model: TFLiteModel, expectation: Expectation) -> Iterator[str
 
 @_rule
 def operator_count(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
-    """no more operators than the converter's own quantization of the classifier"""
+    """No more operators than the converter's own quantization of the classifier."""
     count, limit = len(model.operators), expectation.num_operators
     if limit is not None and count > limit:
         yield f"{count} operators instead of {limit}"
@@ -228,7 +241,7 @@ def operator_count(model: TFLiteModel, expectation: Expectation) -> Iterator[str
 def no_dynamic_shape_operators(
     model: TFLiteModel, expectation: Expectation
 ) -> Iterator[str]:
-    """no operators that compute shapes: SHAPE, STRIDED_SLICE, PACK"""
+    """No operators that compute shapes: SHAPE, STRIDED_SLICE, PACK."""
     for operator in model.operators:
         if operator.name in _DYNAMIC_SHAPES:
             yield _place(operator)
@@ -236,7 +249,7 @@ def no_dynamic_shape_operators(
 
 @_rule
 def executable_order(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
-    """each tensor computed once, before it is read"""
+    """Each tensor computed once, before it is read."""
     known = {t.index for t in model.tensors if t.is_constant} | {*model.inputs, -1}
     for operator in model.operators:
         if not operator.outputs or not known.issuperset(operator.inputs):

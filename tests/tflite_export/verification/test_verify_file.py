@@ -72,7 +72,7 @@ def test_a_sound_file():
     assert found.agreement == verify.Agreement(4, 0, 1.0, 1.0)
     assert [f.rule for f in found.findings] == [
         "a whole .tflite file",
-        *(check.__doc__ for check in CHECKS),
+        *(check.rule for check in CHECKS),
         *RULES.values(),
         "every byte as the converter makes it of the student",
         "outputs within 0 LSB of the student's",
