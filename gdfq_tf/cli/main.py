@@ -9,7 +9,8 @@ import signal
 import sys
 from typing import NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+from gdfq_tf.cli.session import SIGNALS
+
 _EXIT_USAGE = 2
 
 

@@ -8,8 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import tempfile
 from pathlib import Path
+
+# What asks a command to end; the supervisor passes them on.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _channel: int | None = None
 _fallback_directory: Path | None = None

@@ -22,7 +22,7 @@ from typing import NoReturn
 from absl import flags
 
 from gdfq_tf.cli import session
-from gdfq_tf.cli.main import SIGNALS
+from gdfq_tf.cli.session import SIGNALS
 from gdfq_tf.system.file_system import (
     LockedError,
     lock_directory,

@@ -14,11 +14,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.eager import context
 from tensorflow.python.framework import config
-from tf_keras.src import backend
 
-from gdfq_tf.keras_compat import keras
+from gdfq_tf.keras_compat import keras, seed_source
 
-_SEED_GENERATOR = backend._SEED_GENERATOR
 _GRAPH_OPTIMIZER = "disable_meta_optimizer"
 
 
@@ -43,9 +41,10 @@ def reproducible(seed: int) -> Iterator[None]:
 def _keep_random_states() -> Callable[[], None]:
     python, numpy = random.getstate(), np.random.get_state()
     tensorflow_seed = context.global_seed()
-    operation_seeds = context.context()._rng
+    # There is none before the first seed or random number.
+    operation_seeds = getattr(context.context(), "_rng", None)
     operation_seeds = operation_seeds and operation_seeds.getstate()
-    keras_seeds = getattr(_SEED_GENERATOR, "generator", None)
+    keras_seeds = getattr(seed_source, "generator", None)
 
     def restore() -> None:
         random.setstate(python)
@@ -54,9 +53,9 @@ def _keep_random_states() -> Callable[[], None]:
         if operation_seeds is not None:
             context.context()._rng.setstate(operation_seeds)
         if keras_seeds is not None:
-            _SEED_GENERATOR.generator = keras_seeds
-        elif hasattr(_SEED_GENERATOR, "generator"):
-            del _SEED_GENERATOR.generator
+            seed_source.generator = keras_seeds
+        elif hasattr(seed_source, "generator"):
+            del seed_source.generator
 
     return restore
 
