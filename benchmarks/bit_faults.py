@@ -25,7 +25,7 @@ from typing import IO, Any
 
 import numpy as np
 from absl import app, flags
-from tensorflow.lite.python import schema_py_generated as schema
+from ai_edge_litert import schema_py_generated as schema
 
 from gdfq_tf.run_directory import student_file
 from tflite_export.convert import convert_network

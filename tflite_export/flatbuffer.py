@@ -15,10 +15,10 @@ from typing import Any
 
 import flatbuffers
 import numpy as np
+from ai_edge_litert import schema_py_generated as schema
 from tensorflow.lite.python import (
     conversion_metadata_schema_py_generated as conversion_schema,
 )
-from tensorflow.lite.python import schema_py_generated as schema
 
 from tflite_export.bounded_reading import check_bounded
 from tflite_export.errors import ExportError

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tensorflow.lite.python import schema_py_generated as schema
 
 from tests import tiny_tflite
 from tflite_export.errors import ExportError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tensorflow as tf
-from tensorflow.lite.python import schema_py_generated as schema
+from ai_edge_litert import schema_py_generated as schema
 
 from tests import tiny_tflite
 from tests.tiny_tflite import bias, conv, convert, dense_as_conv, fake_quant, kernel

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from tensorflow.lite.python import schema_py_generated as schema
+from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.integer_network import IntegerOp, Kernel, Shape, kernel_of
 from tflite_export.quantization_params import QuantParams, storage_bits

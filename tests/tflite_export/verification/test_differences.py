@@ -6,7 +6,7 @@ import copy
 
 import numpy as np
 import pytest
-from tensorflow.lite.python import schema_py_generated as schema
+from ai_edge_litert import schema_py_generated as schema
 
 from tests import tiny_tflite
 from tflite_export.flatbuffer import pack_model, unpack_model

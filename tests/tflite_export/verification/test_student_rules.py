@@ -8,7 +8,7 @@ import functools
 
 import numpy as np
 import pytest
-from tensorflow.lite.python import schema_py_generated as schema
+from ai_edge_litert import schema_py_generated as schema
 
 from tests.tiny_network import INPUT_SHAPE, NetworkBuilder, coarse
 from tflite_export.convert import convert_network

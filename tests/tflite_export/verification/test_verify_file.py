@@ -11,12 +11,12 @@ import time
 import flatbuffers
 import numpy as np
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensorflow.lite.python import (
     conversion_metadata_schema_py_generated as conversion_schema,
 )
-from tensorflow.lite.python import schema_py_generated as schema
 
 from tests.tiny_network import NetworkBuilder, random_images
 from tflite_export.convert import convert_network
