@@ -44,10 +44,7 @@ _TIMEOUT_SECONDS = 60
 _SECONDS_ALLOWED = 10  # for one verification
 _BY_BYTES = "every byte as the converter makes it of the student"
 
-
 _Table = Any  # of flatbuffers' and of the generated classes, which have no base
-
-
 _Group = tuple[str, str, str]  # model, random or directed, effect
 
 

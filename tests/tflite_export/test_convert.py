@@ -68,7 +68,7 @@ def kernel_ops():
 
 
 def stored(values: np.ndarray, kind: str) -> np.ndarray:
-    """Levels in TFLite's layout."""
+    """Quantized values in TFLite's layout."""
     if kind == "dense":
         return values.T
     if kind == "depthwise":

@@ -58,7 +58,7 @@ def test_quantized_tensors(tflite):
         "INT8",
         False,
     )
-    # The input's fake quantization spans [-1, 1], nudged so that 0 is a level.
+    # The input's fake quantization spans [-1, 1], nudged so that it holds 0.
     assert image.scales == pytest.approx((2 / 255,))
     assert image.zero_points == (0,)
     weights = model.tensors[conv.inputs[1]]
@@ -75,8 +75,8 @@ def test_int4_constants_are_the_levels_of_the_kernel(tflite):
     model = read_model(tflite)
     weights = model.tensors[model.operators[0].inputs[1]]
     kernel = tiny_tflite.kernel(sum(b"quant_c1"), (3, 3, 3, 6), 4).numpy()
-    levels = kernel.transpose(3, 0, 1, 2) / np.reshape(weights.scales, (6, 1, 1, 1))
-    np.testing.assert_array_equal(constant_values(weights), np.rint(levels))
+    quantized = kernel.transpose(3, 0, 1, 2) / np.reshape(weights.scales, (6, 1, 1, 1))
+    np.testing.assert_array_equal(constant_values(weights), np.rint(quantized))
 
 
 def test_int4_is_unpacked_low_nibble_first_and_sign_extended():

@@ -68,8 +68,8 @@ def exact_outputs(tflite: bytes, inputs: np.ndarray) -> np.ndarray:
         weights
     ).T.astype(np.int64) + constant_values(offsets)
     multiplier = source.scales[0] * np.array(weights.scales) / output.scales[0]
-    levels = np.floor(sums * multiplier + 0.5) + output.zero_points[0]
-    return np.clip(levels, -128, 127)
+    quantized = np.floor(sums * multiplier + 0.5) + output.zero_points[0]
+    return np.clip(quantized, -128, 127)
 
 
 @pytest.mark.parametrize("size", SIZES)

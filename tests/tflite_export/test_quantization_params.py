@@ -1,4 +1,4 @@
-"""Properties of the grids."""
+"""Properties of quantization parameters."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ bit_widths = st.integers(2, 8)
 
 @st.composite
 def quant_params_of(draw) -> QuantParams:
-    """Any grid that either constructor makes."""
+    """Any that either constructor makes."""
     if draw(st.booleans()):
         return relu_quant_params(draw(uppers), draw(bit_widths))
     low, high = draw(finite), draw(finite)
@@ -106,13 +106,13 @@ def test_quant_params_over_by_hand(low, high, scale, zero_point):
 @pytest.mark.parametrize(
     ("low", "high"), [(0.0, 0.0), (math.nan, 1.0), (0.0, math.inf), (-math.inf, 0.0)]
 )
-def test_ranges_without_a_quant_params_are_refused(low, high):
+def test_ranges_without_parameters_are_refused(low, high):
     with pytest.raises(ValueError, match="expected a finite range"):
         quant_params_over(low, high)
 
 
 @given(upper=uppers, bits=bit_widths)
-def test_relu_quant_params_has_two_to_the_bits_levels(upper, bits):
+def test_relu_quant_params_give_two_to_the_bits_values(upper, bits):
     quant_params = relu_quant_params(upper, bits)
     x = np.linspace(-0.1 * upper, 1.1 * upper, 2000)
     # A kernel's own clamps: ReLU at the zero point, the type at 127.

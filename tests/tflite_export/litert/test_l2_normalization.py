@@ -14,7 +14,7 @@ from tflite_export.litert.l2_normalization import l2_normalize
 
 
 @pytest.mark.parametrize(
-    ("levels", "expected"),
+    ("centered", "expected"),
     [
         ([3, 4], [77, 102]),  # 128 * 0.6 = 76.8 and 128 * 0.8 = 102.4
         ([-3, 4], [-77, 102]),
@@ -30,21 +30,21 @@ from tflite_export.litert.l2_normalization import l2_normalize
         ([255, -255] * 2**14, [1, -1] * 2**14),
     ],
 )
-def test_by_hand(levels, expected):
-    np.testing.assert_array_equal(l2_normalize(np.array(levels)), expected)
+def test_by_hand(centered, expected):
+    np.testing.assert_array_equal(l2_normalize(np.array(centered)), expected)
 
 
 @pytest.mark.parametrize("largest", [2, 20, 255])
 @pytest.mark.parametrize("channels", [2, 96, 9000])
 def test_rounds_once_or_twice(channels, largest):
     rng = np.random.default_rng(0)
-    levels = rng.integers(-largest, largest + 1, (2, 3, channels))
-    levels[0, 0] = 0
-    levels[0, 0, 1] = largest
-    real = 128 * levels / np.linalg.norm(levels, axis=-1, keepdims=True)
+    centered = rng.integers(-largest, largest + 1, (2, 3, channels))
+    centered[0, 0] = 0
+    centered[0, 0, 1] = largest
+    real = 128 * centered / np.linalg.norm(centered, axis=-1, keepdims=True)
     # Twice, to halves and to integers, where the squares add up to 2^21 or more.
-    twice = np.sum(levels**2, axis=-1, keepdims=True) >= 2**21
-    error = np.abs(l2_normalize(levels) - real)
+    twice = np.sum(centered**2, axis=-1, keepdims=True) >= 2**21
+    error = np.abs(l2_normalize(centered) - real)
     assert np.all(error <= np.where(twice, 0.75, 0.5) + 1e-5)
 
 

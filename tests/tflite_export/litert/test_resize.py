@@ -1,4 +1,4 @@
-"""Enlarging by hand; its equality with LiteRT: test_simulator."""
+"""Bilinear resizes by hand; their equality with LiteRT: test_simulator."""
 
 from __future__ import annotations
 
@@ -6,78 +6,32 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from gdfq_tf.graph.layers import DepthToSpace
 from gdfq_tf.keras_compat import keras
 from tflite_export.litert.resize import resize_quantized
-from tflite_export.operators.resampling import depth_to_space, resize_by
-
-NONE = ((0, 0), (0, 0))
+from tflite_export.operators.resampling import resize_by
 
 
-@pytest.mark.parametrize(
-    "block_size", [(2, 2), (3, 3), (2, 1), (1, 3), (2, 3)], ids=str
-)
-@pytest.mark.parametrize("size", [(2, 4), (3, 1), (1, 3)], ids=str)
-@pytest.mark.parametrize("batch", [1, 5])
-def test_depth_to_space_puts_each_channel_in_its_place(block_size, size, batch):
-    rows, columns = block_size
-    shape = (batch, *size, rows * columns * 3)
-    values = np.random.default_rng(0).permutation(np.prod(shape)).reshape(shape)
-    found = depth_to_space(tf.constant(values, tf.float64), block_size, NONE).numpy()
-    assert found.shape == (batch, size[0] * rows, size[1] * columns, 3)
-    for y in range(found.shape[1]):
-        for x in range(found.shape[2]):
-            phase = (y % rows) * columns + x % columns
-            expected = values[:, y // rows, x // columns, 3 * phase : 3 * phase + 3]
-            np.testing.assert_array_equal(found[:, y, x], expected)
-    crops = ((1, 0), (0, 2))
-    if found.shape[1] > 1 and found.shape[2] > 2:
-        cropped = depth_to_space(tf.constant(values, tf.float64), block_size, crops)
-        np.testing.assert_array_equal(cropped, found[:, 1:, :-2])
-
-
-@pytest.mark.parametrize("block_size", [(2, 2), (2, 1)])
-def test_the_layer_takes_any_batch_and_can_be_copied(block_size):
-    count = 3 * block_size[0] * block_size[1]
-    image = keras.Input((2, 4, count))
-    layer = DepthToSpace(block_size, ((1, 0), (0, 2)), name="enlarged")
-    model = keras.Model(image, layer(image))
-    copy = keras.models.clone_model(model)
-    shape = (2 * block_size[0] - 1, 4 * block_size[1] - 2, 3)
-    assert copy.output_shape == (None, *shape)
-    assert copy.get_layer("enlarged").get_config() == layer.get_config()
-    values = np.random.default_rng(0).normal(size=(3, 2, 4, count)).astype(np.float32)
-    expected = depth_to_space(tf.constant(values), block_size, ((1, 0), (0, 2)))
-    np.testing.assert_array_equal(copy(values), expected)
-
-
-def test_bilinear_levels_by_hand():
-    levels = np.array([[-3.0, 2.0]]).reshape(1, 1, 2, 1)
+def test_bilinear_values_by_hand():
+    quantized = np.array([[-3.0, 2.0]]).reshape(1, 1, 2, 1)
     # Weights 1/4 and 3/4 between centres, the ends as they are: -1.75 and 0.75.
-    found = resize_quantized(tf.constant(levels), (2, 2)).numpy()
+    found = resize_quantized(tf.constant(quantized), (2, 2)).numpy()
     np.testing.assert_array_equal(found[0, :, :, 0], [[-3, -2, 1, 2]] * 2)
     # Ties, -2.5 and -1.5, go up.
     found = resize_quantized(tf.constant([[[[-3.0], [-1.0]]]], tf.float64), (1, 2))
     np.testing.assert_array_equal(np.ravel(found), [-3, -2, -1, -1])
-    levels = np.array([-3.0, -2.0, 1.0, 2.0]).reshape(1, 1, 4, 1)
-    found = resize_quantized(tf.constant(levels), (1, 3)).numpy().ravel()
+    quantized = np.array([-3.0, -2.0, 1.0, 2.0]).reshape(1, 1, 4, 1)
+    found = resize_quantized(tf.constant(quantized), (1, 3)).numpy().ravel()
     np.testing.assert_array_equal(found, [-3, -3, -3, -2, -2, -1, 0, 1, 1, 2, 2, 2])
 
 
 @pytest.mark.parametrize("size", [(2, 2), (3, 1), (5, 4)])
-def test_bilinear_levels_are_those_of_tf_keras_rounded(size):
-    levels = np.random.default_rng(0).integers(-128, 128, (4, 5, 6, 2))
+def test_bilinear_values_are_those_of_tf_keras_rounded(size):
+    quantized = np.random.default_rng(0).integers(-128, 128, (4, 5, 6, 2))
     layer = keras.layers.UpSampling2D(size, interpolation="bilinear")
-    exact = layer(levels.astype(np.float32)).numpy()
-    found = resize_quantized(tf.constant(levels, tf.float64), size).numpy()
+    exact = layer(quantized.astype(np.float32)).numpy()
+    found = resize_quantized(tf.constant(quantized, tf.float64), size).numpy()
     # Weights off by 2^-12 twice, times 255, and half a step.
     assert np.abs(found - exact).max() <= 0.5 + 2 * 255 / 2**12 + 1e-4
     np.testing.assert_allclose(
-        resize_by(tf.constant(levels, tf.float32), size, "bilinear"), exact
+        resize_by(tf.constant(quantized, tf.float32), size, "bilinear"), exact
     )
-
-
-def test_nearest_repeats():
-    levels = np.arange(6.0).reshape(1, 2, 3, 1)
-    found = resize_by(tf.constant(levels), (3, 2), "nearest")
-    np.testing.assert_array_equal(found, levels.repeat(3, 1).repeat(2, 2))

@@ -141,7 +141,7 @@ def movement_network():
         # Of a tensor each: the converter makes one RELU of several of the same.
         b.op("relu", "relu", [signed], shape, quant_params, relu=True),
         b.op("relu_narrow", "relu", [part], (8, 7, 4), narrow, relu=True),
-        # 6 lies inside these ranges, about half way between two levels of the second.
+        # 6 lies inside these ranges, about half way between two values of the second.
         b.op("relu_far", "relu", ["image"], shape, far, relu=True),
         b.op("relu6", "relu", ["image"], shape, far, relu=True, relu6=True),
         b.op("add_relu6", "add", [signed, "image"], shape, far, relu=True, relu6=True),
@@ -228,8 +228,8 @@ def movement_network():
     return b.build()
 
 
-def enlarging_network():
-    """Enlarged tensors, and channels that become positions."""
+def resize_network():
+    """Resized tensors, and channels that become positions."""
     b = NetworkBuilder(seed=5)
     narrow = coarse_relu_quant_params(6.0, 4)
     signed = b.kernel("signed", "conv", "image", bits=8, outputs=4)
@@ -327,7 +327,7 @@ def normalization_network():
         for end, quant_params in (("", fine), ("_far", far), ("_as_is", None)):
             centered = f"centered{end}_{name}"
             b.branch(b.op(centered, "subtract", [name, mean], shape, quant_params))
-            # Levels that the grid has.
+            # Within the parameters' range.
             sign = 1 if end == "_far" or name != "small" else -1
             for level, count in ((0, 0), (17, 1), (100, 3)):
                 constants = {"constant_level": sign * level, "num_constants": count}
@@ -346,7 +346,7 @@ NETWORKS = {
     "kernels": kernel_network(),
     "activations": activation_network(),
     "movements": movement_network(),
-    "enlarging": enlarging_network(),
+    "resizes": resize_network(),
 }
 
 
@@ -375,7 +375,7 @@ def test_equals_litert_bit_by_bit(network, branch):
 
 
 def one_activation(kind, scale, zero_point, *, lowest=-0.4, **attributes):
-    """One function of a tensor of 256 values, on an output grid that just holds it."""
+    """One function of a tensor of 256 values, output parameters just hold it."""
     quant_params = QuantParams(float(coarse(scale)), zero_point)
     high = max(quant_params.high, 0.1)
     output = (
@@ -397,37 +397,37 @@ INPUT_QUANT_PARAMS = [
 ]  # fmt: skip
 
 
-def check_every_level(network):
-    levels = np.arange(-128, 128).astype(np.int8).reshape(1, 16, 16, 1)
+def check_every_value(network):
+    quantized = np.arange(-128, 128).astype(np.int8).reshape(1, 16, 16, 1)
     tflite = convert_network(network)
     # Functions that it knows no integer kernel for the converter leaves in float.
     assert {t.dtype for t in read_model(tflite).tensors} <= {"INT8", "INT32"}
-    expected = TFLiteClassifier(tflite).run(levels)
+    expected = TFLiteClassifier(tflite).run(quantized)
     assert len(np.unique(expected)) > 20
-    np.testing.assert_array_equal(infer(network, levels), expected)
+    np.testing.assert_array_equal(infer(network, quantized), expected)
 
 
 @pytest.mark.parametrize("kind", ["sigmoid", "tanh", "gelu", "hard_swish"])
 @pytest.mark.parametrize(("scale", "zero_point"), INPUT_QUANT_PARAMS)
-def test_every_level_of_an_activation(kind, scale, zero_point):
-    check_every_level(one_activation(kind, scale, zero_point))
+def test_every_value_of_an_activation(kind, scale, zero_point):
+    check_every_value(one_activation(kind, scale, zero_point))
 
 
 # The smallest and the largest are not XNNPACK's to compute.
 @pytest.mark.parametrize("slope", [0.0005, 0.01, 0.1, 0.2, 0.3, 1.5, -0.25, 300.0])
 @pytest.mark.parametrize(("scale", "zero_point"), INPUT_QUANT_PARAMS)
-def test_every_level_of_a_leaky_relu(slope, scale, zero_point):
+def test_every_value_of_a_leaky_relu(slope, scale, zero_point):
     below = slope * scale * (-128 - zero_point)
     lowest = min(-0.01, below)
-    check_every_level(
+    check_every_value(
         one_activation("leaky_relu", scale, zero_point, lowest=lowest, slope=slope)
     )
 
 
 @pytest.mark.parametrize("level", [-128, -127, -3, 0, 126, 127])
 @pytest.mark.parametrize("zero_point", [-128, -3, 127])
-def test_every_level_of_a_minimum(level, zero_point):
-    """Also where the bound is negative, or the grid's own end."""
+def test_every_value_of_a_minimum(level, zero_point):
+    """Also where the bound is negative, or the end of the int8."""
     quant_params = QuantParams(float(coarse(0.0367)), zero_point)
     bounded = IntegerOp(
         "y", "minimum", ("x",), quant_params, attributes={"level": level}
@@ -436,9 +436,9 @@ def test_every_level_of_a_minimum(level, zero_point):
         "flat", "reshape", ("y",), quant_params, attributes={"shape": [256]}
     )
     network = IntegerNetwork("x", (16, 16, 1), quant_params, (bounded, flat), False)
-    levels = np.arange(-128, 128).astype(np.int8)
-    expected = [np.minimum(levels, level)]
-    images = levels.reshape(1, 16, 16, 1)
+    quantized = np.arange(-128, 128).astype(np.int8)
+    expected = [np.minimum(quantized, level)]
+    images = quantized.reshape(1, 16, 16, 1)
     np.testing.assert_array_equal(infer(network, images), expected)
     tflite = convert_network(network)
     np.testing.assert_array_equal(TFLiteClassifier(tflite).run(images), expected)
@@ -466,11 +466,11 @@ def test_softmax_by_hand():
     ("scale", "num_classes"), [(0.0625, 1000), (0.09375, 1000), (0.125, 300), (1.0, 3)]
 )
 def test_softmax(scale, num_classes):
-    """Also where an exact probability, rounded, is another level than LiteRT's: 8 of
+    """Also where an exact probability, rounded, is another value than LiteRT's: 8 of
     the 2,000,000 at 0.09375."""
     network = softmax_network(scale, num_classes)
-    levels = np.random.default_rng(0).normal(-60, 25, (2000, 1, 1, num_classes))
-    logits = np.clip(np.round(levels), -128, 127).astype(np.int8)
+    normal = np.random.default_rng(0).normal(-60, 25, (2000, 1, 1, num_classes))
+    logits = np.clip(np.round(normal), -128, 127).astype(np.int8)
     expected = TFLiteClassifier(convert_network(network)).run(logits)
     assert len(np.unique(expected)) > 10
     np.testing.assert_array_equal(infer(network, logits), expected)
