@@ -25,23 +25,23 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import h5py
+import keras
 import numpy as np
 import tensorflow as tf
 from absl import app, flags
+from google.protobuf.message import Message
 
 from benchmarks import command
 from gdfq_tf.errors import UserError
 from gdfq_tf.frontend.layer_importers import check_layer
-from gdfq_tf.keras_compat import keras as tf_keras  # sets the environment: first
-from gdfq_tf.keras_compat import saved_metadata_pb2
+from gdfq_tf.keras_compat import KerasLibrary, KerasModel, saved_metadata_pb2
+from gdfq_tf.keras_compat import keras as tf_keras
+from gdfq_tf.model_files.layer_arguments import Json
 from gdfq_tf.model_files.model_builder import ParameterBudget, build_model
-from gdfq_tf.model_files.model_spec import read_model_spec
-from gdfq_tf.model_files.readers import read_model
-
-import keras  # isort: skip  (Keras 3, after the environment is set)
+from gdfq_tf.model_files.readers import ReadOptions, SourceModel, read_model
+from gdfq_tf.model_files.spec_reader import read_model_spec
 
 FLAGS = flags.FLAGS
 LIBRARIES = {"keras3": keras, "tf_keras": tf_keras}
@@ -68,18 +68,22 @@ class Canary:
 
     calls = 0
 
-    def __init__(self, *args: Any, **kwargs: Any):
+    def __init__(self, *args: object, **kwargs: object) -> None:
+        """Counts."""
         Canary.calls += 1
         super().__init__()
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: object, **kwargs: object) -> None:
+        """Counts."""
         Canary.calls += 1
 
     @classmethod
-    def from_config(cls, *args: Any, **kwargs: Any) -> Any:
+    def from_config(cls, *args: object, **kwargs: object) -> None:
+        """Counts."""
         Canary.calls += 1
 
     def get_config(self) -> dict:
+        """Nothing, as there is nothing to keep."""
         return {}
 
 
@@ -98,7 +102,7 @@ def install(folder: Path) -> None:
         objects |= dict.fromkeys(REGISTERED_NAMES, Canary)
 
 
-def payloads(folder: Path) -> list[Any]:
+def payloads(folder: Path) -> list[Json]:
     """Values that would call the canary, or write a file, if they were deserialized."""
     touched = str(folder / "touched")
     function = {
@@ -141,7 +145,7 @@ def payloads(folder: Path) -> list[Any]:
     ]  # fmt: skip
 
 
-def network(library: Any) -> Any:
+def network(library: KerasLibrary) -> KerasModel:
     """A small network with every way in which files write values."""
     lay, rng = library.layers, np.random.default_rng(0)
     image = library.Input((8, 8, 3), name="image")
@@ -160,7 +164,7 @@ def network(library: Any) -> Any:
     return model
 
 
-def places(value: Any) -> Iterator[tuple[Any, Any]]:
+def places(value: Json) -> Iterator[tuple[Json, Json]]:
     """(container, key) of all that a JSON value holds, and of keys it lacks."""
     if isinstance(value, dict):
         for key in (*value, *(k for k in _UNEXPECTED_KEYS if k not in value)):
@@ -172,7 +176,7 @@ def places(value: Any) -> Iterator[tuple[Any, Any]]:
         yield from places(item)
 
 
-def edited(config: Any, place: int, payload: Any) -> Any:
+def edited(config: Json, place: int, payload: Json) -> Json:
     """A copy of a JSON value with one place replaced."""
     changed = copy.deepcopy(config)
     container, key = next(itertools.islice(places(changed), place, None))
@@ -183,7 +187,8 @@ def edited(config: Any, place: int, payload: Any) -> Any:
 class Files:
     """Writes the network of one reader with another JSON."""
 
-    def __init__(self, folder: Path, library: str, suffix: str):
+    def __init__(self, folder: Path, library: str, suffix: str) -> None:
+        """Of one of `READERS`, in a folder."""
         self._base = folder / f"{library}_base{suffix}"
         self.path = folder / f"{library}_net{suffix}"
         self.weights = None
@@ -198,7 +203,7 @@ class Files:
             shutil.copytree(self._base, self.path)
 
     @property
-    def config(self) -> Any:
+    def config(self) -> Json:
         """The JSON of the network as saved."""
         match self._base.suffix:
             case ".keras":
@@ -211,12 +216,12 @@ class Files:
                 return json.loads(self._base.read_text())
         return json.loads(self._metadata()[1].metadata)
 
-    def _metadata(self) -> tuple[Any, Any]:
+    def _metadata(self) -> tuple[Message, Message]:
         content = (self._base / "keras_metadata.pb").read_bytes()
         metadata = saved_metadata_pb2.SavedMetadata.FromString(content)
         return metadata, next(x for x in metadata.nodes if x.node_path == "root")
 
-    def write(self, config: Any) -> None:
+    def write(self, config: Json) -> None:
         """Writes `self.path`."""
         text = json.dumps(config)
         match self._base.suffix:
@@ -242,12 +247,12 @@ class Files:
                 )
 
 
-def outcome(read: Callable[[], Any]) -> str:
-    """ "read" or "refused"; anything but a line of refusal is an error."""
+def outcome(read: Callable[[], object]) -> str:
+    """Whether it was "read" or "refused"; refusals are one line."""
     try:
         read()
     except UserError as error:
-        assert "\n" not in str(error)
+        _require("\n" not in str(error), f"more than a line: {error}")
         return "refused"
     return "read"
 
@@ -259,6 +264,8 @@ def in_memory(library: str, folder: Path, share: float = 1.0) -> Counter:
     and is not built again.
 
     Args:
+      library: key of `LIBRARIES`.
+      folder: where payloads would leave traces.
       share: of all pairs of place and payload, taken at random.
     """
     module, values = LIBRARIES[library], payloads(folder)
@@ -273,7 +280,7 @@ def in_memory(library: str, folder: Path, share: float = 1.0) -> Counter:
     return counts
 
 
-def _built(config: Any, as_saved: str, library: Any) -> str:
+def _built(config: Json, as_saved: str, library: KerasLibrary) -> str:
     try:
         spec = read_model_spec(config, "net", check_layer)
     except (
@@ -296,8 +303,14 @@ def _built(config: Any, as_saved: str, library: Any) -> str:
 
 def check_silence(folder: Path) -> None:
     """Raises AssertionError if any payload did anything."""
-    assert Canary.calls == 0, "the canary was called"
-    assert not (folder / "touched").exists() and not Path("touched").exists()
+    _require(Canary.calls == 0, "the canary was called")
+    touched = (folder / "touched", Path("touched"))
+    _require(not any(path.exists() for path in touched), "a file was written")
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise AssertionError(otherwise)
 
 
 def in_files(library: str, suffix: str, folder: Path, count: int) -> Counter:
@@ -307,13 +320,12 @@ def in_files(library: str, suffix: str, folder: Path, count: int) -> Counter:
     config, values = target.config, payloads(folder)
     number = sum(1 for _ in places(config))
 
-    def read() -> Any:
-        return read_model(
-            str(target.path), weights=target.weights, check_layer=check_layer
-        )
+    def read() -> SourceModel:
+        options = ReadOptions(weights=target.weights)
+        return read_model(target.path, options, check_layer=check_layer)
 
     target.write(config)
-    assert outcome(read) == "read"
+    _require(outcome(read) == "read", "the network itself is refused")
     for _ in range(count):
         payload = values[rng.integers(len(values))]
         target.write(edited(config, int(rng.integers(number)), payload))

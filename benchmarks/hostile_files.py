@@ -20,17 +20,16 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import h5py
+import keras
 import numpy as np
 from absl import app, flags
 
 from benchmarks import command
-from gdfq_tf.keras_compat import keras as tf_keras  # sets the environment: first
-from gdfq_tf.keras_compat import saved_metadata_pb2
-
-import keras  # isort: skip  (Keras 3, after the environment is set)
+from gdfq_tf.keras_compat import KerasLibrary, KerasModel, saved_metadata_pb2
+from gdfq_tf.keras_compat import keras as tf_keras
+from gdfq_tf.model_files.layer_arguments import Json
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).resolve().parent.parent
@@ -57,7 +56,7 @@ class Case:
     is_fine: bool = False
 
 
-def network(library: Any) -> Any:
+def network(library: KerasLibrary) -> KerasModel:
     """conv-norm-relu-pool-dense, as trained."""
     lay = library.layers
     image = library.Input((16, 16, 3), name="image")
@@ -75,15 +74,16 @@ def network(library: Any) -> Any:
 # ---- the network's JSON, edited
 
 
-def layer_of(config: Any, name: str) -> Any:
+def layer_of(config: Json, name: str) -> Json:
+    """The JSON of a layer of the model."""
     layers = config["config"]["layers"]
     return next(x for x in layers if x["config"]["name"] == name)
 
 
-def code_in_activation(canary: Path) -> Callable[[Any], None]:
+def code_in_activation(canary: Path) -> Callable[[Json], None]:
     """Keras' own deserializer as an activation, with eval as its argument."""
 
-    def edit(config: Any) -> None:
+    def edit(config: Json) -> None:
         layer = layer_of(config, "act")
         function = {"module": "builtins", "class_name": "function", "config": "eval"}
         layer["config"]["activation"] = {
@@ -99,8 +99,10 @@ def code_in_activation(canary: Path) -> Callable[[Any], None]:
     return edit
 
 
-def with_input(*shape: int) -> Callable[[Any], None]:
-    def edit(config: Any) -> None:
+def with_input(*shape: int) -> Callable[[Json], None]:
+    """Images of another shape."""
+
+    def edit(config: Json) -> None:
         arguments = layer_of(config, "image")["config"]
         key = "batch_shape" if "batch_shape" in arguments else "batch_input_shape"
         arguments[key] = [None, *shape]
@@ -108,7 +110,8 @@ def with_input(*shape: int) -> Callable[[Any], None]:
     return edit
 
 
-def many_layers(config: Any) -> None:
+def many_layers(config: Json) -> None:
+    """More layers than any network has."""
     last = layer_of(config, "last")
     config["config"]["layers"] += [
         last | {"name": f"x{i}", "config": last["config"] | {"name": f"x{i}"}}
@@ -116,8 +119,9 @@ def many_layers(config: Any) -> None:
     ]
 
 
-def deep_json(config: Any) -> None:
-    value: Any = 0
+def deep_json(config: Json) -> None:
+    """Lists inside lists."""
+    value: Json = 0
     for _ in range(900):
         value = [value]
     layer_of(config, "last")["config"]["units"] = value
@@ -126,8 +130,12 @@ def deep_json(config: Any) -> None:
 # ---- values of weights
 
 
-def with_weight(layer: str, index: int, value: float, whole: bool = False):
-    def edit(model: Any) -> None:
+def with_weight(
+    layer: str, index: int, value: float, whole: bool = False
+) -> Callable[[KerasModel], None]:
+    """A layer with one value, or all of one weight, replaced."""
+
+    def edit(model: KerasModel) -> None:
         weights = model.get_layer(layer).get_weights()
         if whole:
             weights[index] = np.full_like(weights[index], value)
@@ -138,12 +146,13 @@ def with_weight(layer: str, index: int, value: float, whole: bool = False):
     return edit
 
 
-def dead_relus(model: Any) -> None:
+def dead_relus(model: KerasModel) -> None:
+    """Betas so low that nothing behind them is on."""
     zero, one = np.zeros(8), np.ones(8)
     model.get_layer("norm").set_weights([zero, -one, zero, 2 * one])
 
 
-VALUES: dict[str, Callable[[Any], None]] = {
+VALUES: dict[str, Callable[[KerasModel], None]] = {
     "weight of 3e38": with_weight("last", 0, 3e38),
     "weight of 1e30": with_weight("last", 0, 1e30),
     "weight of NaN": with_weight("conv", 0, np.nan),
@@ -161,13 +170,14 @@ VALUES: dict[str, Callable[[Any], None]] = {
 # ---- values from other files
 
 
-def elsewhere(folder: Path) -> dict[str, Callable[[Any, str], None]]:
+def elsewhere(folder: Path) -> dict[str, Callable[[h5py.Group, str], None]]:
+    """Ways for an HDF5 file to hold values of another file."""
     secret, other = folder / "secret.txt", folder / "other.h5"
     secret.write_bytes(SECRET)
     with h5py.File(other, "w") as file:
         file["secret"] = np.frombuffer(SECRET[:12], "<f4")
 
-    def virtual(group: Any, name: str) -> None:
+    def virtual(group: h5py.Group, name: str) -> None:
         layout = h5py.VirtualLayout((3,), "f4")
         layout[:] = h5py.VirtualSource(str(other), "secret", (3,))
         group.create_virtual_dataset(name, layout)
@@ -183,7 +193,8 @@ def elsewhere(folder: Path) -> dict[str, Callable[[Any, str], None]]:
     }
 
 
-def replace_bias(path: Path, make: Callable[[Any, str], None]) -> None:
+def replace_bias(path: Path, make: Callable[[h5py.Group, str], None]) -> None:
+    """Has `make` put something where the bias of the file's last layer is."""
     with h5py.File(path, "a") as file:
         found: list[str] = []
         file.visititems(
@@ -204,7 +215,8 @@ def replace_bias(path: Path, make: Callable[[Any, str], None]) -> None:
 class Writer:
     """Writes cases into one folder, each under a name of its own."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path) -> None:
+        """Writes into `folder`."""
         self.folder = folder
         self._count = 0
 
@@ -212,7 +224,7 @@ class Writer:
         self._count += 1
         return self.folder / f"net{self._count}{suffix}"
 
-    def with_json(self, name: str, edit: Callable[[Any], None]) -> Iterator[Case]:
+    def with_json(self, name: str, edit: Callable[[Json], None]) -> Iterator[Case]:
         """In all formats that hold a model's JSON."""
         for library, module in LIBRARIES.items():
             model = network(module)
@@ -237,7 +249,7 @@ class Writer:
         metadata_path.write_bytes(metadata.SerializeToString())
         yield Case(name, "SavedModel", path)
 
-    def _edit_file(self, path: Path, edit: Callable[[Any], None]) -> None:
+    def _edit_file(self, path: Path, edit: Callable[[Json], None]) -> None:
         if path.suffix == ".h5":
             with h5py.File(path, "a") as file:
                 config = _edited(file.attrs["model_config"], edit)
@@ -246,7 +258,7 @@ class Writer:
         rewrite_zip(path, lambda name, data: _edited(data, edit).encode()
                     if name == "config.json" else data)  # fmt: skip
 
-    def with_values(self, name: str, edit: Callable[[Any], None]) -> Iterator[Case]:
+    def with_values(self, name: str, edit: Callable[[Json], None]) -> Iterator[Case]:
         """In one format of each Keras."""
         for library, suffix in (("keras3", ".keras"), ("tf_keras", ".h5")):
             model = network(LIBRARIES[library])
@@ -302,7 +314,7 @@ class Writer:
         yield Case(f"{gibibytes} GiB of zeros", ".h5", path)
 
 
-def _edited(text: str | bytes, edit: Callable[[Any], None]) -> str:
+def _edited(text: str | bytes, edit: Callable[[Json], None]) -> str:
     config = json.loads(text)
     edit(config)
     return json.dumps(config)

@@ -68,7 +68,7 @@ def import_keras_3() -> KerasLibrary:
     return keras_3
 
 
-def library_of_model(value: object) -> KerasLibrary | None:
+def library_of_model(value: object) -> KerasLibrary:
     """The Keras that a value is a model of; None if it is none.
 
     Raises:

@@ -11,19 +11,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
-from gdfq_tf.errors import UserError
+from gdfq_tf.errors import UserError, option
 from tflite_export.quantization_params import (
     INT8_MAX,
     INT8_MIN,
     QuantParams,
     quant_params_over,
 )
-
-NAMES = ("tf", "torch", "caffe", "unit", "uint8", "custom")
 
 # keras.applications.imagenet_utils: per-channel statistics of ImageNet, RGB in
 # units of 1 for "torch", BGR in pixel units for "caffe".
@@ -32,6 +31,8 @@ _TORCH_STD = (0.229, 0.224, 0.225)
 _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 # Means and deviations of pixel / 255 are 1 at most; with room for odd conventions.
 _LARGEST_UNIT = 2.0
+
+Pixels: TypeAlias = "np.ndarray | tf.Tensor"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,8 +61,10 @@ class Preprocessing:
 
     @property
     def is_uniform(self) -> bool:
-        """Whether levels of the input can be pixels - 128: one scale and one offset
-        serve all channels, in RGB order, and the range holds zero, which pads images.
+        """Whether levels of the input can be pixels - 128.
+
+        One scale and one offset serve all channels, in RGB order, and the range holds
+        zero, which pads images.
         """
         same = len(set(self.scale)) == 1 and len(set(self.offset)) == 1
         holds_zero = 0.0 <= -self.offset[0] / self.scale[0] <= 255.0
@@ -79,14 +82,14 @@ class Preprocessing:
             np.float32
         )
 
-    def to_input(self, pixels) -> tf.Tensor:
+    def to_input(self, pixels: Pixels) -> tf.Tensor:
         """Model input, float32, of pixels (…, channels) in [0, 255]."""
         pixels = tf.cast(pixels, tf.float32)
         if self.reverse_channels:
             pixels = tf.reverse(pixels, axis=[-1])
         return pixels * np.asarray(self.scale, np.float32) + self.low
 
-    def to_pixels(self, inputs) -> tf.Tensor:
+    def to_pixels(self, inputs: tf.Tensor) -> tf.Tensor:
         """Nearest uint8 pixels of model inputs (…, channels), clipped to 0..255."""
         pixels = (inputs - self.low) / np.asarray(self.scale, np.float32)
         pixels = tf.clip_by_value(tf.round(pixels), 0.0, 255.0)
@@ -123,11 +126,11 @@ class Preprocessing:
             quantization.zero_point - INT8_MIN
         )
 
-    def to_student_input(self, pixels) -> tf.Tensor:
+    def to_student_input(self, pixels: Pixels) -> tf.Tensor:
         """Student input, float32: on the exported model's int8 input grid."""
         return self.to_input(pixels) - np.float32(self.grid_shift())
 
-    def to_int8(self, pixels) -> np.ndarray:
+    def to_int8(self, pixels: Pixels) -> np.ndarray:
         """The exported model's int8 input of pixels (…, channels) in [0, 255]."""
         quant_params = self.input_quantization()
         levels = self.to_student_input(pixels).numpy() / np.float32(quant_params.scale)
@@ -165,7 +168,8 @@ def make_preprocessing(
         the ImageNet mean, pixel units; unit: [0, 1]; uint8: [0, 255] as is;
         custom: (pixel / 255 - mean) / std.
       num_channels: channels of the classifier's input.
-      mean, std: for "custom" only, in units of 1, one value or one per channel.
+      mean: for "custom" only, in units of 1, one value or one per channel.
+      std: likewise.
 
     Raises:
       UserError: unknown name, statistics missing, surplus or of a wrong length.
@@ -174,54 +178,74 @@ def make_preprocessing(
         raise UserError(
             f"preprocessing {name!r} is unknown; expected one of {', '.join(NAMES)}"
         )
-    if (mean or std) and name != "custom":
+    if name == "custom":
+        _check_custom(num_channels, mean=mean, std=std)
+        mean, std = (_for_each(num_channels, values) for values in (mean, std))
+        return _standardizing(name, mean=mean, std=std)
+    if mean or std:
         raise UserError(
             f"mean and std were given with preprocessing {name!r}; they belong to "
-            "'custom' only: drop them or pass --preprocessing=custom"
+            f"'custom' only: drop them or pass {option('preprocessing', 'custom')}"
         )
     if name in ("torch", "caffe") and num_channels != 3:
         raise UserError(
             f"preprocessing {name!r} holds ImageNet statistics for 3 channels, but "
-            f"the classifier takes {num_channels}; use custom with --mean and --std"
+            f"the classifier takes {num_channels}; use custom with {option('mean')} "
+            f"and {option('std')}"
         )
-    if name == "tf":
-        return _affine(name, num_channels, (1 / 127.5,), (-1.0,))
-    if name == "unit":
-        return _affine(name, num_channels, (1 / 255.0,), (0.0,))
-    if name == "uint8":
-        return _affine(name, num_channels, (1.0,), (0.0,))
-    if name == "caffe":
-        offset = tuple(-m for m in _CAFFE_MEAN_BGR)
-        return dataclasses.replace(
-            _affine(name, 3, (1.0,), offset), reverse_channels=True
-        )
-    if name == "torch":
-        mean, std = _TORCH_MEAN, _TORCH_STD
+    known = _KNOWN[name]
+    return dataclasses.replace(
+        known,
+        scale=_for_each(num_channels, known.scale),
+        offset=_for_each(num_channels, known.offset),
+    )
+
+
+def _check_custom(
+    num_channels: int, *, mean: Sequence[float], std: Sequence[float]
+) -> None:
+    """Refuses statistics that no images have."""
     for label, values in (("mean", mean), ("std", std)):
         if len(values) not in (1, num_channels):
             raise UserError(
-                f"--{label} holds {len(values)} values; expected 1 or one for each "
-                f"of the classifier's {num_channels} channels, in units of 1"
+                f"{option(label)} holds {len(values)} values; expected 1 or one for "
+                f"each of the classifier's {num_channels} channels, in units of 1"
             )
     if not all(s > 0 and math.isfinite(s) for s in std):
-        raise UserError(f"--std must be positive, got {list(std)}")
+        raise UserError(f"{option('std')} must be positive, got {list(std)}")
     if not all(math.isfinite(m) for m in mean):
-        raise UserError(f"--mean must be finite, got {list(mean)}")
+        raise UserError(f"{option('mean')} must be finite, got {list(mean)}")
     for label, values in (("mean", mean), ("std", std)):
         if max(map(abs, values)) > _LARGEST_UNIT:
+            given = ",".join(f"{value:g}" for value in values)
             raise UserError(
-                f"--{label}={','.join(f'{value:g}' for value in values)} looks like "
-                "pixel levels; expected units of pixel / 255: divide by 255"
+                f"{option(label, given)} looks like pixel levels; expected units of "
+                "pixel / 255: divide by 255"
             )
-    mean = tuple(mean) * (num_channels if len(mean) == 1 else 1)
-    std = tuple(std) * (num_channels if len(std) == 1 else 1)
+
+
+def _for_each(num_channels: int, values: Sequence[float]) -> tuple[float, ...]:
+    """One value for each channel, of as many or of one."""
+    return tuple(values) * (num_channels if len(values) == 1 else 1)
+
+
+def _standardizing(
+    name: str, *, mean: Sequence[float], std: Sequence[float]
+) -> Preprocessing:
+    """(pixel / 255 - mean) / std."""
     scale = tuple(1 / (255.0 * s) for s in std)
     offset = tuple(-m / s for m, s in zip(mean, std, strict=True))
-    return _affine(name, num_channels, scale, offset)
+    return Preprocessing(name, scale, offset)
 
 
-def _affine(name, num_channels, scale, offset) -> Preprocessing:
-    def expand(values):
-        return tuple(values) * (num_channels if len(values) == 1 else 1)
-
-    return Preprocessing(name, expand(scale), expand(offset))
+# By name; one value stands for all channels.
+_KNOWN = {
+    "tf": Preprocessing("tf", (1 / 127.5,), (-1.0,)),
+    "torch": _standardizing("torch", mean=_TORCH_MEAN, std=_TORCH_STD),
+    "caffe": Preprocessing(
+        "caffe", (1.0,), tuple(-m for m in _CAFFE_MEAN_BGR), reverse_channels=True
+    ),
+    "unit": Preprocessing("unit", (1 / 255.0,), (0.0,)),
+    "uint8": Preprocessing("uint8", (1.0,), (0.0,)),
+}
+NAMES = (*_KNOWN, "custom")

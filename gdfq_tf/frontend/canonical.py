@@ -24,18 +24,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
 
 import numpy as np
 
 from gdfq_tf.classifier import Head
-from gdfq_tf.errors import UserError
-from gdfq_tf.frontend.folding import LINEAR, absorb_resizing, rewrite, two_class_logits
-from gdfq_tf.frontend.importer import Op, all_layers, read_graph, valid_name
+from gdfq_tf.errors import UserError, option
+from gdfq_tf.frontend.folding import absorb_resizing, fold, two_class_logits
+from gdfq_tf.frontend.importer import all_layers, read_graph, valid_name
+from gdfq_tf.frontend.legalization import legalize
+from gdfq_tf.frontend.ops import LINEAR, Op, Ops
 from gdfq_tf.frontend.steps import class_name, is_symbolic, refuse
 from gdfq_tf.frontend.stored_values import check_folded_values, check_stored_values
 from gdfq_tf.graph import layers
-from gdfq_tf.keras_compat import keras
+from gdfq_tf.keras_compat import KerasModel, Layer, SymbolicTensor, keras
 from tflite_export.names import listed, shown
 
 TASKS = ("classification", "features")
@@ -59,10 +60,10 @@ class Canonical:
     head: Head
     input_scale: np.ndarray
     input_offset: np.ndarray
-    resizing: Any = None
+    resizing: Layer | None = None
 
 
-def canonicalize(source: Any, task: str = "classification") -> Canonical:
+def canonicalize(source: KerasModel, task: str = "classification") -> Canonical:
     """The canonical copy of a classifier.
 
     Args:
@@ -92,13 +93,14 @@ def canonicalize(source: Any, task: str = "classification") -> Canonical:
                 "softmax is supported as the last layer only, of classifiers",
             )
     ops, resizing = absorb_resizing(ops)
-    ops, scale, offset = rewrite(ops)
+    ops, scale, offset = fold(ops)
+    ops = legalize(ops)
     check_folded_values(ops)
     model = _build(_with_biases(ops), valid_name(source.name))
     return Canonical(model, head, scale, offset, resizing)
 
 
-def _check_ends(source: Any, task: str) -> None:
+def _check_ends(source: KerasModel, task: str) -> None:
     """Refuses what is no network for images of one size, or for no such task."""
     model = f"model {shown(source.name)}"
     inputs = getattr(source, "inputs", None) or []
@@ -117,7 +119,7 @@ def _check_ends(source: Any, task: str) -> None:
         names = list(source.output_names)
         raise UserError(
             f"{model} has the outputs {listed(names)}; expected one, "
-            f"for classes: choose it with --output_name={listed(names[:1])}"
+            f"for classes: choose it with {option('output_name', listed(names[:1]))}"
         )
     shape, out = tuple(inputs[0].shape), tuple(outputs[0].shape)
     if len(shape) not in (3, 4):
@@ -140,11 +142,11 @@ def _check_ends(source: Any, task: str) -> None:
     elif len(out) != 2 or out[1] is None:
         raise UserError(
             f"{model} gives {out}, so it is not a classifier; expected "
-            "(None, classes), or --task=features"
+            f"(None, classes), or {option('task', 'features')}"
         )
 
 
-def _split_head(ops: list[Op], num_outputs: int) -> tuple[list[Op], Head]:
+def _split_head(ops: Ops, num_outputs: int) -> tuple[Ops, Head]:
     """The ops up to two or more logits, and `Canonical.head`."""
     end = ops[-1]
     is_sigmoid = end.config.get("activation") == "sigmoid"
@@ -154,7 +156,7 @@ def _split_head(ops: list[Op], num_outputs: int) -> tuple[list[Op], Head]:
             end.kind,
             "as the last layer it gives one value, so it is not a classifier; expected "
             "2 or more classes or labels, one sigmoid for two classes, or "
-            "--task=features",
+            f"{option('task', 'features')}",
         )
     head = Head.LOGITS
     if is_sigmoid and num_outputs > 1:
@@ -166,7 +168,7 @@ def _split_head(ops: list[Op], num_outputs: int) -> tuple[list[Op], Head]:
     return ops, head
 
 
-def _in_a_row(ops: list[Op], shape: tuple[int, ...]) -> list[Op]:
+def _in_a_row(ops: Ops, shape: tuple[int, ...]) -> Ops:
     """The ops, whose output is (N, *shape), up to features (N, count)."""
     if len(shape) == 1:
         return ops
@@ -178,9 +180,11 @@ def _in_a_row(ops: list[Op], shape: tuple[int, ...]) -> list[Op]:
     return [*ops, Op("Reshape", name, (ops[-1].name,), config)]
 
 
-def _with_biases(ops: list[Op]) -> list[Op]:
-    """The ops, those linear ones with a bias of zero that have nowhere to put what
-    quantization has to add."""
+def _with_biases(ops: Ops) -> Ops:
+    """The ops, with biases of zero where quantization has to add something.
+
+    That is in linear ones which have none and no BatchNormalization behind them.
+    """
     normalized = {op.inputs[0] for op in ops if op.kind == "BatchNormalization"}
     result = []
     for op in ops:
@@ -195,8 +199,8 @@ def _with_biases(ops: list[Op]) -> list[Op]:
     return result
 
 
-def _build(ops: list[Op], name: str) -> keras.Model:
-    tensors: dict[str, Any] = {}
+def _build(ops: Ops, name: str) -> keras.Model:
+    tensors: dict[str, SymbolicTensor] = {}
     for op in ops:
         if op.kind == "InputLayer":
             tensors[op.name] = keras.Input(name=op.name, **op.config)

@@ -1,41 +1,33 @@
-"""Rewrites of a list of ops that keep what it computes.
+"""Arithmetic folded away: passes over a list of ops that keep what it computes.
 
-Each takes the ops, producers first, and returns them so. Together, in the order of
-`rewrite`, they leave no "Affine" and no BatchNormalization that the layer before
-it cannot absorb.
+Each takes the ops and returns them. Together, in the order of `fold`, they leave no
+"Affine" and no BatchNormalization that the layer before it cannot absorb.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections import Counter
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from gdfq_tf.frontend.importer import Op, reachable
+from gdfq_tf.frontend.ops import (
+    LINEAR,
+    Op,
+    Ops,
+    find,
+    new_name,
+    num_readers,
+    reachable,
+    rewrite_pairs,
+    substitute,
+)
 from gdfq_tf.frontend.steps import refuse
 from gdfq_tf.graph.layers import hard_swish
-
-LINEAR = ("Conv2D", "DepthwiseConv2D", "Dense")
-# One input, whose integer scale the output has.
-_SCALE_KEEPING = (
-    "AveragePooling2D",
-    "Cropping2D",
-    "DepthToSpace",
-    "Flatten",
-    "MaxPooling2D",
-    "Reshape",
-    "UpSampling2D",
-    "ZeroPadding2D",
-)
-
-Ops = list[Op]
+from gdfq_tf.keras_compat import Layer
 
 
-def rewrite(ops: Ops) -> tuple[Ops, np.ndarray, np.ndarray]:
+def fold(ops: Ops) -> tuple[Ops, np.ndarray, np.ndarray]:
     """The ops without affine maps, on an input that has passed the first of them.
 
     Returns:
@@ -50,22 +42,12 @@ def rewrite(ops: Ops) -> tuple[Ops, np.ndarray, np.ndarray]:
     ):
         ops = step(ops)
     ops, scale, offset = absorb_input_affines(ops)
-    for step in (
-        fold_affines,
-        fold_affines_forward,
-        center_kernels,
-        carry,
-        pool_to_the_shape_wanted,
-        free_joined_sigmoids,
-        free_joined_images,
-        relus_before_moves,
-        merge_duplicates,
-    ):
+    for step in (fold_affines, fold_affines_forward, center_kernels, carry):
         ops = step(ops)
     return ops, scale, offset
 
 
-def absorb_resizing(ops: Ops) -> tuple[Ops, Any]:
+def absorb_resizing(ops: Ops) -> tuple[Ops, Layer | None]:
     """The ops on images that are resized already, and the layer that did it or None.
 
     Raises:
@@ -75,21 +57,21 @@ def absorb_resizing(ops: Ops) -> tuple[Ops, Any]:
     if not resizings:
         return ops, None
     first = resizings[0]
-    readers, producer = _num_readers(ops), first
+    readers, producer = num_readers(ops), first
     while producer.kind in ("Resizing", "Affine") and readers[producer.inputs[0]] == 1:
-        producer = _find(ops, producer.inputs[0])
+        producer = find(ops, producer.inputs[0])
     if producer.kind != "InputLayer" or len(resizings) > 1:
         refuse(first.name, first.kind, "expected it once, at the input")
     layer = first.config["layer"]
     shape = (layer.height, layer.width, ops[0].config["shape"][-1])
     ops = [dataclasses.replace(ops[0], config={"shape": shape}), *ops[1:]]
-    before = _find(ops, first.inputs[0])
+    before = find(ops, first.inputs[0])
     rest = [op for op in ops if op is not before]
-    return _substitute(rest, first, [before]), layer
+    return substitute(rest, first, [before]), layer
 
 
 def two_class_logits(ops: Ops) -> Ops:
-    """z of one sigmoid -> (-z / 2, z / 2), of which it is the softmax's second."""
+    """Of one sigmoid, z -> (-z / 2, z / 2), of which it is the softmax's second."""
     halves = np.array([-0.5, 0.5])
     end = ops[-1]
     if end.kind == "Dense":
@@ -97,7 +79,7 @@ def two_class_logits(ops: Ops) -> Ops:
         config = end.config | {"units": 2}
         return [*ops[:-1], dataclasses.replace(end, config=config, weights=weights)]
     config = {"units": 2, "use_bias": False}
-    name = _new_name(ops, f"{end.name}_two_classes")
+    name = new_name(ops, f"{end.name}_two_classes")
     return [*ops, Op("Dense", name, (end.name,), config, (halves[np.newaxis],))]
 
 
@@ -121,11 +103,11 @@ def before_depth_to_space(ops: Ops) -> Ops:
         moved = dataclasses.replace(op, inputs=producer.inputs, weights=weights)
         return [moved, dataclasses.replace(producer, inputs=(op.name,))]
 
-    return _rewrite_pairs(ops, move)
+    return rewrite_pairs(ops, move)
 
 
 def affines_before_relus(ops: Ops) -> Ops:
-    """c * relu(x, max) -> relu(c * x, c * max), for positive c.
+    """Positive factors first: c * relu(x, max) -> relu(c * x, c * max).
 
     So the factor stands behind the linear layer that can absorb it.
     """
@@ -144,7 +126,7 @@ def affines_before_relus(ops: Ops) -> Ops:
         affine = dataclasses.replace(op, inputs=producer.inputs)
         return [affine, Op("ReLU", producer.name, (op.name,), {"max_value": bound})]
 
-    return _rewrite_pairs(ops, move)
+    return rewrite_pairs(ops, move)
 
 
 def merge_affines(ops: Ops) -> Ops:
@@ -157,11 +139,11 @@ def merge_affines(ops: Ops) -> Ops:
         weights = scale * first_scale, scale * first_offset + offset
         return [dataclasses.replace(op, inputs=producer.inputs, weights=weights)]
 
-    return _rewrite_pairs(ops, merge)
+    return rewrite_pairs(ops, merge)
 
 
 def recognize_hard_swish(ops: Ops) -> Ops:
-    """x * relu(x / 6 + 1 / 2, 1) -> hard_swish(x)."""
+    """Names hard_swish: x * relu(x / 6 + 1 / 2, 1) -> hard_swish(x)."""
     by_name = {op.name: op for op in ops}
     result = []
     for op in ops:
@@ -198,7 +180,7 @@ def absorb_input_affines(ops: Ops) -> tuple[Ops, np.ndarray, np.ndarray]:
         if np.any(next_scale <= 0):
             return ops, scale, offset
         scale, offset = next_scale * scale, next_scale * offset + next_offset
-        ops = _substitute(ops, first[0], [ops[0]])[1:]
+        ops = substitute(ops, first[0], [ops[0]])[1:]
 
 
 def fold_affines(ops: Ops) -> Ops:
@@ -223,7 +205,7 @@ def fold_affines(ops: Ops) -> Ops:
             return None
         return [dataclasses.replace(producer, config=config, weights=weights)]
 
-    return _rewrite_pairs(ops, fold)
+    return rewrite_pairs(ops, fold)
 
 
 def fold_affines_forward(ops: Ops) -> Ops:
@@ -248,12 +230,14 @@ def fold_affines_forward(ops: Ops) -> Ops:
         config = op.config | {"use_bias": True}
         return [Op(op.kind, op.name, producer.inputs, config, weights)]
 
-    return _rewrite_pairs(ops, fold)
+    return rewrite_pairs(ops, fold)
 
 
 def _per_input(op: Op, values: np.ndarray) -> np.ndarray:
-    """One value for each input channel of a linear layer, as its kernel has them:
-    (channels, 1), or (channels of a group, output channels)."""
+    """One value for each input channel of a linear layer, as its kernel has them.
+
+    That is (channels, 1), or (channels of a group, output channels).
+    """
     groups = op.config.get("groups", 1)
     if groups == 1:
         return values[:, np.newaxis]
@@ -262,10 +246,12 @@ def _per_input(op: Op, values: np.ndarray) -> np.ndarray:
 
 
 def center_kernels(ops: Ops) -> Ops:
-    """A linear layer takes in that the mean over its channels is subtracted, where
-    nothing else reads it."""
+    """A linear layer takes in that the mean over its channels is subtracted.
+
+    Only where nothing else reads it.
+    """
     for mean in [op for op in ops if op.kind == "ChannelMean"]:
-        linear = _find(ops, mean.inputs[0])
+        linear = find(ops, mean.inputs[0])
         readers = [op for op in ops if linear.name in op.inputs]
         if not _mixes_all_channels(linear) or len(readers) != 2:
             continue
@@ -273,7 +259,7 @@ def center_kernels(ops: Ops) -> Ops:
         weights = tuple(w - w.mean(axis=-1, keepdims=True) for w in linear.weights)
         replacement = dataclasses.replace(linear, weights=weights)
         rest = [op for op in ops if op is not linear and op is not mean]
-        ops = _substitute(rest, centered, [replacement])
+        ops = substitute(rest, centered, [replacement])
     return ops
 
 
@@ -288,23 +274,23 @@ def carry(ops: Ops) -> Ops:
     statistics, for synthesis and folding alike, behind an identity convolution.
     """
     for name in [op.name for op in ops]:
-        op = _find(ops, name)
+        op = find(ops, name)
         if op.kind == "Affine":
             scale, offset = op.weights
-            ops = _substitute(ops, op, _as_depthwise(ops, op, scale, offset))
+            ops = substitute(ops, op, as_depthwise(ops, op, scale, offset))
         if op.kind == "BatchNormalization" and not _is_folded(op, ops):
-            carrier = Op("Affine", _new_name(ops, f"{op.name}_carrier"), op.inputs, {})
+            carrier = Op("Affine", new_name(ops, f"{op.name}_carrier"), op.inputs, {})
             ones = np.ones_like(op.weights[0])
-            ops = _substitute(ops, op, _as_depthwise(ops, carrier, ones, None, op))
+            ops = substitute(ops, op, as_depthwise(ops, carrier, ones, None, op))
     return ops
 
 
 def _is_folded(normalization: Op, ops: Ops) -> bool:
     (name,) = normalization.inputs
-    return _find(ops, name).kind in LINEAR and _num_readers(ops)[name] == 1
+    return find(ops, name).kind in LINEAR and num_readers(ops)[name] == 1
 
 
-def _as_depthwise(
+def as_depthwise(
     ops: Ops,
     op: Op,
     scale: np.ndarray,
@@ -319,208 +305,23 @@ def _as_depthwise(
     chain += [dataclasses.replace(x, inputs=(op.name,)) for x in normalization]
     if not _is_flat(op.inputs[0], ops):
         return chain
-    image = _new_name(ops, f"{op.name}_as_image")
+    image = new_name(ops, f"{op.name}_as_image")
     shape = {"target_shape": (1, 1, scale.size)}
     chain[0] = dataclasses.replace(chain[0], inputs=(image,))
     flat = {"target_shape": (scale.size,)}
     return [
         Op("Reshape", image, op.inputs, shape),
         *chain,
-        Op("Reshape", _new_name(ops, f"{op.name}_flat"), (chain[-1].name,), flat),
+        Op("Reshape", new_name(ops, f"{op.name}_flat"), (chain[-1].name,), flat),
     ]
 
 
 def _is_flat(name: str, ops: Ops) -> bool:
     """Whether a tensor is (batch, channels)."""
-    op = _find(ops, name)
+    op = find(ops, name)
     if op.kind in ("Dense", "Flatten"):
         return True
     if op.kind == "GlobalAveragePooling2D":
         return not op.config["keepdims"]
     shape = op.config.get("target_shape", op.config.get("shape"))  # Reshape, InputLayer
     return len(shape) == 1 if shape else _is_flat(op.inputs[0], ops)
-
-
-def pool_to_the_shape_wanted(ops: Ops) -> Ops:
-    """A global average, then a reshape to (1, 1, channels) or (channels) -> one."""
-
-    def pool(op: Op, producer: Op) -> Ops | None:
-        if producer.kind != "GlobalAveragePooling2D":
-            return None
-        shape = op.config.get("target_shape", (-1,))
-        if op.kind not in ("Flatten", "Reshape") or shape[:-1] not in ((), (1, 1)):
-            return None
-        keepdims = len(shape) > 1
-        if keepdims == producer.config["keepdims"]:
-            return None
-        return [dataclasses.replace(producer, config={"keepdims": keepdims})]
-
-    return _rewrite_pairs(ops, pool)
-
-
-def free_joined_sigmoids(ops: Ops) -> Ops:
-    """A ReLU, which changes nothing, between a sigmoid and a concatenation.
-
-    Joined tensors share one integer scale, and TFLite fixes that of a sigmoid's
-    output; behind the ReLU it may be any.
-    """
-    result: Ops = []
-    for op in ops:
-        if op.kind == "Concatenate":
-            inputs = list(op.inputs)
-            for index, name in enumerate(inputs):
-                if _moves_sigmoid(name, result):
-                    inputs[index] = _new_name(ops + result, f"{name}_free")
-                    config = {"max_value": None}
-                    result.append(Op("ReLU", inputs[index], (name,), config))
-            op = dataclasses.replace(op, inputs=tuple(inputs))
-        result.append(op)
-    return result
-
-
-def _moves_sigmoid(name: str, ops: Ops) -> bool:
-    """Whether a tensor is a sigmoid's output, perhaps pooled or moved."""
-    op = _find(ops, name)
-    if op.kind in _SCALE_KEEPING:
-        return _moves_sigmoid(op.inputs[0], ops)
-    return op.config.get("activation") == "sigmoid"
-
-
-def free_joined_images(ops: Ops) -> Ops:
-    """An identity convolution between the image and a concatenation with features.
-
-    Joined tensors share one integer scale, and the image's is that of its pixels, which
-    features may exceed. What moves the image in between stands twice if it is read
-    elsewhere, too.
-    """
-    image = ops[0]
-    name = _new_name(ops, f"{image.name}_free")
-    carrier = Op("Affine", name, (image.name,), {})
-    ones = np.ones(image.config["shape"][-1])
-    result = [image, *_as_depthwise(ops, carrier, ones, None)]
-    freed = {image.name: name}
-    for op in ops[1:]:
-        moves = op.kind in (*_SCALE_KEEPING, "Concatenate")
-        if moves and all(x in freed for x in op.inputs):
-            freed[op.name] = _new_name(ops + result, f"{op.name}_free")
-            inputs = tuple(freed[x] for x in op.inputs)
-            result.append(dataclasses.replace(op, name=freed[op.name], inputs=inputs))
-        elif op.kind == "Concatenate":
-            inputs = tuple(freed.get(x, x) for x in op.inputs)
-            op = dataclasses.replace(op, inputs=inputs)
-        result.append(op)
-    return reachable(result, ops[-1].name)
-
-
-def relus_before_moves(ops: Ops) -> Ops:
-    """A ReLU changes places with what only chooses or moves values before it.
-
-    So the kernel before both absorbs it, and has the range of its output only; into a
-    pool the converter would fuse it, whose one integer scale cannot be that of two.
-    """
-
-    def move(op: Op, producer: Op) -> Ops | None:
-        if op.kind != "ReLU" or producer.kind not in _SCALE_KEEPING:
-            return None
-        is_blend = producer.kind == "AveragePooling2D" or (
-            producer.config.get("interpolation") == "bilinear"
-        )
-        if is_blend and not _moves_sigmoid(producer.name, ops):
-            return None
-        relu = dataclasses.replace(op, inputs=producer.inputs)
-        return [relu, dataclasses.replace(producer, inputs=(op.name,))]
-
-    return _rewrite_pairs(ops, move)
-
-
-def merge_duplicates(ops: Ops) -> Ops:
-    """Ops that compute the same of the same -> the first of them.
-
-    The converter merges them in any case, and then cannot give one tensor the
-    integer scales of two. Linear layers compute what the BatchNormalization makes of
-    it that they have for themselves.
-    """
-    normalizations = {op.inputs[0]: op for op in ops if op.kind == "BatchNormalization"}
-    result: Ops = []
-    kept_as: dict[str, str] = {}
-    for op in ops:
-        inputs = tuple(kept_as.get(name, name) for name in op.inputs)
-        op = dataclasses.replace(op, inputs=inputs)
-        twin = next(
-            (
-                x
-                for x in result
-                if op.inputs == x.inputs
-                and _alike(op, x)
-                and _alike(normalizations.get(op.name), normalizations.get(x.name))
-            ),
-            None,
-        )
-        if twin is None:
-            result.append(op)
-        else:
-            kept_as[op.name] = twin.name
-    return result
-
-
-def _alike(first: Op | None, second: Op | None) -> bool:
-    """Whether two ops, or none, compute the same of what they take."""
-    if first is None or second is None:
-        return first is second
-    return (
-        (first.kind, first.config) == (second.kind, second.config)
-        and len(first.weights) == len(second.weights)
-        and all(map(np.array_equal, first.weights, second.weights))
-    )
-
-
-# ---- lists of ops
-
-
-def _rewrite_pairs(ops: Ops, rule: Callable[[Op, Op], Ops | None]) -> Ops:
-    """Applies `rule(op, its only producer)` as long as it gives ops for the two.
-
-    Only where no other op reads the producer.
-    """
-    index = 0
-    while index < len(ops):
-        op = ops[index]
-        producers = [x for x in ops if x.name in op.inputs]
-        index += 1
-        if len(producers) != 1 or _num_readers(ops)[producers[0].name] != 1:
-            continue
-        replacement = rule(op, producers[0])
-        if replacement is not None:
-            rest = [x for x in ops if x is not producers[0]]
-            ops = _substitute(rest, op, replacement)
-            index = max(index - 2, 0)  # the replacement may be half of a new pair
-    return ops
-
-
-def _substitute(ops: Ops, op: Op, replacement: Ops) -> Ops:
-    """Puts other ops in the place of one; what read it reads the last of them."""
-    new_name = replacement[-1].name
-    result: Ops = []
-    for other in ops:
-        if other is op:
-            result += replacement
-            continue
-        inputs = tuple(new_name if x == op.name else x for x in other.inputs)
-        result.append(dataclasses.replace(other, inputs=inputs))
-    return result
-
-
-def _find(ops: Ops, name: str) -> Op:
-    return next(op for op in ops if op.name == name)
-
-
-def _num_readers(ops: Ops) -> Counter[str]:
-    return Counter(name for op in ops for name in op.inputs)
-
-
-def _new_name(ops: Ops, name: str) -> str:
-    taken = {op.name for op in ops}
-    number = 0
-    while (new := f"{name}_{number}" if number else name) in taken:
-        number += 1
-    return new

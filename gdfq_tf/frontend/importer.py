@@ -8,44 +8,23 @@ that they are made of.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
 import tensorflow as tf
 
-from gdfq_tf.errors import UserError
+from gdfq_tf.errors import UserError, option
 from gdfq_tf.frontend.layer_importers import check_precision, translate
+from gdfq_tf.frontend.ops import Op, Ops, reachable
 from gdfq_tf.frontend.steps import Call, class_name, is_symbolic, refuse_layer
-from gdfq_tf.keras_compat import KerasModel, Layer
+from gdfq_tf.keras_compat import KerasModel, Layer, SymbolicTensor
+
+_Key: TypeAlias = tuple[int, int, int]  # a tensor: layer, its call, its output
+_Node: TypeAlias = Any  # a call of a layer, as either Keras notes it
 
 
-@dataclasses.dataclass(frozen=True)
-class Op:
-    """One primitive layer.
-
-    Attributes:
-      kind: class name in `tf_keras.layers` or `layers`, "Affine" or "Resizing" (see
-        `Step`).
-      name: layer name, unique in the graph.
-      inputs: names of the producers.
-      config: arguments of the class.
-      weights: in the order of `layer.get_weights()`, float32.
-    """
-
-    kind: str
-    name: str
-    inputs: tuple[str, ...]
-    config: dict[str, Any]
-    weights: tuple[np.ndarray, ...] = ()
-
-
-_Key = tuple[int, int, int]  # a symbolic tensor: layer, its call, its output
-
-
-def read_graph(model: Any) -> list[Op]:
+def read_graph(model: KerasModel) -> Ops:
     """The primitive layers of a model of one input and one output.
 
     Raises:
@@ -59,8 +38,10 @@ def read_graph(model: Any) -> list[Op]:
 
 @contextlib.contextmanager
 def _calls_forgotten(model: KerasModel) -> Iterator[None]:
-    """Lets a model's layers forget who read their outputs meanwhile, as functions do
-    that are called on symbolic tensors: the model is its author's."""
+    """Lets a model's layers forget who read their outputs meanwhile.
+
+    Functions that are called on symbolic tensors do; the model is its author's.
+    """
     known = [(x._outbound_nodes, len(x._outbound_nodes)) for x in _producers(model)]
     try:
         yield
@@ -69,26 +50,16 @@ def _calls_forgotten(model: KerasModel) -> Iterator[None]:
             del nodes[count:]
 
 
-def reachable(ops: Iterable[Op], output: str) -> list[Op]:
-    """The ops that `output` depends on; it comes last."""
-    needed, result = {output}, []
-    for op in reversed(list(ops)):
-        if op.name in needed:
-            needed |= set(op.inputs)
-            result.append(op)
-    return result[::-1]
-
-
 class _Reader:
     """Collects the ops of a model and of the models inside it."""
 
-    def __init__(self, layer_names: Iterable[str]):
-        self.ops: list[Op] = []
+    def __init__(self, layer_names: Iterable[str]) -> None:
+        self.ops: Ops = []
         self._names = _Names(layer_names)
 
     def read(
         self,
-        outputs: Iterable[Any],
+        outputs: Iterable[SymbolicTensor],
         bound: Mapping[_Key, str],
         name: str | None = None,
     ) -> list[str]:
@@ -143,7 +114,7 @@ class _Reader:
         try:
             return self.read([output], produced, layer.name)[0]
         except UserError as error:
-            refuse_layer(layer, f"in its code, {error}")
+            refuse_layer(layer, f"in its code, {error.render(option)}")
 
     def _append(self, call: Call, inputs: tuple[str, ...], base: str) -> str:
         """Appends the ops of one call, named after `base`; returns the last's name."""
@@ -163,12 +134,12 @@ class _Reader:
         return values[-1]
 
 
-def _is_model(layer: Any) -> bool:
+def _is_model(layer: Layer) -> bool:
     """Whether a layer is a model whose graph can be entered."""
     return hasattr(layer, "inputs") and hasattr(layer, "layers")
 
 
-def all_layers(model: Any) -> Iterator[Any]:
+def all_layers(model: KerasModel) -> Iterator[Layer]:
     """A model's layers and operations, also inside its models."""
     for layer in getattr(model, "operations", model.layers):
         if _is_model(layer):
@@ -189,7 +160,7 @@ def _producers(model: KerasModel) -> Iterator[Layer]:
             yield layer
 
 
-def _calls(outputs: Iterable[Any], bound: set[_Key]) -> Iterator[Call]:
+def _calls(outputs: Iterable[SymbolicTensor], bound: set[_Key]) -> Iterator[Call]:
     """The calls between the bound tensors and some outputs, producers first."""
     done = {key[:2] for key in bound}
     stack = list(reversed(list(outputs)))
@@ -210,14 +181,14 @@ def _calls(outputs: Iterable[Any], bound: set[_Key]) -> Iterator[Call]:
             yield Call(layer, tuple(inputs), tensor, arguments, keywords)
 
 
-def _arguments(node: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _arguments(node: _Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """What a layer was called with: by position, by name."""
     if hasattr(node, "arguments"):  # Keras 3
         return tuple(node.arguments.args), dict(node.arguments.kwargs)
     return tuple(node.call_args), dict(node.call_kwargs)
 
 
-def _key(tensor: Any) -> _Key:
+def _key(tensor: SymbolicTensor) -> _Key:
     layer, node_index, tensor_index = tensor._keras_history
     return id(layer), node_index, tensor_index
 
@@ -225,7 +196,7 @@ def _key(tensor: Any) -> _Key:
 class _Names:
     """Unique layer names: a layer's own name first, derived ones beside them."""
 
-    def __init__(self, layer_names: Iterable[str]):
+    def __init__(self, layer_names: Iterable[str]) -> None:
         self._reserved = {valid_name(name) for name in layer_names}
         self._used: set[str] = set()
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from gdfq_tf.errors import option
 from gdfq_tf.frontend.operation_importers import (
     OPERATIONS,
     activation_steps,
@@ -30,6 +31,7 @@ from gdfq_tf.frontend.steps import (
     refuse_layer,
 )
 from gdfq_tf.frontend.transposed_convolution import phase_kernel, phases
+from gdfq_tf.keras_compat import Layer
 from gdfq_tf.model_files.layer_arguments import ACTIVATION_LAYERS, IDENTITIES
 
 
@@ -70,13 +72,13 @@ def check_layer(name: str, class_name: str) -> None:
         refuse(name, class_name, _REASONS.get(class_name, default))
 
 
-def _weights(layer: Any) -> tuple[np.ndarray, ...]:
+def _weights(layer: Layer) -> tuple[np.ndarray, ...]:
     if not getattr(layer, "weights", ()):  # Keras 3 operations have no get_weights
         return ()
     return tuple(np.asarray(w, np.float32) for w in layer.get_weights())
 
 
-def _config(layer: Any, *attributes: str) -> dict[str, Any]:
+def _config(layer: Layer, *attributes: str) -> dict[str, Any]:
     return {attribute: getattr(layer, attribute) for attribute in attributes}
 
 
@@ -103,9 +105,11 @@ def _conv(call: Call) -> list[Step]:
     return [*padding, step, *_activation(call)]
 
 
-def _is_depthwise(layer: Any, strides: tuple[int, int]) -> bool:
-    """Whether a convolution has a group for each channel, and strides that tf_keras'
-    DepthwiseConv2D can have."""
+def _is_depthwise(layer: Layer, strides: tuple[int, int]) -> bool:
+    """Whether a convolution can be tf_keras' DepthwiseConv2D.
+
+    It has a group for each channel, and strides that are equal.
+    """
     channels_per_group = layer.get_weights()[0].shape[-2]
     return layer.groups > 1 and channels_per_group == 1 and len({*strides}) == 1
 
@@ -206,7 +210,7 @@ def _upsampling(call: Call) -> list[Step]:
     return [Step("UpSampling2D", config)]
 
 
-def _window(layer: Any) -> tuple[list[Step], dict[str, Any]]:
+def _window(layer: Layer) -> tuple[list[Step], dict[str, Any]]:
     """The padding in front of a convolution, and its window over height and width."""
     window = {name: _over_image(layer, name) for name in _WINDOW}
     if layer.padding != "causal":
@@ -216,7 +220,7 @@ def _window(layer: Any) -> tuple[list[Step], dict[str, Any]]:
     return [Step("ZeroPadding2D", before, suffix="_pad")], window | {"padding": "valid"}
 
 
-def _over_image(layer: Any, attribute: str) -> tuple[int, int]:
+def _over_image(layer: Layer, attribute: str) -> tuple[int, int]:
     """An attribute per dimension; signals are images of width 1."""
     value = getattr(layer, attribute)
     if _is_of_images(layer):
@@ -226,11 +230,11 @@ def _over_image(layer: Any, attribute: str) -> tuple[int, int]:
     return (length, 1 if attribute.endswith("size") else length)
 
 
-def _is_of_images(layer: Any) -> bool:
+def _is_of_images(layer: Layer) -> bool:
     return "1D" not in type(layer).__name__
 
 
-def _image_weights(layer: Any) -> tuple[np.ndarray, ...]:
+def _image_weights(layer: Layer) -> tuple[np.ndarray, ...]:
     """A convolution's weights, kernels as (height, width, ...)."""
     return tuple(w[:, np.newaxis] if w.ndim == 3 else w for w in _weights(layer))
 
@@ -264,8 +268,11 @@ def _batch_normalization(call: Call) -> list[Step]:
 
 
 def _layer_normalization(call: Call) -> list[Step]:
-    """gamma * (x - mean) / sqrt(variance + epsilon) + beta, as a vector of length
-    sqrt(channels): what the integer kernels can do without rounding the variance."""
+    """The difference from the mean as a vector of length sqrt(channels).
+
+    That is gamma * (x - mean) / sqrt(variance + epsilon) + beta by what the integer
+    kernels can do without rounding the variance.
+    """
     layer = call.layer
     _check_last_axis(call)
     if getattr(layer, "rms_scaling", False):
@@ -289,7 +296,7 @@ def _layer_normalization(call: Call) -> list[Step]:
 
 
 def _layer_scale(call: Call) -> list[Step]:
-    """x * gamma, of keras.applications.ConvNeXt."""
+    """The product x * gamma, of keras.applications.ConvNeXt."""
     (gamma,) = _weights(call.layer)
     return [affine(call, scale=gamma)]
 
@@ -405,6 +412,6 @@ _TRANSLATORS = OPERATIONS | _LAYERS
 _FUNCTION_NAMES = ", ".join(sorted(n for n in OPERATIONS if n.startswith("tf.")))
 _REASONS = {
     "Lambda": "it holds Python code, which is not run unasked; use standard layers "
-    "instead, or pass --allow_unsafe, which runs the code in the file: only if you "
-    "trust whoever made it, as it may do whatever you may",
+    f"instead, or pass {option('allow_unsafe', True)}, which runs the code in the "
+    "file: only if you trust whoever made it, as it may do whatever you may",
 }

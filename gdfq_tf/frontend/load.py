@@ -82,7 +82,7 @@ class Interpretation:
 
 
 @random_state_kept()
-def load_classifier(
+def load_classifier(  # noqa: PLR0913 - the front door: one keyword for each option
     model: ModelLike,
     *,
     weights: str | os.PathLike[str] | None = None,
@@ -98,10 +98,24 @@ def load_classifier(
     """The classifier of a model file, of a name or of a model in memory.
 
     Args:
-      model: see `read_model`; or "embedded", the classifier that comes with the
-        package; or a `Classifier`, which is returned as it is.
-      weights, input_size, output_name, allow_unsafe: see `ReadOptions`.
-      preprocessing, mean, std, task, without_bn_statistics: see `Interpretation`.
+      model: path of a .keras, .h5, .hdf5 or .json file or of a SavedModel that Keras 2
+        wrote; "keras.applications.NAME"; "embedded", the classifier that comes with the
+        package; a model of Keras 3 or tf_keras, which stays as it is; or a
+        `Classifier`, which is returned.
+      weights: for a .json file: the path of a weights file; for applications that or
+        "imagenet".
+      input_size: for applications only: height and width of the images, if not their
+        own.
+      output_name: of a model with several outputs: the one to keep.
+      allow_unsafe: takes Lambda layers of a file and runs the code that it holds, which
+        may do whatever this process may.
+      preprocessing: what the model was trained on, a `Preprocessing` or one of tf,
+        torch, caffe, unit, uint8 and custom; for applications known.
+      mean: for "custom" only, of pixel / 255, one value or one per channel.
+      std: likewise, the deviation.
+      task: "classification", or "features" for an embedding, a regression, an image.
+      without_bn_statistics: takes a classifier that has no BatchNormalization, and no
+        other.
 
     Raises:
       UserError: the model cannot be read, has a layer without counterpart, has no
@@ -225,6 +239,8 @@ def _check_equal(
     """Refuses a translation that computes something else than its source.
 
     Args:
+      source: the model as its author built it.
+      classifier: the translation.
       preprocessing: pixels -> input of the source.
       resizing: see `Canonical`.
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, SupportsFloat, TypeAlias
 
 import numpy as np
 
@@ -24,15 +24,20 @@ from gdfq_tf.frontend.steps import (
     refuse_layer,
 )
 from gdfq_tf.graph.layers import hard_swish
+from gdfq_tf.keras_compat import Layer
 from gdfq_tf.model_files.layer_arguments import ACTIVATION_LAYERS
+
+# An activation function, or its name.
+Function: TypeAlias = Callable[..., Any] | str | None
 
 # ---- functions of one tensor
 
 
-def activation_steps(call: Call, function: Any, suffix: str = "") -> list[Step]:
+def activation_steps(call: Call, function: Function, suffix: str = "") -> list[Step]:
     """The steps of an activation function behind the steps of a call's layer.
 
     Args:
+      call: of the layer that has the activation.
       function: a callable of Keras, or its name.
       suffix: of the last step.
     """
@@ -64,7 +69,7 @@ def _clipped(max_value: float | None) -> Callable[[str], list[Step]]:
     return lambda suffix: [Step("ReLU", {"max_value": max_value}, suffix=suffix)]
 
 
-def _named(function: Any) -> Callable[[str], list[Step]]:
+def _named(function: Function) -> Callable[[str], list[Step]]:
     return lambda suffix: [Step("Activation", {"activation": function}, suffix=suffix)]
 
 
@@ -72,7 +77,7 @@ def _named(function: Any) -> Callable[[str], list[Step]]:
 _DEFAULT_SLOPE = 0.2
 
 
-def _leaky_relu(slope: Any, suffix: str = "") -> Step:
+def _leaky_relu(slope: SupportsFloat, suffix: str = "") -> Step:
     return Step("LeakyReLU", {"alpha": float(slope)}, suffix=suffix)
 
 
@@ -96,11 +101,12 @@ _FUNCTIONS: dict[str, Callable[[str], list[Step]]] = {
 }
 
 
-def function_step(layer: Any, function: Any, suffix: str = "") -> Step:
+def function_step(layer: Layer, function: Layer, suffix: str = "") -> Step:
     """The step of an object of one of `ACTIVATION_LAYERS`.
 
     Args:
       layer: the object itself, or what has it as its activation.
+      function: the object.
       suffix: of the step.
     """
     if type(function).__name__ == "LeakyReLU":
@@ -137,7 +143,7 @@ def _check_parameters(call: Call) -> None:
             _check_value(call.layer, name, parameters[name], value)
 
 
-def _check_value(layer: Any, name: str, found: Any, expected: Any) -> None:
+def _check_value(layer: Layer, name: str, found: object, expected: object) -> None:
     if found != expected:
         refuse_layer(layer, f"its {name} is {found}; expected {expected}")
 
@@ -210,7 +216,7 @@ def check_same_shapes(call: Call) -> None:
 # ---- shapes
 
 
-def reshape_step(shape: tuple[int | None, ...], suffix: str = "") -> Step:
+def reshape_step(shape: Iterable[int | None], suffix: str = "") -> Step:
     """The step to a shape that is given with its batch dimension."""
     return Step("Reshape", {"target_shape": image_shape(shape)[1:]}, suffix=suffix)
 
@@ -311,14 +317,16 @@ def _get_item(call: Call) -> list[Step]:
     return steps
 
 
-def _as_slice(item: Any) -> slice | None:
+def _as_slice(item: object) -> slice | None:
     """A slice of Keras 3, or of tf_keras, which stores it as a dict; else None."""
     if isinstance(item, dict):
         return slice(item["start"], item["stop"], item["step"])
     return item if isinstance(item, slice) else None
 
 
-def _on_channels(step: Step, positions: int, channels: int, output_shape) -> list[Step]:
+def _on_channels(
+    step: Step, positions: int, channels: int, output_shape: Iterable[int | None]
+) -> list[Step]:
     """A step over height and width applied to (positions, channels) instead."""
     return [
         Step("Reshape", {"target_shape": (positions, channels, 1)}, suffix="_rows"),

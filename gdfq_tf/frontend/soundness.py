@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -21,7 +21,7 @@ from gdfq_tf.frontend.stored_values import FLOAT32_MAX
 from gdfq_tf.graph.bn_statistics import batch_normalization_layers
 from gdfq_tf.graph.queries import consumers, input_layers, output_layer
 from gdfq_tf.graph.traits import has_kernel
-from gdfq_tf.keras_compat import keras
+from gdfq_tf.keras_compat import Layer, keras
 from tflite_export.names import shown
 
 _layers = keras.layers
@@ -126,7 +126,9 @@ def _observed(values: tf.Tensor) -> Observation:
     return Observation(low, high, bool(tf.reduce_any(spread > _ROUNDING * largest)))
 
 
-def observe_on_probes(model: keras.Model, to_input) -> dict[str, Observation]:
+def observe_on_probes(
+    model: keras.Model, to_input: Callable[[np.ndarray], tf.Tensor]
+) -> dict[str, Observation]:
     """`observe` on `probe_images`; `to_input`: see `Preprocessing`."""
     shape = tuple(model.input_shape[1:])
     kinds = probe_images(shape, num_probes(shape, _NUM_PROBES))
@@ -157,7 +159,12 @@ def _room(count: int, power: int) -> float:
     return (FLOAT32_MAX / count) ** (1 / power) / _HEADROOM
 
 
-def _too_large(layer, found: float, limit: float, observations) -> str:
+def _too_large(
+    layer: Layer,
+    found: float,
+    limit: float,
+    observations: Mapping[str, Observation],
+) -> str:
     inputs = max(observations[x.name].largest for x in input_layers(layer))
     weights = [np.abs(w).max() for w in layer.get_weights()]
     return (
@@ -169,7 +176,9 @@ def _too_large(layer, found: float, limit: float, observations) -> str:
     )
 
 
-def _check_statistics_fit(layer, observations: Mapping[str, Observation]) -> None:
+def _check_statistics_fit(
+    layer: Layer, observations: Mapping[str, Observation]
+) -> None:
     """Refuses inputs of a BatchNormalization beyond all that it stored.
 
     The loss on its statistics has their distance in stored deviations squared, and
@@ -211,7 +220,7 @@ def find_death(
     return _death_of(first, observations[first.name])
 
 
-def _death_of(layer, found: Observation) -> Death:
+def _death_of(layer: Layer, found: Observation) -> Death:
     if has_kernel(layer):
         largest = np.abs(layer.get_weights()[0]).max()
         if largest < np.finfo(np.float32).tiny:
@@ -268,6 +277,6 @@ def _is_off(layer: keras.layers.BatchNormalization) -> np.ndarray:
     return np.asarray(layer.beta + _FARTHEST * tf.abs(layer.gamma)) <= 0
 
 
-def _named(layer) -> str:
+def _named(layer: Layer) -> str:
     # Its class may be another than in the source.
     return f"layer {shown(layer.name)}"

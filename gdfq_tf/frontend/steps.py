@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import numpy as np
 
 from gdfq_tf.errors import UserError
+from gdfq_tf.keras_compat import Layer, SymbolicTensor
 from gdfq_tf.model_files.model_spec import qualified_class_name
 from tflite_export.names import listed, shown
 
@@ -19,7 +21,7 @@ class Step:
     Attributes:
       kind: class name in `tf_keras.layers` or `layers`, or "Affine": y = scale * x +
         offset, weights scale and offset float64 (channels,), or "Resizing" with the
-        source's own layer in its config; `rewrites.py` replaces those.
+        source's own layer in its config; `folding` replaces those.
       config: arguments of the class.
       weights: in the order of `layer.get_weights()`, float32.
       suffix: added to the source layer's name; the step that keeps it has none.
@@ -47,19 +49,19 @@ class Call:
       keywords: what it was called with by name.
     """
 
-    layer: Any
-    inputs: tuple[Any, ...]
-    output: Any
+    layer: Layer
+    inputs: tuple[SymbolicTensor, ...]
+    output: SymbolicTensor
     arguments: tuple[Any, ...] = ()
     keywords: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
-def class_name(layer: Any) -> str:
+def class_name(layer: Layer) -> str:
     """What a layer or operation is known as, see `qualified_class_name`."""
     return qualified_class_name(type(layer).__name__, getattr(layer, "symbol", None))
 
 
-def is_symbolic(value: Any) -> bool:
+def is_symbolic(value: object) -> bool:
     """Whether a value is a tensor of the model's graph, not a constant."""
     return hasattr(value, "_keras_history")
 
@@ -72,7 +74,7 @@ def operands(call: Call) -> list[Any]:
     return values
 
 
-def per_channel(call: Call, value: Any, what: str) -> np.ndarray:
+def per_channel(call: Call, value: object, what: str) -> np.ndarray:
     """A constant as float64 (channels,).
 
     Raises:
@@ -89,13 +91,20 @@ def per_channel(call: Call, value: Any, what: str) -> np.ndarray:
     return np.broadcast_to(values.ravel(), (channels,)).copy()
 
 
-def affine(call: Call, *, scale: Any = 1.0, offset: Any = 0.0, **fields: Any) -> Step:
-    """The step y = scale * x + offset; `fields` are of `Step`."""
+def affine(
+    call: Call,
+    *,
+    scale: object = 1.0,
+    offset: object = 0.0,
+    suffix: str = "",
+    inputs: tuple[int, ...] | None = None,
+) -> Step:
+    """The step y = scale * x + offset; `suffix` and `inputs` are those of `Step`."""
     weights = per_channel(call, scale, "factor"), per_channel(call, offset, "offset")
-    return Step("Affine", weights=weights, **fields)
+    return Step("Affine", weights=weights, suffix=suffix, inputs=inputs)
 
 
-def image_shape(shape: Any) -> tuple[int | None, ...]:
+def image_shape(shape: Iterable[int | None]) -> tuple[int | None, ...]:
     """The shape, batch dimension included, that a source tensor has after translation.
 
     Signals (N, time, features) become images of width 1, (N, time, 1, features).
@@ -111,6 +120,6 @@ def refuse(name: str, class_name: str, reason: str) -> NoReturn:
     )
 
 
-def refuse_layer(layer: Any, reason: str) -> NoReturn:
+def refuse_layer(layer: Layer, reason: str) -> NoReturn:
     """`refuse` for a layer object."""
     refuse(layer.name, class_name(layer), reason)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from gdfq_tf.errors import UserError
-from gdfq_tf.frontend.importer import Op
+from gdfq_tf.frontend.ops import Op
 from tflite_export.names import shown
 
 FLOAT32_MAX = float(np.finfo(np.float32).max)
@@ -39,7 +39,7 @@ def check_stored_values(ops: Iterable[Op]) -> None:
 
 
 def check_folded_values(ops: Iterable[Op]) -> None:
-    """Refuses layers that `rewrites` folded into values beyond float32.
+    """Refuses layers that folding gave values beyond float32.
 
     Raises:
       UserError: names the layer.

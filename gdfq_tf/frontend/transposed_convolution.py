@@ -38,8 +38,11 @@ def phases(length: int, kernel_size: int, stride: int, output_length: int) -> Ph
     """The rewriting of one dimension.
 
     Args:
-      length, output_length: of input and output. Of what the full output has too
-        much half is cut off before, rounded down; what it lacks is zero, at the end.
+      length: of the input.
+      kernel_size: of the transposed convolution.
+      stride: likewise.
+      output_length: of the output. Of what the full output has too much half is cut
+        off before, rounded down; what it lacks is zero, at the end.
     """
     full = (length - 1) * stride + kernel_size
     cut = max(full - output_length, 0) // 2

@@ -24,17 +24,31 @@ from gdfq_tf.errors import UserError
 from gdfq_tf.model_files.failures import one_line
 from gdfq_tf.system.memory import available_memory
 
-_SECONDS = 120.0  # by the clock; the reader's own limit is on processor time
 _LONGEST_HEADER = 2**27
 # Of the memory that is free, for the arrays of one file: they are held up to three
 # times at once, by the reader, here and by Keras.
 _SHARE_OF_MEMORY = 4
 _KINDS = "fiub"
-# The reader starts without the current directory and user settings on its path.
-_START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from gdfq_tf.model_files.file_reader import main; main()"
-)
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """The process that reads a file.
+
+    Attributes:
+      program: Python, started without the current directory and user settings on its
+        path; it takes the path of this process and the request.
+      seconds: how long it may take by the clock; its own limit is on processor time.
+    """
+
+    program: str = (
+        "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+        "from gdfq_tf.model_files.file_reader import main; main()"
+    )
+    seconds: float = 120.0
+
+
+_READER = Reader()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,18 +79,19 @@ class ModelFile:
     arrays: Mapping[str, np.ndarray] | None = None
 
 
-def inspect_file(path: Path, file_format: str) -> ModelFile:
+def inspect_file(path: Path, file_format: str, reader: Reader = _READER) -> ModelFile:
     """What a file holds.
 
     Args:
       path: it, or the directory of a SavedModel.
       file_format: "zip", "hdf5", "json" or "saved_model".
+      reader: who reads it.
 
     Raises:
       UserError: damaged, hostile or too large.
     """
     is_slow = file_format == "saved_model"
-    header, arrays = _ask(path, file_format, with_arrays=is_slow)
+    header, arrays = _ask(path, file_format, reader, with_arrays=is_slow)
     datasets = header.get("datasets", [])
     return ModelFile(
         path,
@@ -99,23 +114,23 @@ def read_arrays(file: ModelFile) -> Mapping[str, np.ndarray]:
     """
     if file.arrays is not None:
         return file.arrays
-    _, arrays = _ask(file.path, file.format, with_arrays=True)
+    _, arrays = _ask(file.path, file.format, _READER, with_arrays=True)
     if {name: array.shape for name, array in arrays.items()} != dict(file.shapes):
         raise UserError(f"{file.path} changed while it was read; start again")
     return arrays
 
 
 def _ask(
-    path: Path, file_format: str, *, with_arrays: bool
+    path: Path, file_format: str, reader: Reader, *, with_arrays: bool
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     max_bytes = available_memory() // _SHARE_OF_MEMORY
     request = {
-        "path": os.path.abspath(path),
+        "path": str(path.absolute()),
         "format": file_format,
         "arrays": with_arrays,
         "max_bytes": max_bytes,
     }
-    command = [sys.executable, "-I", "-c", _START, json.dumps(_import_path())]
+    command = [sys.executable, "-I", "-c", reader.program, json.dumps(_import_path())]
     process = subprocess.Popen(
         [*command, json.dumps(request)],
         stdin=subprocess.DEVNULL,
@@ -124,7 +139,7 @@ def _ask(
         cwd=os.sep,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
-    timer = threading.Timer(_SECONDS, process.kill)
+    timer = threading.Timer(reader.seconds, process.kill)
     timer.start()
     try:
         with process, process.stdout as stream:  # type: ignore[union-attr]

@@ -17,7 +17,7 @@ import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn, TypeAlias
 
 import h5py
 import numpy as np
@@ -47,6 +47,10 @@ _GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 _WITH_WEIGHTS = re.compile(r"layer_with_weights-\d+")
 
 
+_Arrays: TypeAlias = dict[str, np.ndarray]
+_Checkpoint: TypeAlias = Any  # TensorFlow's reader of one
+
+
 class RefusalError(Exception):
     """What is wrong with the file, behind its name: "holds two ..."."""
 
@@ -60,7 +64,7 @@ def main() -> NoReturn:
     request = json.loads(sys.argv[-1])
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no answer
-    arrays: dict[str, np.ndarray] = {}
+    arrays: _Arrays = {}
     try:
         header = _read(request, arrays)
         header["arrays"] = [
@@ -77,7 +81,7 @@ def main() -> NoReturn:
     os._exit(0)  # without the clean-up of libraries that may be confused by now
 
 
-def _read(request: dict, arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+def _read(request: dict, arrays: _Arrays) -> dict[str, Any]:
     """The header; with `arrays` filled if they are asked for."""
     path, room = Path(request["path"]), request["max_bytes"]
     wanted = arrays if request["arrays"] else None
@@ -134,7 +138,9 @@ def _check_size(stored: int, on_disk: int, room: int) -> None:
 # ---- .keras
 
 
-def _read_zip(file: io.BufferedReader, size: int, room: int, wanted) -> dict[str, Any]:
+def _read_zip(
+    file: io.BufferedReader, size: int, room: int, wanted: _Arrays | None
+) -> dict[str, Any]:
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()
         _check_members(members)
@@ -187,7 +193,9 @@ def _member(archive: zipfile.ZipFile, name: str) -> bytes:
 # ---- HDF5
 
 
-def _read_hdf5(stream: Any, size: int, room: int, wanted) -> dict[str, Any]:
+def _read_hdf5(
+    stream: BinaryIO, size: int, room: int, wanted: _Arrays | None
+) -> dict[str, Any]:
     with h5py.File(stream, "r") as file:
         objects = list(_walk(file))
         stored = sum(x.nbytes for _, x in objects if isinstance(x, h5py.Dataset))
@@ -293,7 +301,7 @@ def _notes(group: h5py.Group) -> dict[str, str | list[str]]:
 # ---- SavedModel of Keras 2
 
 
-def _read_saved_model(path: Path, room: int, wanted) -> dict[str, Any]:
+def _read_saved_model(path: Path, room: int, wanted: _Arrays | None) -> dict[str, Any]:
     """What Keras 2 keeps beside the graph, whose functions are never called.
 
     Arrays are named by the layers that have weights, counted in each model, and the
@@ -343,7 +351,7 @@ def _refuse_links(path: Path) -> None:
             )
 
 
-def _checkpoint_keys(checkpoint: Any) -> dict[str, str]:
+def _checkpoint_keys(checkpoint: _Checkpoint) -> dict[str, str]:
     """Name of each weight -> its key, by the graph of objects in the checkpoint."""
     from tensorflow.core.protobuf.trackable_object_graph_pb2 import TrackableObjectGraph
 

@@ -1,5 +1,6 @@
-"""What may stand in a model's JSON, as tables: layers, their arguments, the kinds of
-value that each takes.
+"""What may stand in a model's JSON, as tables.
+
+Layers, their arguments, the kinds of value that each takes.
 
 A kind turns one JSON value into a plain Python value, or raises. Whatever has no kind
 here is not looked at: no object of a file is ever deserialized by Keras.
@@ -11,9 +12,13 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+
+# A value of a file's JSON, which may be anything, and one that was checked.
+Json: TypeAlias = Any
+Argument: TypeAlias = Any
 
 # What damaged or hostile values raise inside a kind.
 UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
@@ -33,7 +38,7 @@ class Kind:
     """
 
     expected: str
-    read: Callable[[Any], Any]
+    read: Callable[[Json], Argument]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,29 +51,29 @@ class ActivationLayer:
     """
 
     class_name: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Argument]
 
 
-def _name(value: Any) -> str:
+def _name(value: Json) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
         raise ValueError
     return value
 
 
-def _flag(value: Any) -> bool:
+def _flag(value: Json) -> bool:
     if not isinstance(value, bool):
         raise TypeError
     return value
 
 
-def integer(value: Any, low: int = -_LARGEST_COUNT, high: int = _LARGEST_COUNT) -> int:
+def integer(value: Json, low: int = -_LARGEST_COUNT, high: int = _LARGEST_COUNT) -> int:
     """An integer from `low` to `high`; no bool."""
     if type(value) is not int or not low <= value <= high:
         raise ValueError
     return value
 
 
-def number(value: Any) -> float:
+def number(value: Json) -> float:
     """A finite number; no bool."""
     if isinstance(value, dict):
         return float(numbers(value))  # of an array of one number only
@@ -77,7 +82,7 @@ def number(value: Any) -> float:
     return float(value)
 
 
-def numbers(value: Any) -> Any:
+def numbers(value: Json) -> Argument:
     """Finite numbers: one, a list of them, or an array as Keras writes it."""
     if type(value) in (int, float):
         return number(value)
@@ -89,7 +94,7 @@ def numbers(value: Any) -> Any:
     return _constant(value["config"]["value"], value["config"]["dtype"])
 
 
-def _constant(value: Any, dtype: str) -> np.ndarray:
+def _constant(value: Json, dtype: str) -> np.ndarray:
     if dtype not in _CONSTANT_DTYPES or _count(value) > _MOST_CONSTANTS:
         raise ValueError
     array = np.array(value, dtype)
@@ -98,7 +103,7 @@ def _constant(value: Any, dtype: str) -> np.ndarray:
     return array
 
 
-def _count(value: Any) -> int:
+def _count(value: Json) -> int:
     """How many numbers nested lists hold. Raises if they hold anything else."""
     if isinstance(value, list):
         return sum(map(_count, value))
@@ -107,10 +112,10 @@ def _count(value: Any) -> int:
     return 1
 
 
-def _per_dimension(low: int) -> Callable[[Any], Any]:
+def _per_dimension(low: int) -> Callable[[Json], Argument]:
     """One integer, or one for each dimension."""
 
-    def read(value: Any) -> Any:
+    def read(value: Json) -> Argument:
         if isinstance(value, list):
             if not 1 <= len(value) <= 3:
                 raise ValueError
@@ -120,7 +125,7 @@ def _per_dimension(low: int) -> Callable[[Any], Any]:
     return read
 
 
-def _sides(value: Any) -> Any:
+def _sides(value: Json) -> Argument:
     """What is added or cut at each side: 1, [1, 1] or [[1, 1], [1, 1]]."""
     if isinstance(value, list):
         if not 1 <= len(value) <= 3:
@@ -132,10 +137,10 @@ def _sides(value: Any) -> Any:
     return integer(value, 0)
 
 
-def _shape(low: int) -> Callable[[Any], Any]:
+def _shape(low: int) -> Callable[[Json], Argument]:
     """Sizes, None where one is open."""
 
-    def read(value: Any) -> tuple[int | None, ...]:
+    def read(value: Json) -> tuple[int | None, ...]:
         if not isinstance(value, list) or len(value) > 6:
             raise ValueError
         return tuple(None if x is None else integer(x, low) for x in value)
@@ -143,7 +148,7 @@ def _shape(low: int) -> Callable[[Any], Any]:
     return read
 
 
-def _axis(value: Any) -> Any:
+def _axis(value: Json) -> Argument:
     if isinstance(value, list):
         if not 1 <= len(value) <= 6:
             raise ValueError
@@ -151,7 +156,7 @@ def _axis(value: Any) -> Any:
     return integer(value, -6, 6)
 
 
-def _dtype(value: Any) -> str:
+def _dtype(value: Json) -> str:
     """The name of a dtype or of a policy."""
     if isinstance(value, dict):
         if not _POLICIES.fullmatch(value["class_name"]):
@@ -162,7 +167,7 @@ def _dtype(value: Any) -> str:
     return value
 
 
-def _activation(value: Any) -> str | ActivationLayer:
+def _activation(value: Json) -> str | ActivationLayer:
     if isinstance(value, dict):
         class_name, content = value["class_name"], value["config"]
         module = value.get("module")
@@ -176,7 +181,7 @@ def _activation(value: Any) -> str | ActivationLayer:
     return value
 
 
-def plain_arguments(class_name: str, config: Mapping[str, Any]) -> dict[str, Any]:
+def plain_arguments(class_name: str, config: Mapping[str, Json]) -> dict[str, Argument]:
     """The checked arguments of a layer's JSON.
 
     Left out is what matters to training only, and what is null: a default.
@@ -201,22 +206,24 @@ class ArgumentError(ValueError):
     """An argument that may not stand in a file.
 
     Attributes:
-      argument, value: as found.
+      argument: name, as found.
+      value: as found.
       expected: in words; None if there is no such argument.
     """
 
-    def __init__(self, argument: str, value: Any, expected: str | None):
+    def __init__(self, argument: str, value: Json, expected: str | None) -> None:
+        """Takes what the attributes are."""
         super().__init__(argument)
         self.argument, self.value, self.expected = argument, value, expected
 
 
-def _one_of(*choices: Any) -> Kind:
+def _one_of(*choices: Argument) -> Kind:
     return Kind(
         f"one of {', '.join(map(str, choices))}", lambda value: _in(value, choices)
     )
 
 
-def _in(value: Any, choices: tuple[Any, ...]) -> Any:
+def _in(value: Json, choices: tuple[Argument, ...]) -> Argument:
     # Equality alone would take 1 for True.
     if not any(type(value) is type(x) and value == x for x in choices):
         raise ValueError
@@ -465,7 +472,7 @@ OPERATION_MODULES: Mapping[str, str] = {
 }
 
 
-def _sides_of_each_axis(value: Any) -> tuple[tuple[int, ...], ...]:
+def _sides_of_each_axis(value: Json) -> tuple[tuple[int, ...], ...]:
     return tuple(tuple(integer(x, 0) for x in pair) for pair in value)
 
 

@@ -10,19 +10,27 @@ from __future__ import annotations
 import importlib
 import math
 from collections import deque
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TypeAlias
 
 import numpy as np
 
 from gdfq_tf.errors import UserError
+from gdfq_tf.keras_compat import KerasLibrary, KerasModel, Layer, SymbolicTensor
 from gdfq_tf.model_files.layer_arguments import (
     IDENTITIES,
     INITIALIZERS,
     OPERATION_MODULES,
     ActivationLayer,
+    Argument,
 )
-from gdfq_tf.model_files.model_spec import CallSpec, LayerSpec, ModelSpec, TensorRef
+from gdfq_tf.model_files.model_spec import (
+    CallSpec,
+    LayerSpec,
+    ModelSpec,
+    Structure,
+    TensorRef,
+)
 from tflite_export.names import shown
 
 # Layers of keras.applications, in modules that Keras does not export.
@@ -33,7 +41,10 @@ _APPLICATION_MODULES = {
 # float32 values of one tensor, for one image: half a gigabyte of them.
 _LARGEST_TENSOR = 2**27
 
-MakeLambda = Callable[[Mapping[str, Any]], Any]
+MakeLambda = Callable[[Mapping[str, Argument]], Layer]
+
+_Key: TypeAlias = tuple[str, int]  # a layer and which of its calls
+_Tensors: TypeAlias = dict[_Key, list[SymbolicTensor]]
 
 
 class ParameterBudget:
@@ -45,13 +56,13 @@ class ParameterBudget:
       refusal: what was refused, if it was: Keras rewrites what an initializer raises.
     """
 
-    def __init__(self, num_stored: int):
+    def __init__(self, num_stored: int) -> None:
         """`num_stored`: how many numbers there are."""
         self._num_stored = num_stored
         self._num_declared = 0
         self.refusal: str | None = None
 
-    def zeros(self, shape: Any) -> np.ndarray:
+    def zeros(self, shape: Iterable[int]) -> np.ndarray:
         """float32 zeros. Raises UserError if that are too many."""
         shape = tuple(map(int, shape))
         self._num_declared += math.prod(shape)
@@ -64,23 +75,29 @@ class ParameterBudget:
             raise UserError(self.refusal)
         return np.zeros(shape, np.float32)
 
-    def initializer(self, library: Any) -> Any:
+    def initializer(self, library: KerasLibrary) -> Callable[..., np.ndarray]:
         """An initializer of one Keras that gives them."""
         budget = self
 
         class Zeros(library.initializers.Initializer):
-            def __call__(self, shape, dtype=None, **_):
+            def __call__(
+                self, shape: Iterable[int], dtype: object = None, **_: object
+            ) -> np.ndarray:
                 return budget.zeros(shape)
 
         return Zeros()
 
 
 def build_model(
-    spec: ModelSpec, library: Any, budget: ParameterBudget, make_lambda: MakeLambda
-) -> Any:
+    spec: ModelSpec,
+    library: KerasLibrary,
+    budget: ParameterBudget,
+    make_lambda: MakeLambda,
+) -> KerasModel:
     """The model that `spec` describes, in Keras 3 or tf_keras.
 
     Args:
+      spec: what to build.
       library: module of the Keras that wrote the file.
       budget: of what all its layers have for weights.
       make_lambda: Lambda layer from the arguments of its specification.
@@ -99,19 +116,21 @@ def build_model(
 
 
 class _Builder:
-    def __init__(self, library: Any, budget: ParameterBudget, make_lambda: MakeLambda):
+    def __init__(
+        self, library: KerasLibrary, budget: ParameterBudget, make_lambda: MakeLambda
+    ) -> None:
         self._library = library
         self._is_keras_3 = library.__name__ == "keras"
         self._initializer = budget.initializer(library)
         self._make_lambda = make_lambda
 
-    def model(self, spec: ModelSpec) -> Any:
+    def model(self, spec: ModelSpec) -> KerasModel:
         if spec.is_sequential:
             return self._sequential(spec)
         layers = {layer.name: self._layer(layer) for layer in spec.layers}
         given = self._call_all(spec, layers)
 
-        def tensors(refs: Any) -> Any:
+        def tensors(refs: Structure) -> Structure:
             # Keras 3 counts a model's own call among those of outputs alone.
             own_calls = {
                 layer.name: self._is_functional(layers[layer.name])
@@ -124,7 +143,7 @@ class _Builder:
             tensors(spec.inputs), tensors(spec.outputs), name=spec.name
         )
 
-    def _sequential(self, spec: ModelSpec) -> Any:
+    def _sequential(self, spec: ModelSpec) -> KerasModel:
         model = self._library.Sequential(name=spec.name)
         for layer in spec.layers:
             model.add(self._layer(layer))
@@ -134,7 +153,7 @@ class _Builder:
             model.build(spec.input_shape)
         return model
 
-    def _layer(self, spec: LayerSpec | ModelSpec) -> Any:
+    def _layer(self, spec: LayerSpec | ModelSpec) -> Layer:
         if isinstance(spec, ModelSpec):
             return self.model(spec)
         if spec.class_name in IDENTITIES:
@@ -164,17 +183,17 @@ class _Builder:
         )
         return layer_class(**arguments, **initializers)
 
-    def _class(self, class_name: str) -> Any:
+    def _class(self, class_name: str) -> Callable[..., Layer]:
         if class_name in _APPLICATION_MODULES:
             module = _APPLICATION_MODULES[class_name]
             name = f"{self._library.__name__}.src.applications.{module}"
             return getattr(importlib.import_module(name), class_name)
         return getattr(self._library.layers, class_name)
 
-    def _activation(self, layer: ActivationLayer) -> Any:
+    def _activation(self, layer: ActivationLayer) -> Layer:
         return self._class(layer.class_name)(**layer.arguments)
 
-    def _function_layer(self, spec: LayerSpec) -> Any:
+    def _function_layer(self, spec: LayerSpec) -> Layer:
         """tf_keras' layer around a TensorFlow function of `source_operations`."""
         module = importlib.import_module(
             f"{self._library.__name__}.src.layers.core.tf_op_layer"
@@ -184,7 +203,7 @@ class _Builder:
         layer_class = module.SlicingOpLambda if is_slicing else module.TFOpLambda
         return layer_class.from_config({"name": spec.name, "function": symbol})
 
-    def _is_functional(self, layer: Any) -> bool:
+    def _is_functional(self, layer: Layer) -> bool:
         """Whether Keras counts a model's own call as the first of its calls."""
         if self._is_keras_3:
             return not isinstance(layer, self._library.Sequential)
@@ -192,61 +211,39 @@ class _Builder:
         tracked = layer._self_tracked_trackables
         return not tracked or isinstance(tracked[0], inputs)
 
-    def _call_all(self, spec: ModelSpec, layers: Mapping[str, Any]) -> dict:
+    def _call_all(self, spec: ModelSpec, layers: Mapping[str, Layer]) -> _Tensors:
         """Calls all layers; (layer, call) -> the tensors given.
 
-        A call waits for all it takes. Layers of an inner model are shared by its calls.
+        Layers of an inner model are shared by its calls.
         """
-        given: dict[tuple[str, int], list] = {}
+        given: _Tensors = {}
+        calls: dict[_Key, CallSpec] = {}
         own_calls = {
             layer.name: self._is_functional(layers[layer.name])
             for layer in spec.layers
             if isinstance(layer, ModelSpec) and not self._is_keras_3
         }
-        calls: dict[tuple[str, int], CallSpec] = {}
         for layer in spec.layers:
             if isinstance(layer, LayerSpec) and layer.class_name == "InputLayer":
                 given[layer.name, 0] = _outputs(layers[layer.name].output)
             for index, call in enumerate(layer.calls):
                 calls[layer.name, index] = call
-        waiting_for: dict[tuple[str, int], list[tuple[str, int]]] = {}
-        missing: dict[tuple[str, int], int] = {}
-        ready: deque[tuple[str, int]] = deque()
-        for key, call in calls.items():
-            producers = {_producer(ref, own_calls) for ref in call.tensors()}
-            for producer in producers - given.keys():
-                if producer not in calls:
-                    raise UserError(
-                        f"layer {shown(key[0])} takes output {producer[1]} of "
-                        f"{shown(producer[0])}, which there is not: save the model "
-                        "again"
-                    )
-                waiting_for.setdefault(producer, []).append(key)
-            missing[key] = len(producers - given.keys())
-            if not missing[key]:
-                ready.append(key)
-        while ready:
-            key = ready.popleft()
+        producers = {
+            key: {_producer(ref, own_calls) for ref in call.tensors()}
+            for key, call in calls.items()
+        }
+        for key in _in_order(producers, set(given)):
             given[key] = self._call(
                 key[0], layers[key[0]], calls[key], given, own_calls
-            )
-            for consumer in waiting_for.get(key, ()):
-                missing[consumer] -= 1
-                if not missing[consumer]:
-                    ready.append(consumer)
-        if unmet := [name for (name, _), count in missing.items() if count]:
-            raise UserError(
-                f"layer {shown(unmet[0])} takes what is computed from itself; expected "
-                "layers that follow each other: save the model again"
             )
         return given
 
     def _call(
         self,
         name: str,
-        layer: Any,
+        layer: Layer,
         call: CallSpec,
-        given: Mapping[tuple[str, int], list],
+        given: _Tensors,
         own_calls: Mapping[str, bool],
     ) -> list:
         arguments = _resolved(call.arguments, given, own_calls)
@@ -256,11 +253,49 @@ class _Builder:
         return outputs
 
 
-def _producer(ref: TensorRef, own_calls: Mapping[str, bool]) -> tuple[str, int]:
+def _in_order(producers: Mapping[_Key, set[_Key]], given: set[_Key]) -> Iterator[_Key]:
+    """The calls, each behind all whose tensors it takes.
+
+    Args:
+      producers: of each call.
+      given: what there is without a call.
+
+    Raises:
+      UserError: one takes what no call gives, or what is computed from itself.
+    """
+    waiting_for: dict[_Key, list[_Key]] = {}
+    missing: dict[_Key, int] = {}
+    for key, taken in producers.items():
+        for producer in taken - given:
+            if producer not in producers:
+                raise UserError(
+                    f"layer {shown(key[0])} takes output {producer[1]} of "
+                    f"{shown(producer[0])}, which there is not: save the model again"
+                )
+            waiting_for.setdefault(producer, []).append(key)
+        missing[key] = len(taken - given)
+    ready = deque(key for key, count in missing.items() if not count)
+    while ready:
+        key = ready.popleft()
+        yield key
+        for consumer in waiting_for.get(key, ()):
+            missing[consumer] -= 1
+            if not missing[consumer]:
+                ready.append(consumer)
+    if unmet := [name for (name, _), count in missing.items() if count]:
+        raise UserError(
+            f"layer {shown(unmet[0])} takes what is computed from itself; expected "
+            "layers that follow each other: save the model again"
+        )
+
+
+def _producer(ref: TensorRef, own_calls: Mapping[str, bool]) -> _Key:
     return ref.layer, ref.call - own_calls.get(ref.layer, False)
 
 
-def _resolved(value: Any, given: Mapping, own_calls: Mapping[str, bool]) -> Any:
+def _resolved(
+    value: Structure, given: _Tensors, own_calls: Mapping[str, bool]
+) -> Structure:
     """A structure with tensors in place of `TensorRef`s."""
     if isinstance(value, TensorRef):
         outputs = given.get(_producer(value, own_calls), [])
@@ -277,7 +312,7 @@ def _resolved(value: Any, given: Mapping, own_calls: Mapping[str, bool]) -> Any:
     return value
 
 
-def _outputs(tensors: Any) -> list:
+def _outputs(tensors: SymbolicTensor) -> list:
     """The tensors that a call gave, in order."""
     if isinstance(tensors, dict):
         return [tensor for key in sorted(tensors) for tensor in _outputs(tensors[key])]
@@ -291,7 +326,7 @@ def _check_sizes(name: str, tensors: list) -> None:
         _check_size(name, tensor.shape)
 
 
-def _check_size(name: str, shape: Any) -> None:
+def _check_size(name: str, shape: Iterable[int | None]) -> None:
     """Refuses tensors that no memory holds, before anything of them is computed."""
     sizes = [1 if size is None else int(size) for size in tuple(shape)[1:]]
     if math.prod(sizes) > _LARGEST_TENSOR:

@@ -31,7 +31,7 @@ def inspect_weights(weights: str | os.PathLike[str]) -> ModelFile:
     try:
         return inspect_file(path, "hdf5")
     except UserError as error:
-        raise UserError(f"{option('weights')}: {error}") from error
+        raise UserError(f"{option('weights')}: {error.render(option)}") from error
 
 
 def num_floats_of(layer: Layer) -> int:

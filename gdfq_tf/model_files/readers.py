@@ -28,13 +28,9 @@ from gdfq_tf.model_files.failures import in_one_line
 from gdfq_tf.model_files.file_cell import inspect_file
 from gdfq_tf.model_files.libraries import library_of_version
 from gdfq_tf.model_files.model_builder import ParameterBudget, build_model
-from gdfq_tf.model_files.model_spec import (
-    CheckLayer,
-    LayerSpec,
-    bytecode,
-    read_model_spec,
-)
+from gdfq_tf.model_files.model_spec import LayerSpec, bytecode
 from gdfq_tf.model_files.model_weights import inspect_weights, load_weights
+from gdfq_tf.model_files.spec_reader import CheckLayer, read_model_spec
 from gdfq_tf.model_files.stored_functions import is_of_this_python, missing_names
 from tflite_export.names import listed, shown
 
@@ -134,7 +130,7 @@ def _read_named(
     return SourceModel(_file_name(path.stem), source)
 
 
-def _take_live(model: object, options: ReadOptions) -> SourceModel:
+def _take_live(model: KerasModel, options: ReadOptions) -> SourceModel:
     if library_of_model(model) is None:
         raise UserError(
             f"{option('model')} is a {type(model).__name__}; expected a path, "

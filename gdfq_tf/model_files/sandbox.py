@@ -10,6 +10,7 @@ import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446  # on every architecture
@@ -103,7 +104,7 @@ class _PathBeneath(ctypes.Structure):
     _fields_ = (("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32))
 
 
-def _allow_reading(call, ruleset: int, directory: Path) -> bool:
+def _allow_reading(call: Callable[..., int], ruleset: int, directory: Path) -> bool:
     parent = os.open(directory, os.O_PATH)
     try:
         rule = _PathBeneath(_READ_FILE | _READ_DIR, parent)

@@ -24,9 +24,9 @@ class LockedError(Exception):
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[int]:
-    """An empty or left-over file at `path`, open to read and write, that no other
-    process can lock meanwhile; yields its descriptor.
+    """A file that no other process can lock meanwhile; yields its descriptor.
 
+    It is empty or left over, and open to read and write.
     The lock ends with the process, however that ends. The file is removed at the end of
     the block, unless it was renamed; that of a killed process is taken over.
 
@@ -39,7 +39,7 @@ def locked(path: Path) -> Iterator[int]:
         yield descriptor
     finally:
         if _is_at(descriptor, path):
-            os.unlink(path)
+            path.unlink()
         os.close(descriptor)
 
 
@@ -95,7 +95,7 @@ def rename_to_free_name(source: Path, target: Path) -> None:
     except NotImplementedError:
         if source.is_dir():
             try:
-                os.rename(source, target)
+                source.rename(target)
             except OSError as error:
                 if error.errno in {errno.ENOTEMPTY, errno.ENOTDIR}:
                     raise FileExistsError(
@@ -104,7 +104,7 @@ def rename_to_free_name(source: Path, target: Path) -> None:
                 raise
         else:
             os.link(source, target)
-            os.unlink(source)
+            source.unlink()
 
 
 def exchange(first: Path, second: Path) -> None:

@@ -26,9 +26,9 @@ _INSTRUCTION_SETS = re.compile(
 
 
 def fix_num_threads(num_threads: int) -> None:
-    """Has TensorFlow compute with `num_threads` threads, on however many CPUs, and
-    numpy's linear algebra with one.
+    """Has TensorFlow compute with `num_threads` threads, on however many CPUs.
 
+    NumPy's linear algebra computes with one.
     To be called before TensorFlow computes anything.
 
     Raises:

@@ -39,12 +39,15 @@ def gibibytes(num_bytes: float) -> str:
 
 
 def available_memory(proc: Path = _PROC, cgroups: Path = _CGROUPS) -> int:
-    """Bytes that this process may still take without swapping: the least of what the
-    machine, its control groups (containers, batch systems) and its own limit leave.
+    """Bytes that this process may still take without swapping.
+
+    The least of what the machine, its control groups (containers, batch systems) and
+    its own limit leave.
 
     Args:
-      proc, cgroups: where the kernel shows them; systems that do not are asked for
-        their whole memory alone.
+      proc: where the kernel shows machine and process; systems that do not are asked
+        for their whole memory alone.
+      cgroups: where it shows control groups.
     """
     return max(0, min(_left(proc, cgroups)))
 

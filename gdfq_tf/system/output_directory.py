@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from gdfq_tf.errors import UserError
+from gdfq_tf.errors import UserError, option
 from gdfq_tf.system.file_system import (
     LockedError,
     exchange,
@@ -45,6 +45,7 @@ def claim(
     What has not been published at the end of the block is removed.
 
     Args:
+      path: of the directory.
       overwrite: whether an earlier run may be replaced.
       foreign: what in or about a path shows that it is none.
 
@@ -62,7 +63,8 @@ def claim(
         except LockedError as error:
             raise UserError(
                 f"output directory {path} is being written by process "
-                f"{_content(output.lock)}; wait for it or pass another --output_dir"
+                f"{_content(output.lock)}; wait for it or pass another "
+                f"{option('output_dir')}"
             ) from error
         except OSError as error:
             raise _not_writable(path, output.path.parent, error) from error
@@ -82,8 +84,9 @@ class OutputDirectory:
       removed: where an earlier run is while it is removed.
     """
 
-    def __init__(self, path: Path, *, overwrite: bool, foreign: Foreign):
-        self.path = Path(os.path.realpath(path))
+    def __init__(self, path: Path, *, overwrite: bool, foreign: Foreign) -> None:
+        """Takes what `claim` does."""
+        self.path = path.expanduser().resolve()
         self.lock = self._beside("lock")
         self.partial = self._beside(f"partial-{os.getpid()}")
         self.removed = self._beside(f"removed-{os.getpid()}")
@@ -169,13 +172,14 @@ class OutputDirectory:
             return
         if not self._overwrite:
             raise UserError(
-                f"output directory {self.path} exists; pass --overwrite to replace it "
-                "or another --output_dir"
+                f"output directory {self.path} exists; pass "
+                f"{option('overwrite', True)} to replace it or another "
+                f"{option('output_dir')}"
             )
         if reason := self._foreign(self.path):
             raise UserError(
                 f"{self.path} is not a directory of an earlier run ({reason}), so it "
-                "is not overwritten; pass another --output_dir"
+                f"is not overwritten; pass another {option('output_dir')}"
             )
 
     def _beside(self, suffix: str) -> Path:
@@ -196,8 +200,9 @@ class OutputDirectory:
             ) from error
 
     def _replace(self) -> None:
-        """Takes the place of an earlier run; what it is has been looked at, but
-        something else may have come a moment ago.
+        """Takes the place of an earlier run.
+
+        What it is has been looked at, but something else may have come a moment ago.
 
         Raises:
           FileExistsError: it has; it is where it was.
@@ -277,7 +282,7 @@ def _not_writable(path: Path, parent: Path, error: OSError) -> UserError:
         parent = parent.parent
     return UserError(
         f"output directory {path} cannot be made: {parent} is not a writable directory "
-        f"with file locks ({error.strerror}); pass another --output_dir"
+        f"with file locks ({error.strerror}); pass another {option('output_dir')}"
     )
 
 
@@ -288,8 +293,10 @@ def _content(path: Path) -> str:
 
 
 def _sync(directory: Path) -> None:
-    """Waits until the files of a directory are on the disk, which some file systems
-    find to be full only then."""
+    """Waits until the files of a directory are on the disk.
+
+    Some file systems find only then that they are full.
+    """
     for path in directory.iterdir():
         descriptor = os.open(path, os.O_RDONLY)
         try:

@@ -4,6 +4,7 @@ import importlib
 import re
 from collections import Counter
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -12,8 +13,6 @@ from gdfq_tf.classifier import Head
 from gdfq_tf.errors import UserError
 from gdfq_tf.frontend.canonical import Canonical, canonicalize
 from gdfq_tf.keras_compat import keras as tf_keras
-
-import keras  # isort: skip  (Keras 3, after the environment is set)
 
 LIBRARIES = [pytest.param(keras, id="keras3"), pytest.param(tf_keras, id="tf_keras")]
 VOCABULARY = {
@@ -1241,7 +1240,7 @@ def test_no_classifier_of_images(k):
         (
             image,
             [logits, flat],
-            r"outputs classes, flat; expected.*--output_name=classes",
+            r"outputs classes, flat; expected.*output_name='classes'",
         ),
         (
             [image, other],

@@ -2,18 +2,17 @@ from __future__ import annotations
 
 import warnings
 
+import keras
 import numpy as np
 import pytest
 
 from gdfq_tf.errors import UserError
 from gdfq_tf.frontend.canonical import canonicalize
-from gdfq_tf.frontend.importer import Op
 from gdfq_tf.frontend.load import load_classifier
+from gdfq_tf.frontend.ops import Op
 from gdfq_tf.frontend.stored_values import check_folded_values, check_stored_values
 from gdfq_tf.keras_compat import keras as tf_keras
 from tests.tiny import build_tiny_classifier
-
-import keras  # isort: skip  (Keras 3, after the environment is set)
 
 
 def refusal(model):

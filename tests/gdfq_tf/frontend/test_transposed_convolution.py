@@ -69,36 +69,39 @@ pairs = st.tuples(st.integers(1, 7), st.integers(1, 4))
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(
     size=pairs,
-    kernel_size=pairs.map(lambda x: x[::-1]) | pairs,
-    strides=st.tuples(st.integers(1, 4), st.integers(1, 4)),
-    padding=st.sampled_from(["same", "valid"]),
-    output_padding=st.none() | st.tuples(st.integers(0, 3), st.integers(0, 3)),
-    channels=st.tuples(st.integers(1, 3), st.integers(1, 3)),
-    use_bias=st.booleans(),
+    channels=st.integers(1, 3),
+    arguments=st.fixed_dictionaries(
+        {
+            "filters": st.integers(1, 3),
+            "kernel_size": pairs.map(lambda x: x[::-1]) | pairs,
+            "strides": st.tuples(st.integers(1, 4), st.integers(1, 4)),
+            "padding": st.sampled_from(["same", "valid"]),
+            "output_padding": st.none()
+            | st.tuples(st.integers(0, 3), st.integers(0, 3)),
+            "use_bias": st.booleans(),
+        }
+    ),
 )
-def test_equals_the_layer_of_tf_keras(
-    size, kernel_size, strides, padding, output_padding, channels, use_bias
-):
+def test_equals_the_layer_of_tf_keras(size, channels, arguments):
+    strides, output_padding = arguments["strides"], arguments["output_padding"]
     if output_padding is not None:
         assume(all(p < s for p, s in zip(output_padding, strides, strict=True)))
-    layer = keras.layers.Conv2DTranspose(
-        channels[1], kernel_size, strides, padding, output_padding, use_bias=use_bias
-    )
-    image = keras.Input((*size, channels[0]))
+    layer = keras.layers.Conv2DTranspose(**arguments)
+    image = keras.Input((*size, channels))
     output = layer(image)
-    if padding == "same":
+    if arguments["padding"] == "same":
         # Shorter outputs belong to fewer inputs, which TensorFlow refuses.
         lengths = zip(output.shape[1:3], strides, size, strict=True)
         assume(all(-(-length // s) == n for length, s, n in lengths))
     source = keras.Model(image, output)
     rng = np.random.default_rng(0)
     source.set_weights([rng.normal(0, 1, w.shape) for w in source.get_weights()])
-    images = rng.normal(0, 1, (2, *size, channels[0])).astype(np.float32)
+    images = rng.normal(0, 1, (2, *size, channels)).astype(np.float32)
     expected = source(images).numpy()
     model = canonicalize(source, "features").model
     found = model(images).numpy().reshape(expected.shape)
     np.testing.assert_allclose(found, expected, atol=2e-5)
     (conv,) = (x for x in model.layers if isinstance(x, keras.layers.Conv2D))
-    taps = tuple(-(-k // s) for k, s in zip(kernel_size, strides, strict=True))
+    taps = tuple(-(-k // s) for k, s in zip(arguments["kernel_size"], strides, strict=True))
     assert conv.kernel_size == taps
     keras.backend.clear_session()

@@ -17,7 +17,7 @@ import pytest
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras as tf_keras
 from gdfq_tf.model_files import file_cell
-from gdfq_tf.model_files.file_cell import inspect_file, read_arrays
+from gdfq_tf.model_files.file_cell import Reader, inspect_file, read_arrays
 
 BIAS = "model_weights/classes/classes/bias:0"
 SECRET = b"PASSWORD=correct horse battery staple"
@@ -51,9 +51,9 @@ def copied(saved, tmp_path):
     return shutil.copytree(saved, tmp_path / "copied")
 
 
-def refusal(path, file_format) -> str:
+def refusal(path, file_format, *reader) -> str:
     with pytest.raises(UserError) as error:
-        read_arrays(inspect_file(path, file_format))
+        read_arrays(inspect_file(path, file_format, *reader))
     text = str(error.value)
     assert "\n" not in text and text.isprintable()
     assert SECRET[:8].decode() not in text
@@ -203,7 +203,7 @@ def test_filters_that_come_as_plugins(copied):
 
 def test_saved_model_whose_variables_are_links(copied):
     data = copied / "net" / "variables" / "variables.data-00000-of-00001"
-    os.rename(data, copied / "elsewhere")
+    data.rename(copied / "elsewhere")
     data.symlink_to(copied / "elsewhere")
     matches(r"holds a link, 'variables\.data", refusal(copied / "net", "saved_model"))
 
@@ -333,12 +333,9 @@ def test_too_many_files(copied):
 # ---- the process
 
 
-def test_a_reader_that_crashes_is_one_line(saved, monkeypatch):
-    monkeypatch.setattr(file_cell, "_START", "import os; os.abort()")
-    matches(
-        r"is damaged, .*: reading it ended in SIGABRT",
-        refusal(saved / "net.h5", "hdf5"),
-    )
+def test_a_reader_that_crashes_is_one_line(saved):
+    text = refusal(saved / "net.h5", "hdf5", Reader("import os; os.abort()"))
+    matches(r"is damaged, .*: reading it ended in SIGABRT", text)
 
 
 @pytest.mark.parametrize(
@@ -352,16 +349,15 @@ def test_a_reader_that_crashes_is_one_line(saved, monkeypatch):
         "[]",
     ],
 )
-def test_a_reader_that_answers_nonsense_is_one_line(saved, monkeypatch, answer):
-    start = f"print({answer!r})"
-    monkeypatch.setattr(file_cell, "_START", start)
-    matches(r"is damaged, .*: it cannot be read", refusal(saved / "net.h5", "hdf5"))
+def test_a_reader_that_answers_nonsense_is_one_line(saved, answer):
+    text = refusal(saved / "net.h5", "hdf5", Reader(f"print({answer!r})"))
+    matches(r"is damaged, .*: it cannot be read", text)
 
 
-def test_reasons_are_one_printable_line(saved, monkeypatch):
+def test_reasons_are_one_printable_line(saved):
     answer = {"refusal": "holds \x1b[31m\n\u202e" + "x" * 1000}
-    monkeypatch.setattr(file_cell, "_START", f"print({json.dumps(answer)!r})")
-    text = refusal(saved / "net.h5", "hdf5")
+    reader = Reader(f"print({json.dumps(answer)!r})")
+    text = refusal(saved / "net.h5", "hdf5", reader)
     assert len(text) < 500
 
 

@@ -6,6 +6,7 @@ import copy
 import json
 import re
 
+import keras
 import numpy as np
 import pytest
 
@@ -22,9 +23,8 @@ from gdfq_tf.model_files.layer_arguments import (
     UNFIT,
 )
 from gdfq_tf.model_files.model_builder import ParameterBudget, build_model
-from gdfq_tf.model_files.model_spec import TensorRef, read_model_spec
-
-import keras  # isort: skip  (Keras 3, after the environment is set)
+from gdfq_tf.model_files.model_spec import TensorRef
+from gdfq_tf.model_files.spec_reader import read_model_spec
 
 LIBRARIES = [pytest.param(keras, id="keras3"), pytest.param(tf_keras, id="tf_keras")]
 

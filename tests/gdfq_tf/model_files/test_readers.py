@@ -8,6 +8,7 @@ import socket
 import zipfile
 
 import h5py
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -19,8 +20,6 @@ from gdfq_tf.model_files import readers
 from gdfq_tf.model_files.applications import preprocessing_of
 from gdfq_tf.model_files.readers import ReadOptions, read_model
 from gdfq_tf.preprocessing import make_preprocessing
-
-import keras  # isort: skip  (Keras 3, after the environment is set)
 
 # Keras itself says that HDF5 is a legacy format.
 pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
@@ -263,7 +262,9 @@ def test_saved_model_runs_no_code(tmp_path, monkeypatch):
     model = small(tf_keras, tf_keras.layers.Lambda(lambda x: x, name="code"))
     model.save(path, save_format="tf")
     forbid_building(monkeypatch)
-    matches(r"'code' \(Lambda\).*not run unasked.*--allow_unsafe.*trust", refusal(path))
+    matches(
+        r"'code' \(Lambda\).*not run unasked.*allow_unsafe=True.*trust", refusal(path)
+    )
 
 
 # ---- outputs
@@ -340,7 +341,9 @@ def test_lambda_is_named_and_does_not_run(tmp_path, library, suffix, monkeypatch
     small(k, k.layers.Lambda(lambda x: x, name="code")).save(path)
 
     forbid_building(monkeypatch)
-    matches(r"'code' \(Lambda\).*not run unasked.*--allow_unsafe.*trust", refusal(path))
+    matches(
+        r"'code' \(Lambda\).*not run unasked.*allow_unsafe=True.*trust", refusal(path)
+    )
 
 
 HOSTILE = [
@@ -477,7 +480,9 @@ def test_what_nested_models_hold_is_checked(tmp_path, library, suffix, monkeypat
     small_input = k.Input((8, 8, 3))
     k.Model(small_input, inner(small_input)).save(path)
     forbid_building(monkeypatch)
-    matches(r"'code' \(Lambda\).*not run unasked.*--allow_unsafe.*trust", refusal(path))
+    matches(
+        r"'code' \(Lambda\).*not run unasked.*allow_unsafe=True.*trust", refusal(path)
+    )
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
@@ -612,7 +617,7 @@ def test_architecture_and_weights_in_two_files(tmp_path, library):
 def test_architecture_with_other_weights(tmp_path):
     path = tmp_path / "net.json"
     path.write_text(small(keras).to_json())
-    matches(r"net\.json without --weights", refusal(path))
+    matches(r"net\.json without weights", refusal(path))
     matches(r"none\.h5 is no file", refusal(path, "none.h5"))
     deeper = small(keras, keras.layers.Conv2D(4, 1))
     deeper.save_weights(tmp_path / "net.weights.h5")
@@ -629,7 +634,7 @@ def test_architecture_runs_no_code(tmp_path, monkeypatch):
     model.save_weights(tmp_path / "net.weights.h5")
     forbid_building(monkeypatch)
     text = refusal(tmp_path / "net.json", tmp_path / "net.weights.h5")
-    matches(r"'code' \(Lambda\).*not run unasked.*--allow_unsafe.*trust", text)
+    matches(r"'code' \(Lambda\).*not run unasked.*allow_unsafe=True.*trust", text)
 
 
 def test_failed_download_is_one_line_and_has_a_timeout(monkeypatch):
