@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import keras as keras_3
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -25,8 +26,6 @@ from gdfq_tf.synthesis.generator_training import noise_images
 from gdfq_tf.synthesis.image_pool import ImagePool
 from tflite_export.flatbuffer import read_model
 from tflite_export.interpreter import TFLiteClassifier
-
-import keras as keras_3  # isort: skip  (after the environment is set)
 
 _layers = keras.layers
 WIDTHS = tuple(map(parse_bit_widths, ("w8a8", "w4a8")))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -28,8 +29,6 @@ from gdfq_tf.quantization.student import build_student
 from tflite_export.convert import convert_network
 from tflite_export.verification.rules import Expectation
 from tflite_export.verification.verify import require, verify_file
-
-import keras  # isort: skip  (Keras 3, after the environment is set)
 
 pytestmark = pytest.mark.slow
 NUM_NETWORKS = int(os.environ.get("GDFQ_NUM_RANDOM_NETWORKS", "3"))

@@ -109,7 +109,7 @@ def test_relative_paths_are_understood(tmp_path, monkeypatch):
 
 def test_existing_directories_need_overwrite(tmp_path):
     path = make_run(tmp_path / "run")
-    assert "--overwrite" in refusal(claim, path)
+    assert "overwrite=True" in refusal(claim, path)
     claim(path, overwrite=True)
     assert content_of(path) == "old"
 

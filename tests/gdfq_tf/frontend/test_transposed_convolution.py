@@ -102,6 +102,7 @@ def test_equals_the_layer_of_tf_keras(size, channels, arguments):
     found = model(images).numpy().reshape(expected.shape)
     np.testing.assert_allclose(found, expected, atol=2e-5)
     (conv,) = (x for x in model.layers if isinstance(x, keras.layers.Conv2D))
-    taps = tuple(-(-k // s) for k, s in zip(arguments["kernel_size"], strides, strict=True))
+    sizes = zip(arguments["kernel_size"], strides, strict=True)
+    taps = tuple(-(-size // stride) for size, stride in sizes)
     assert conv.kernel_size == taps
     keras.backend.clear_session()
