@@ -72,7 +72,7 @@ def infer(network: IntegerNetwork, images: np.ndarray) -> np.ndarray:
 
 
 def is_exact(network: IntegerNetwork) -> bool:
-    """Whether `infer` gives what LiteRT does on every machine, not just on most."""
+    """Whether `infer` equals LiteRT whatever the C library's float32 functions give."""
     return not network.softmax and all(SIMULATIONS[op.kind].exact for op in network.ops)
 
 
@@ -130,7 +130,7 @@ def _multiply(op: IntegerOp, first: Operand, second: Operand) -> tf.Tensor:
 
 
 def _relu(op: IntegerOp, source: Operand) -> tf.Tensor:
-    """The built-in kernel's, as XNNPACK takes none.
+    """By LiteRT's built-in kernel, as XNNPACK has none for a change of parameters.
 
     It rounds twice where the step becomes more than twice as wide.
     """

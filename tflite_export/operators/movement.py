@@ -15,12 +15,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tflite_export.integer_network import IntegerOp, Shape
-from tflite_export.json_values import (
-    integer_within,
-    is_margins,
-    is_pair,
-    list_of,
-)
+from tflite_export.json_values import integer_within, is_margins, is_pair, list_of
 from tflite_export.operators import resampling
 from tflite_export.operators.fake_quantization import finish
 from tflite_export.operators.record import Kinds, Operand, OperatorKind

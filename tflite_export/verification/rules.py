@@ -82,13 +82,14 @@ class Finding:
 def collected(
     offences: Iterator[Offence], damaged: Callable[[str], Offence]
 ) -> list[Offence]:
-    """All offences; if a damaged file makes the search for them fail, that as the last.
+    """A list of the offences.
 
-    A rule that cannot be checked counts as broken.
+    A damaged file may lack what a rule looks at, which makes the generator fail: that
+    becomes the last offence, as a rule that cannot be checked counts as broken.
 
     Args:
       offences: what is found, one by one.
-      damaged: makes an offence of the reason why the search failed.
+      damaged: makes an offence of the reason why it failed.
     """
     found: list[Offence] = []
     try:
@@ -110,7 +111,7 @@ def finding(rule: str, offences: Sequence[str]) -> Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """One rule, to be held against a file.
+    """One rule and how a file is checked against it.
 
     Attributes:
       rule: as printed.
@@ -126,7 +127,7 @@ class Check:
 
 
 def _rule(offences: Callable[[TFLiteModel, Expectation], Iterator[str]]) -> Check:
-    """The check whose rule is the function's docstring, printed inside sentences."""
+    """A check whose rule is the docstring, without capital and period, as printed."""
     sentence = offences.__doc__ or ""
     return Check(sentence[:1].lower() + sentence[1:].removesuffix("."), offences)
 

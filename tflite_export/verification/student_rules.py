@@ -1,8 +1,8 @@
-"""What a `.tflite` file stores, held against the student's own integers.
+"""What a `.tflite` file stores, compared with the student's own integers.
 
 The operators of the file are found by what they read, from the input on, and compared
 with those of `expected_graph.py`: kernels, biases, scales, zero points, options,
-shapes, versions and names of the ends. Nothing of it knows the converter.
+shapes, versions and names of the ends. None of it relies on how the converter works.
 """
 
 from __future__ import annotations
@@ -65,8 +65,8 @@ def student_findings(
 class _File:
     """A model's operators, to be found by what they read.
 
-    RESHAPEs are seen through: a tensor stands for all that hold the same values in
-    the same order.
+    RESHAPEs are ignored: a tensor and its reshaped forms, which hold the same values in
+    the same order, count as one.
     """
 
     def __init__(self, model: TFLiteModel) -> None:

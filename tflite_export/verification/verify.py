@@ -74,18 +74,21 @@ def verify_file(
     num_random_images: int = NUM_RANDOM_IMAGES,
     converted: bytes | None = None,
 ) -> Verification:
-    """Holds a `.tflite` file, damaged or not, against the student it was made from.
+    """Checks a `.tflite` file, damaged or not, against the student it was made from.
 
-    First what the file holds: `rules.CHECKS`, then every stored integer, scale and
-    option against the student's, then all of its bytes against those of another
-    conversion. Only if that is right, outputs. Nothing is raised about the file.
+    1. Its structure, by `rules.CHECKS`.
+    2. Every stored integer, scale and option, by `student_rules.RULES`.
+    3. All of its bytes, compared with those of another conversion.
+    4. If all of that holds, its outputs on images, compared with the simulated ones.
+
+    Whatever is wrong with the file is a finding; nothing is raised about it.
 
     Args:
       tflite: the file's bytes, whatever they are.
       network: the student, sound.
-      expectation: None: what follows from the network.
-      images: int8 (N, H, W, C) to compare outputs on, beside random ones.
-      num_random_images: how many of these.
+      expectation: for the structure; None: what follows from the network.
+      images: int8 (N, H, W, C) to compare outputs on, in addition to random ones.
+      num_random_images: how many random ones.
       converted: what `convert_network` makes of the student now; None: bytes are not
         compared, for a file that it made a moment ago.
     """
@@ -128,8 +131,8 @@ def expectation_of(
 def allowed_lsb(network: IntegerNetwork) -> int:
     """By how much LiteRT's outputs may differ from the simulated ones: 0 or 1.
 
-    All kernels are simulated bit by bit as LiteRT runs them on x86-64; where it
-    computes functions in float32, the last bit of these is the C library's.
+    All kernels are simulated bit by bit as LiteRT runs them on x86-64. Where LiteRT
+    calls a float32 function of the C library, its last bit may differ from ours.
     """
     return 0 if platform.machine() in _EXACT_MACHINES and is_exact(network) else 1
 
