@@ -243,7 +243,7 @@ class FineTuningConfig:
     classification_weight: float = 1.0
 
 
-Training = TypeVar("Training", DistillationConfig, FineTuningConfig)
+Stage = TypeVar("Stage", RefinementConfig, DistillationConfig, FineTuningConfig)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -329,7 +329,7 @@ DEFAULT_RECIPE = "balanced"
 def get_recipe(name: str, num_steps: int | None = None) -> Recipe:
     """The recipe of a name, with `num_steps` generator steps if given.
 
-    Where a recipe trains the student too, its steps change by the same factor.
+    Steps of refinement and of the student change by the same factor.
 
     Raises:
       UserError: unknown name, `num_steps` < 1, or a recipe without steps.
@@ -350,11 +350,11 @@ def get_recipe(name: str, num_steps: int | None = None) -> Recipe:
         )
     share = num_steps / recipe.synthesis.num_steps
 
-    def scaled(training: Training) -> Training:
-        steps = max(1, round(share * training.num_steps))
-        return dataclasses.replace(training, num_steps=steps)
+    def scaled(stage: Stage) -> Stage:
+        steps = max(1, round(share * stage.num_steps))
+        return dataclasses.replace(stage, num_steps=steps)
 
-    student = recipe.student
+    student, refinement = recipe.student, recipe.refinement
     if isinstance(student, FineTuningConfig):
         student = scaled(student)
     elif student.distillation is not None:
@@ -363,5 +363,6 @@ def get_recipe(name: str, num_steps: int | None = None) -> Recipe:
     return dataclasses.replace(
         recipe,
         synthesis=dataclasses.replace(recipe.synthesis, num_steps=num_steps),
+        refinement=None if refinement is None else scaled(refinement),
         student=student,
     )

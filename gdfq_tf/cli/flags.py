@@ -155,7 +155,7 @@ class Flags:
             if not self.values[name].value:
                 raise UserError(
                     f"{option(name)} is missing: {self.values[name].help[0].lower()}"
-                    f"{self.values[name].help[1:]}"
+                    f"{self.values[name].help[1:].rstrip('.')}"
                 )
 
 
@@ -341,7 +341,7 @@ def _define_quantize(flags_: Flags) -> None:
     flags_.integer(
         "num_steps",
         None,
-        "Generator steps, instead of the recipe's; student steps change as much.",
+        "Generator steps, instead of the recipe's; all other steps change as much.",
         low=1,
     )
     flags_.integer("seed", 0, "Seed of everything random.", low=0, high=2**32 - 1)
