@@ -1,6 +1,6 @@
-"""What each ingredient of a recipe is worth: one taken away at a time.
+r"""What each ingredient of a recipe is worth: one taken away at a time.
 
-    python -m benchmarks.ablation --model=classifier.keras --preprocessing=torch \\
+    python -m benchmarks.ablation --model=classifier.keras --preprocessing=torch \
         --data=test.npz --bits=w4a8,w4a4/paper --seeds=0 --output=ablation.json
 
 Every row is the `.tflite` file's top-1 through LiteRT. All variants of one seed start
@@ -9,14 +9,9 @@ from the same generator. Rows that --output already holds are not measured again
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
-from unittest import mock
-
-import gdfq_tf.cli.quiet_tensorflow  # noqa: F401
 
 import numpy as np
 import rich.box
@@ -24,29 +19,27 @@ import rich.console
 import rich.table
 from absl import flags
 
-from benchmarks.accuracy import read_rows
-from gdfq_tf import pipeline
-from gdfq_tf.classifier import Classifier
-from gdfq_tf.cli import classifier_flags, reporting, runner
-from gdfq_tf.cli.classifier_flags import load_classifier_from_flags
-from gdfq_tf.cli.labelled_images import read_labelled_images
-from gdfq_tf.cli.output_files import write_whole
-from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, Recipe, parse_bit_widths
-from gdfq_tf.metrics import accuracy_of_logits, agreement
+from benchmarks import commands
+from benchmarks.accuracy import Subject, read_subject
+from benchmarks.commands import Row
+from gdfq_tf.config import (
+    DEFAULT_RECIPE,
+    RECIPES,
+    BitWidths,
+    Recipe,
+    RefinementConfig,
+    RoundingConfig,
+    parse_bit_widths,
+)
+from gdfq_tf.job import Job
 from gdfq_tf.pipeline import quantize
-from gdfq_tf.quantization import gptq, reconstruction
-from gdfq_tf.synthesis import losses, objective, refinement
+from gdfq_tf.progress import ConsoleProgress
 from gdfq_tf.synthesis.generator_training import noise_images, synthesize
 from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.synthesis.refinement import refine
+from gdfq_tf.system.reproducibility import reproducible
 
-FLAGS = flags.FLAGS
-# So that --help shows them; --recipes alone means nothing here.
-flags.adopt_module_key_flags(classifier_flags)
-for _name in ("data", "bits", "seeds", "output"):
-    flags.declare_key_flag(_name)
-
-Patch = tuple[ModuleType, str, object]
+WHOLE = RECIPES[DEFAULT_RECIPE]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,163 +47,146 @@ class Variant:
     """A recipe without one of its ingredients.
 
     Attributes:
-      pool: which images: "refined", "generated" (not refined), "noise" (refined from
-        noise instead of a generator's images).
-      image_patches: (module, attribute, stand-in) while images are refined.
-      student_patches: likewise while students are reconstructed and trained.
+      name: for the table.
+      recipe: the whole one but for that.
+      from_noise: whether noise is refined instead of a generator's images.
     """
 
     name: str
-    pool: str = "refined"
-    image_patches: tuple[Patch, ...] = ()
-    student_patches: tuple[Patch, ...] = ()
+    recipe: Recipe = WHOLE
+    from_noise: bool = False
 
 
-def _at_temperature_1(*, logits, labels, temperature):
-    return losses.classification_loss(logits=logits, labels=labels)
+def _refined(**changes: float | bool) -> Recipe:
+    """The whole recipe, with changes in how images are refined."""
+    refinement = dataclasses.replace(WHOLE.refinement, **changes)
+    return dataclasses.replace(WHOLE, refinement=refinement)
 
 
-_best_kernel = gptq.best_kernel
-
-
-def _teachers_kernel(kernel, moments):
-    _, damped = _best_kernel(kernel, moments)
-    return kernel, damped
-
-
-def _nearest_levels(target, damped, scale, limit):
-    return np.clip(np.round(target / scale[:, np.newaxis]), -limit, limit)
+def _fitted(**changes: object) -> Recipe:
+    """The whole recipe, with changes in how students are made from images."""
+    student = dataclasses.replace(WHOLE.student, **changes)
+    return dataclasses.replace(WHOLE, student=student)
 
 
 VARIANTS = (
     Variant("whole recipe"),
-    Variant("no generator: noise refined", pool="noise"),
-    Variant("no refinement", pool="generated"),
-    Variant(
-        "no collages",
-        image_patches=((refinement, "make_collages", lambda pixels, _: pixels),),
-    ),
-    Variant(
-        "all images exposed alike",
-        image_patches=((refinement, "vary_exposure", lambda pixels, _: pixels),),
-    ),
-    Variant(
-        "classes asked for at temperature 1",
-        image_patches=((objective, "classification_loss", _at_temperature_1),),
-    ),
-    Variant(
-        "refined without BN statistics",
-        image_patches=((objective, "relative_bn_statistics_loss", lambda **_: 0.0),),
-    ),
-    Variant(
-        "refined without classes",
-        image_patches=((objective, "classification_loss", lambda **_: 0.0),),
-    ),
+    Variant("no generator: noise refined", from_noise=True),
+    Variant("no refinement", dataclasses.replace(WHOLE, refinement=None)),
+    Variant("no collages", _refined(collages=False)),
+    Variant("all images exposed alike", _refined(varied_exposure=False)),
+    Variant("classes asked for at temperature 1", _refined(temperature=1.0)),
+    Variant("refined without BN statistics", _refined(bn_weight=0.0)),
+    Variant("refined without classes", _refined(class_weight=0.0)),
     Variant(
         "teacher's kernels as targets",
-        student_patches=((gptq, "best_kernel", _teachers_kernel),),
+        _fitted(rounding=RoundingConfig(fits_target=False)),
     ),
-    Variant("nearest levels", student_patches=((gptq, "round_rows", _nearest_levels),)),
-    Variant(
-        "channels not equalized",
-        student_patches=((reconstruction, "channel_ranges", lambda *_: {}),),
-    ),
-    Variant(
-        "no training end to end",
-        student_patches=((pipeline, "distill", lambda *_, **__: None),),
-    ),
+    Variant("nearest levels", _fitted(rounding=RoundingConfig(spreads_errors=False))),
+    Variant("channels not equalized", _fitted(equalizes=False)),
+    Variant("no training end to end", _fitted(distillation=None)),
 )
 
 
-def main() -> None:
+def define_flags() -> commands.Flags:
+    """Those of this benchmark."""
+    defined = commands.Flags()
+    commands.define_classifier_flags(defined)
+    defined.group("The benchmark")
+    defined.string("data", "Labelled test images.", required=True)
+    defined.texts("bits", "w4a8,w4a4/paper", "Widths, as of gdfq quantize.")
+    defined.texts("seeds", "0", "One run of each variant for each.")
+    defined.string("output", "JSON file, extended row by row.", required=True)
+    return defined
+
+
+def main(values: flags.FlagValues) -> None:
     """Measures what --output does not hold yet and prints all of it."""
-    output = Path(FLAGS.output)
-    rows = read_rows(output)
-    recipe = RECIPES[DEFAULT_RECIPE]
-    bit_widths = tuple(map(parse_bit_widths, FLAGS.bits))
-    classifier = load_classifier_from_flags()
-    data = read_labelled_images(
-        FLAGS.data, classifier.input_shape, num_classes=classifier.num_classes
-    )
-    reference = reporting.float_logits(classifier, data.pixels)
-    for seed in map(int, FLAGS.seeds):
-        generated: ImagePool | None = None
-        pools: dict[tuple, ImagePool] = {}
+    output = Path(values.output)
+    rows = commands.read_rows(output)
+    bit_widths = tuple(map(parse_bit_widths, values.bits))
+    subject = read_subject(values)
+    for seed in map(int, values.seeds):
+        done = {(row["model"], row["recipe"], row["seed"]) for row in rows}
+        pools = Pools(subject, seed)
         for variant in VARIANTS:
-            key = (classifier.name, variant.name, seed)
-            if any((r["model"], r["recipe"], r["seed"]) == key for r in rows):
-                continue
-            if generated is None:
-                generated = synthesize(
-                    classifier,
-                    recipe.synthesis,
-                    seed=seed,
-                    progress=runner.RichProgress(),
-                )
-            images = (variant.pool, variant.image_patches)
-            if images not in pools:
-                with _patched(variant.image_patches):
-                    pools[images] = _pool(variant, classifier, recipe, generated, seed)
-            with _patched(variant.student_patches):
-                result = quantize(
-                    classifier,
-                    recipe,
-                    bit_widths,
-                    pool=pools[images],
-                    seed=seed,
-                    progress=runner.RichProgress(),
-                )
-            for model in result.models:
-                outputs = reporting.tflite_outputs(
-                    model.tflite, classifier.preprocessing, data.pixels
-                )
-                rows.append(
-                    {
-                        "model": classifier.name,
-                        "recipe": variant.name,
-                        "seed": seed,
-                        "bits": model.bit_widths.name,
-                        "float_top1": accuracy_of_logits(reference, data.labels),
-                        "top1": accuracy_of_logits(outputs, data.labels),
-                        "agreement": agreement(outputs, reference),
-                    }
-                )
-            write_whole(output, (json.dumps(rows, indent=1) + "\n").encode())
+            if (subject.classifier.name, variant.name, seed) not in done:
+                rows += _measure(subject, variant, bit_widths, pools)
+                commands.write_rows(output, rows)
     rich.console.Console(width=120).print(_table(rows))
 
 
-@contextlib.contextmanager
-def _patched(patches: tuple[Patch, ...]):
-    with contextlib.ExitStack() as stack:
-        for module, attribute, stand_in in patches:
-            stack.enter_context(mock.patch.object(module, attribute, stand_in))
-        yield
+class Pools:
+    """The images of all variants of one seed, each pool made when it is asked for.
+
+    Attributes:
+      seed: of everything random.
+    """
+
+    def __init__(self, subject: Subject, seed: int) -> None:
+        """Takes what images are for, and the seed."""
+        self.seed = seed
+        self._classifier = subject.classifier
+        self._generated: ImagePool | None = None
+        self._made: dict[tuple[bool, RefinementConfig | None], ImagePool] = {}
+
+    def of(self, variant: Variant) -> ImagePool:
+        """The images that a variant's students are made from."""
+        key = (variant.from_noise, variant.recipe.refinement)
+        if key not in self._made:
+            with reproducible(self.seed):
+                self._made[key] = self._make(variant)
+        return self._made[key]
+
+    def _make(self, variant: Variant) -> ImagePool:
+        if self._generated is None:
+            self._generated = synthesize(
+                self._classifier,
+                WHOLE.synthesis,
+                seed=self.seed,
+                progress=ConsoleProgress(),
+            )
+        start = self._generated
+        if variant.from_noise:
+            shape = self._classifier.input_shape
+            noise = noise_images(shape, len(start), self.seed)
+            start = ImagePool(noise.pixels, start.labels)
+        if variant.recipe.refinement is None:
+            return start
+        return refine(
+            start,
+            self._classifier,
+            variant.recipe.refinement,
+            seed=self.seed,
+            progress=ConsoleProgress(),
+        )
 
 
-def _pool(
+def _measure(
+    subject: Subject,
     variant: Variant,
-    classifier: Classifier,
-    recipe: Recipe,
-    generated: ImagePool,
-    seed: int,
-) -> ImagePool:
-    if variant.pool == "generated":
-        return generated
-    start = generated
-    if variant.pool == "noise":
-        noise = noise_images(classifier.input_shape, len(generated.labels), seed)
-        start = ImagePool(noise.pixels, generated.labels)
-    assert recipe.refinement is not None
-    return refine(
-        start,
-        classifier,
-        recipe.refinement,
-        seed=seed,
-        progress=runner.RichProgress(),
+    bit_widths: tuple[BitWidths, ...],
+    pools: Pools,
+) -> list[Row]:
+    """One row for each width."""
+    result = quantize(
+        Job(subject.classifier, variant.recipe, bit_widths, seed=pools.seed),
+        pool=pools.of(variant),
+        progress=ConsoleProgress(),
     )
+    return [
+        {
+            **subject.common_figures(),
+            "recipe": variant.name,
+            "seed": pools.seed,
+            "bits": model.bit_widths.name,
+            **subject.figures_of(model.tflite),
+        }
+        for model in result
+    ]
 
 
-def _table(rows: list[dict]) -> rich.table.Table:
+def _table(rows: Sequence[Row]) -> rich.table.Table:
     """Mean drop and agreement over seeds, one line per variant."""
     models = sorted({(row["model"], row["bits"]) for row in rows})
     table = rich.table.Table(box=rich.box.MARKDOWN)
@@ -219,12 +195,12 @@ def _table(rows: list[dict]) -> rich.table.Table:
         table.add_column(f"{model} {bits}", justify="right")
     for variant in VARIANTS:
         cells = []
-        for model, bits in models:
+        for model in models:
             group = [
                 row
                 for row in rows
-                if (row["model"], row["bits"], row["recipe"])
-                == (model, bits, variant.name)
+                if (row["model"], row["bits"]) == model
+                and row["recipe"] == variant.name
             ]
             drops = [100 * (row["float_top1"] - row["top1"]) for row in group]
             agreements = [100 * row["agreement"] for row in group]
@@ -236,4 +212,4 @@ def _table(rows: list[dict]) -> rich.table.Table:
 
 
 if __name__ == "__main__":
-    runner.run(main)
+    commands.run(main, define_flags(), __doc__)

@@ -1,7 +1,7 @@
-"""Accuracy of recipes x widths x seeds on one classifier, as JSON and as a table.
+r"""Accuracy of recipes x widths x seeds on one classifier, as JSON and as a table.
 
-    python -m benchmarks.accuracy --model=classifier.keras --preprocessing=torch \\
-        --data=test.npz --bits=w8a8,w4a8,w4a4/paper --recipes=balanced,fast \\
+    python -m benchmarks.accuracy --model=classifier.keras --preprocessing=torch \
+        --data=test.npz --bits=w8a8,w4a8,w4a4/paper --recipes=balanced,fast \
         --seeds=0,1,2 --output=accuracy.json
 
 Every row is the `.tflite` file's top-1 through LiteRT at the recipe's last step. Rows
@@ -14,12 +14,9 @@ top-1 and agreement on the first half beside those on all images.
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-
-import gdfq_tf.cli.quiet_tensorflow  # noqa: F401
 
 import numpy as np
 import rich.box
@@ -27,153 +24,167 @@ import rich.console
 import rich.table
 from absl import flags
 
+from benchmarks import commands
+from benchmarks.commands import Row, key_of
 from gdfq_tf.baselines import quantize_post_training
 from gdfq_tf.classifier import Classifier
-from gdfq_tf.cli import classifier_flags, reporting, runner
-from gdfq_tf.cli.classifier_flags import load_classifier_from_flags, require_classes
+from gdfq_tf.cli.classifier_flags import require_classes
 from gdfq_tf.cli.labelled_images import LabelledImages, read_labelled_images
-from gdfq_tf.cli.output_files import write_whole
-from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, parse_bit_widths
-from gdfq_tf.errors import UserError
+from gdfq_tf.config import (
+    DEFAULT_RECIPE,
+    RECIPES,
+    BitWidths,
+    Recipe,
+    parse_bit_widths,
+)
+from gdfq_tf.errors import UserError, option
+from gdfq_tf.evaluation import float_logits, tflite_outputs
+from gdfq_tf.job import Job
 from gdfq_tf.metrics import accuracy_of_logits, agreement
 from gdfq_tf.pipeline import quantize
+from gdfq_tf.progress import ConsoleProgress
+from gdfq_tf.result import Result
 from gdfq_tf.synthesis.image_pool import ImagePool
 from tflite_export.benchmark import benchmark
 
 REAL = "real"
 
-FLAGS = flags.FLAGS
-flags.adopt_module_key_flags(classifier_flags)  # so that --help shows them
-flags.DEFINE_string("data", None, "Labelled test images.", required=True)
-flags.DEFINE_list("bits", "w8a8,w4a8,w4a4/paper", "Widths, as in tools/quantize.py.")
-flags.DEFINE_list("recipes", DEFAULT_RECIPE, f"Some of {', '.join(RECIPES)}, {REAL}.")
-flags.DEFINE_list("seeds", "0,1,2", "One run for each.")
-flags.DEFINE_string("output", None, "JSON file, extended row by row.", required=True)
+
+def define_flags() -> commands.Flags:
+    """Those of this benchmark."""
+    defined = commands.Flags()
+    commands.define_classifier_flags(defined)
+    defined.group("The benchmark")
+    defined.string("data", "Labelled test images.", required=True)
+    defined.texts("bits", "w8a8,w4a8,w4a4/paper", "Widths, as of gdfq quantize.")
+    names = ", ".join([*RECIPES, REAL])
+    defined.texts("recipes", DEFAULT_RECIPE, f"Some of {names}.")
+    defined.texts("seeds", "0,1,2", "One run for each.")
+    defined.string("output", "JSON file, extended row by row.", required=True)
+    return defined
 
 
-def main() -> None:
-    """Measures what --output does not hold yet and prints all of it."""
-    output = Path(FLAGS.output)
-    rows = read_rows(output)
-    bit_widths = {width.name: width for width in map(parse_bit_widths, FLAGS.bits)}
-    _check_recipes()
-    classifier = load_classifier_from_flags()
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """A classifier with the labelled images that its students are measured on.
+
+    Attributes:
+      classifier: float, with classes.
+      data: labelled images.
+      logits: the classifier's on them, float32 (N, classes).
+    """
+
+    classifier: Classifier
+    data: LabelledImages
+    logits: np.ndarray
+
+    @property
+    def half(self) -> int:
+        """How many images the first half has, which recipe `real` does not see."""
+        return len(self.data.labels) // 2
+
+    def figures_of(self, tflite: bytes) -> Row:
+        """Accuracy and size of a `.tflite` file."""
+        labels, half = self.data.labels, self.half
+        outputs = tflite_outputs(
+            tflite, self.classifier.preprocessing, self.data.pixels
+        )
+        return {
+            "top1": accuracy_of_logits(outputs, labels),
+            "top1_first_half": accuracy_of_logits(outputs[:half], labels[:half]),
+            "agreement": agreement(outputs, self.logits),
+            "agreement_first_half": agreement(outputs[:half], self.logits[:half]),
+            "size_bytes": len(tflite),
+        }
+
+    def common_figures(self) -> Row:
+        """What all rows say of the float classifier."""
+        labels, half = self.data.labels, self.half
+        return {
+            "model": self.classifier.name,
+            "num_images": len(labels),
+            "float_top1": accuracy_of_logits(self.logits, labels),
+            "float_top1_first_half": accuracy_of_logits(
+                self.logits[:half], labels[:half]
+            ),
+        }
+
+
+def read_subject(values: flags.FlagValues) -> Subject:
+    """The classifier and the images that the flags name.
+
+    Raises:
+      UserError: they cannot be read, or the classifier gives no classes.
+    """
+    classifier = commands.load_classifier_from_flags(values)
     require_classes(classifier.name, classifier.head)
     data = read_labelled_images(
-        FLAGS.data, classifier.input_shape, num_classes=classifier.num_classes
+        values.data, classifier.input_shape, num_classes=classifier.num_classes
     )
-    reference = reporting.float_logits(classifier, data.pixels)
-    for recipe in FLAGS.recipes:
-        for seed in map(int, FLAGS.seeds):
-            done = set(map(_key, rows))
-            missing = [
+    return Subject(classifier, data, float_logits(classifier, data.pixels))
+
+
+def main(values: flags.FlagValues) -> None:
+    """Measures what --output does not hold yet and prints all of it."""
+    output = Path(values.output)
+    rows = commands.read_rows(output)
+    bit_widths = {width.name: width for width in map(parse_bit_widths, values.bits)}
+    _check_recipes(values.recipes)
+    subject = read_subject(values)
+    for recipe in values.recipes:
+        for seed in map(int, values.seeds):
+            done = set(map(key_of, rows))
+            missing = tuple(
                 width
                 for name, width in bit_widths.items()
-                if (classifier.name, recipe, seed, name) not in done
-            ]
+                if (subject.classifier.name, recipe, seed, name) not in done
+            )
             if missing:
-                measured = _measure(classifier, data, reference, recipe, seed, missing)
+                measured = _measure(subject, recipe, seed, missing)
                 # The converter's rows come again with every run of their seed.
-                keys = set(map(_key, measured))
-                rows = [row for row in rows if _key(row) not in keys] + measured
-                write_whole(output, (json.dumps(rows, indent=1) + "\n").encode())
+                keys = set(map(key_of, measured))
+                rows = [row for row in rows if key_of(row) not in keys] + measured
+                commands.write_rows(output, rows)
     rich.console.Console(width=120).print(_table(rows))
 
 
-def _check_recipes() -> None:
-    unknown = set(FLAGS.recipes) - {*RECIPES, REAL}
+def _check_recipes(names: Sequence[str]) -> None:
+    unknown = set(names) - {*RECIPES, REAL}
     if unknown:
         raise UserError(
-            f"--recipes={','.join(FLAGS.recipes)} names {', '.join(sorted(unknown))}; "
+            f"{option('recipes', ','.join(names))} names {', '.join(sorted(unknown))}; "
             f"expected some of {', '.join([*RECIPES, REAL])}"
         )
 
 
-def read_rows(path: Path) -> list[dict]:
-    """The rows that a benchmark wrote to `path`, none if there is no file.
-
-    Raises:
-      UserError: it is something else.
-    """
-    if not path.exists():
-        return []
-    try:
-        rows = json.loads(path.read_text())
-        _ = [_key(row) for row in rows]
-        return rows
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is not a file of this tool; expected the JSON rows of an earlier "
-            "run, or pass another --output"
-        ) from error
-
-
-def _key(row: dict) -> tuple:
-    return row["model"], row["recipe"], row["seed"], row["bits"]
-
-
 def _measure(
-    classifier: Classifier,
-    data: LabelledImages,
-    reference: np.ndarray,
-    recipe_name: str,
-    seed: int,
-    bit_widths: Sequence,
-) -> list[dict]:
-    """One row per width of one run, and one for the converter's own int8 quantization
-    on the same images, beside the default recipe also on noise."""
+    subject: Subject, recipe_name: str, seed: int, bit_widths: tuple[BitWidths, ...]
+) -> list[Row]:
+    """One row for each width of one run, and for the converter's own quantization.
+
+    That is on the same images and, beside the default recipe, also on noise.
+    """
+    classifier = subject.classifier
     recipe = RECIPES[DEFAULT_RECIPE if recipe_name == REAL else recipe_name]
-    half = len(data.labels) // 2
-    pool = None
-    if recipe_name == REAL:
-        size = recipe.synthesis.images_in_pool(classifier.input_shape)
-        chosen = np.random.default_rng(seed).permutation(np.arange(half, 2 * half))
-        chosen = chosen[:size]
-        pool = ImagePool(data.pixels[chosen], data.labels[chosen].astype(np.int32))
+    pool = _real_pool(subject, recipe, seed) if recipe_name == REAL else None
     started = time.monotonic()
     result = quantize(
-        classifier,
-        recipe,
-        bit_widths,
+        Job(classifier, recipe, bit_widths, seed=seed),
         pool=pool,
-        seed=seed,
-        progress=runner.RichProgress(),
+        progress=ConsoleProgress(),
     )
     seconds = time.monotonic() - started
-
-    def facts(tflite: bytes) -> dict:
-        outputs = reporting.tflite_outputs(
-            tflite, classifier.preprocessing, data.pixels
-        )
-        return {
-            "top1": accuracy_of_logits(outputs, data.labels),
-            "top1_first_half": accuracy_of_logits(outputs[:half], data.labels[:half]),
-            "agreement": agreement(outputs, reference),
-            "agreement_first_half": agreement(outputs[:half], reference[:half]),
-            "size_bytes": len(tflite),
-        }
-
-    common = {
-        "model": classifier.name,
-        "recipe": recipe_name,
-        "seed": seed,
-        "num_images": len(data.labels),
-        "float_top1": accuracy_of_logits(reference, data.labels),
-        "float_top1_first_half": accuracy_of_logits(
-            reference[:half], data.labels[:half]
-        ),
-        "machine": benchmark(
-            result.baselines.float32, num_runs=1, warmup_runs=0
-        ).machine,
-    }
     passes = 0
     if pool is None:
-        passes = result.recipe.image_passes(classifier.input_shape)
+        passes = result.job.recipe.image_passes(classifier.input_shape)
+    machine = benchmark(result.baselines.float32, num_runs=1, warmup_runs=0).machine
+    common = {**subject.common_figures(), "seed": seed, "machine": machine}
     rows = [
         {
             **common,
+            "recipe": recipe_name,
             "bits": model.bit_widths.name,
-            **facts(model.tflite),
+            **subject.figures_of(model.tflite),
             "estimate": dataclasses.asdict(model.estimate),
             "exact_outputs": model.agreement.exact_outputs,
             "image_passes": passes,
@@ -183,21 +194,30 @@ def _measure(
         }
         for model in result.models
     ]
-    ptq = {
-        f"ptq_on_{recipe_name}": quantize_post_training(
-            classifier, result.images.pixels
-        )
-    }
-    if recipe_name == DEFAULT_RECIPE:  # once, for it depends on no recipe
-        ptq["ptq_on_noise"] = result.baselines.noise_ptq
-    rows += [
-        {**common, "recipe": name, "bits": "w8a8", **facts(tflite)}
-        for name, tflite in ptq.items()
+    return rows + [
+        {**common, "recipe": name, "bits": "w8a8", **subject.figures_of(tflite)}
+        for name, tflite in _converters_own(result, recipe_name).items()
     ]
-    return rows
 
 
-def _table(rows: Sequence[dict]) -> rich.table.Table:
+def _real_pool(subject: Subject, recipe: Recipe, seed: int) -> ImagePool:
+    """As many images of the second half as the recipe would make."""
+    half, data = subject.half, subject.data
+    size = recipe.synthesis.images_in_pool(subject.classifier.input_shape)
+    chosen = np.random.default_rng(seed).permutation(np.arange(half, 2 * half))[:size]
+    return ImagePool(data.pixels[chosen], data.labels[chosen].astype(np.int32))
+
+
+def _converters_own(result: Result, recipe_name: str) -> dict[str, bytes]:
+    """The converter's own int8 quantization, by name of its row."""
+    own = quantize_post_training(result.job.classifier, result.images.pixels)
+    files = {f"ptq_on_{recipe_name}": own}
+    if recipe_name == DEFAULT_RECIPE:  # once, for it depends on no recipe
+        files["ptq_on_noise"] = result.baselines.noise_ptq
+    return files
+
+
+def _table(rows: Sequence[Row]) -> rich.table.Table:
     """Mean and deviation over seeds, one line per model, width and recipe."""
     table = rich.table.Table(box=rich.box.MARKDOWN)
     for name in ("model", "bits", "recipe", "seeds", "top-1", "drop", "first half"):
@@ -228,4 +248,4 @@ def _table(rows: Sequence[dict]) -> rich.table.Table:
 
 
 if __name__ == "__main__":
-    runner.run(main)
+    commands.run(main, define_flags(), __doc__)

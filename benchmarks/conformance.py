@@ -3,8 +3,8 @@
 python -m benchmarks.conformance --output=docs/conformance.md
 
 Each family's smallest member, at its smallest sensible input, with random weights and
-BatchNormalization statistics if it has any: read, translated, quantized without
-training, exported and verified. Accuracy is no subject here.
+BatchNormalization statistics if it has any: read, translated, quantized from noise,
+exported and verified. Accuracy is no subject here.
 """
 
 from __future__ import annotations
@@ -15,30 +15,21 @@ import resource
 import time
 from pathlib import Path
 
-import gdfq_tf.cli.quiet_tensorflow  # noqa: F401
-
 import keras
 import numpy as np
 from absl import flags
 
-from gdfq_tf.baselines import Baselines, make_baselines
-from gdfq_tf.classifier import Classifier
-from gdfq_tf.cli import runner
-from gdfq_tf.cli.output_files import write_whole
-from gdfq_tf.config import BitWidths
-from gdfq_tf.errors import UserError
+from benchmarks import commands
+from gdfq_tf.config import RECIPES, BitWidths, SynthesisConfig
+from gdfq_tf.errors import ExportError, UserError, option
 from gdfq_tf.frontend.importer import all_layers
 from gdfq_tf.frontend.load import Interpretation, translate_classifier
+from gdfq_tf.job import Job
+from gdfq_tf.keras_compat import KerasLibrary, KerasModel, Layer
 from gdfq_tf.keras_compat import keras as tf_keras
 from gdfq_tf.model_files.readers import SourceModel
-from gdfq_tf.pipeline import verify
-from gdfq_tf.quantization.calibration import calibrate
-from gdfq_tf.quantization.lowering import lower
-from gdfq_tf.quantization.plan import make_plan
-from gdfq_tf.quantization.student import build_student
-from gdfq_tf.synthesis.image_pool import ImagePool
-from tflite_export.convert import convert_network
-from tflite_export.errors import ExportError
+from gdfq_tf.pipeline import quantize
+from gdfq_tf.system.output_files import write_whole
 from tflite_export.flatbuffer import read_model
 
 # Application -> smallest sensible image.
@@ -63,14 +54,22 @@ FAMILIES = {
     "VGG16": 32,
     "ConvNeXtTiny": 32,
 }
-WIDTHS = (BitWidths(8, 8), BitWidths(4, 8))
 _NUM_CLASSES = 10
 _NUM_IMAGES = 32
+WIDTHS = (BitWidths(8, 8), BitWidths(4, 8))
+RECIPE = dataclasses.replace(
+    RECIPES["calibrate"], synthesis=SynthesisConfig(0, pool_size=_NUM_IMAGES)
+)
 _MIB = 1024.0  # ru_maxrss counts KiB
 
-FLAGS = flags.FLAGS
-flags.DEFINE_list("families", list(FAMILIES), "Names of keras.applications.")
-flags.DEFINE_string("output", None, "Also write the table to this Markdown file.")
+
+def define_flags() -> commands.Flags:
+    """Those of this benchmark."""
+    defined = commands.Flags()
+    defined.group("The benchmark")
+    defined.texts("families", list(FAMILIES), "Names of keras.applications.")
+    defined.string("output", "Also write the table to this Markdown file.")
+    return defined
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,21 +104,22 @@ class Row:
     error: str = ""
 
 
-def main() -> None:
+def main(values: flags.FlagValues) -> None:
     """Runs the families one by one and prints the table."""
-    if unknown := sorted({*FLAGS.families} - FAMILIES.keys()):
+    if unknown := sorted({*values.families} - FAMILIES.keys()):
         raise UserError(
-            f"--families names {unknown[0]}; expected some of {', '.join(FAMILIES)}"
+            f"{option('families')} names {unknown[0]}; expected some of "
+            f"{', '.join(FAMILIES)}"
         )
     # A process each: its peak memory is its own.
     context = multiprocessing.get_context("spawn")
     rows = []
-    for name in FLAGS.families:
+    for name in values.families:
         with context.Pool(1) as pool:
             rows.append(pool.apply(check_family, (name, FAMILIES[name])))
         print(markdown_row(rows[-1]), flush=True)
-    if FLAGS.output:
-        write_whole(Path(FLAGS.output), markdown(rows).encode())
+    if values.output:
+        write_whole(Path(values.output), markdown(rows).encode())
     if failed := [row.name for row in rows if row.error]:
         raise ExportError(
             f"{len(failed)} of {len(rows)} families failed ({', '.join(failed)}); "
@@ -141,28 +141,22 @@ def check_family(name: str, size: int) -> Row:
                 without_bn_statistics=not layers_of(source, "BatchNormalization"),
             ),
         )
-        pixels = np.random.default_rng(0).integers(
-            0, 256, (_NUM_IMAGES, size, size, 3), np.uint8
-        )
-        baselines = make_baselines(classifier, seed=0)
-        results = [
-            quantize_untrained(classifier, width, pixels, baselines) for width in WIDTHS
-        ]
+        result = quantize(Job(classifier, RECIPE, WIDTHS))
     except (UserError, ExportError) as error:
         return dataclasses.replace(row, error=str(error))
     return dataclasses.replace(
         row,
         difference=difference,
-        num_operators=len(read_model(results[0][0]).operators),
-        converters_operators=len(read_model(baselines.noise_ptq).operators),
-        exact=tuple(exact for _, exact in results),
-        num_bytes=tuple(len(tflite) for tflite, _ in results),
+        num_operators=len(read_model(result.models[0].tflite).operators),
+        converters_operators=len(read_model(result.baselines.noise_ptq).operators),
+        exact=tuple(model.agreement.exact_outputs for model in result),
+        num_bytes=tuple(len(model.tflite) for model in result),
         seconds=time.monotonic() - started,
         peak_mib=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MIB,
     )
 
 
-def build_application(library, name: str, size: int):
+def build_application(library: KerasLibrary, name: str, size: int) -> KerasModel:
     """An application with random weights and its BatchNormalization settled on them."""
     library.utils.set_random_seed(0)
     build = getattr(library.applications, name)
@@ -192,38 +186,9 @@ def build_application(library, name: str, size: int):
     return model
 
 
-def layers_of(model, kind: str) -> list:
+def layers_of(model: KerasModel, kind: str) -> list[Layer]:
     """The layers of a class, also in models inside the model."""
     return [layer for layer in all_layers(model) if type(layer).__name__ == kind]
-
-
-def quantize_untrained(
-    classifier: Classifier,
-    bit_widths: BitWidths,
-    pixels: np.ndarray,
-    baselines: Baselines,
-) -> tuple[bytes, float]:
-    """A verified `.tflite` file, and the share of outputs that are exact.
-
-    Raises:
-      ExportError: a rule is broken, or outputs differ by more than 1 LSB.
-    """
-    plan = make_plan(classifier.model, bit_widths)
-    inputs = classifier.preprocessing.to_input(pixels).numpy()
-    student = build_student(classifier, plan, calibrate(classifier, plan, inputs))
-    network = lower(student, classifier)
-    tflite = convert_network(network)
-    images = ImagePool(pixels, np.zeros(len(pixels), np.int32))
-    _, agreement = verify(
-        network,
-        tflite,
-        classifier,
-        images,
-        bit_widths,
-        baselines,
-        plan.layers_at_8_bits,
-    )
-    return tflite, agreement.exact_outputs
 
 
 def markdown(rows: list[Row]) -> str:
@@ -270,4 +235,4 @@ def markdown_row(row: Row) -> str:
 
 
 if __name__ == "__main__":
-    runner.run(main)
+    commands.run(main, define_flags(), __doc__, bare="families")

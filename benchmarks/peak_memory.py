@@ -9,16 +9,13 @@ taken: memory is as after many.
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
-
-import gdfq_tf.cli.quiet_tensorflow  # noqa: F401
 
 from absl import flags
 
-from gdfq_tf.cli import classifier_flags, runner
-from gdfq_tf.cli.classifier_flags import load_classifier_from_flags
+from benchmarks import commands
 from gdfq_tf.config import (
+    RECIPES,
     DistillationConfig,
     Recipe,
     ReconstructionConfig,
@@ -26,19 +23,22 @@ from gdfq_tf.config import (
     get_recipe,
     parse_bit_widths,
 )
+from gdfq_tf.job import Job
 from gdfq_tf.memory_needs import memory_needs
 from gdfq_tf.pipeline import quantize
 
-FLAGS = flags.FLAGS
-flags.adopt_module_key_flags(classifier_flags)  # so that --help shows them
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 
 
 def resident_mib(field: str) -> float:
-    """ "VmRSS", the size now, or "VmHWM", the largest since the last reset."""
-    found = re.search(rf"^{field}:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found[1]) / 1024
+    """A size of this process.
+
+    Args:
+      field: "VmRSS", the size now, or "VmHWM", the largest since the last reset.
+    """
+    lines = _STATUS.read_text().splitlines()
+    sizes = dict(line.split(":", 1) for line in lines)
+    return int(sizes[field].removesuffix("kB")) / 1024
 
 
 def with_few_steps(recipe: Recipe) -> Recipe:
@@ -51,26 +51,35 @@ def with_few_steps(recipe: Recipe) -> Recipe:
     return dataclasses.replace(recipe, student=student)
 
 
-def main() -> None:
+def define_flags() -> commands.Flags:
+    """Those of this benchmark."""
+    defined = commands.Flags()
+    commands.define_classifier_flags(defined)
+    defined.group("The run")
+    defined.choice("recipe", "calibrate", list(RECIPES), "As of gdfq quantize.")
+    defined.texts("bits", "w4a4/paper", "Widths, as of gdfq quantize.")
+    return defined
+
+
+def main(values: flags.FlagValues) -> None:
     """One run; prints both figures."""
-    classifier = load_classifier_from_flags()
-    num_steps = None if FLAGS.recipe == "calibrate" else 3
-    recipe = with_few_steps(get_recipe(FLAGS.recipe, num_steps))
-    bit_widths = [parse_bit_widths(FLAGS.bits)]
+    classifier = commands.load_classifier_from_flags(values)
+    num_steps = None if values.recipe == "calibrate" else 3
+    recipe = with_few_steps(get_recipe(values.recipe, num_steps))
+    bit_widths = tuple(map(parse_bit_widths, values.bits))
     stage, needed = max(
         memory_needs(classifier.model, recipe, bit_widths).items(), key=lambda x: x[1]
     )
     _RESET.write_text("5")
     before = resident_mib("VmRSS")
-    quantize(classifier, recipe, bit_widths)
+    quantize(Job(classifier, recipe, bit_widths))
     print(
-        f"{classifier.name} {classifier.input_shape} {FLAGS.recipe} {FLAGS.bits}: "
+        f"{classifier.name} {classifier.input_shape} {values.recipe} "
+        f"{','.join(values.bits)}: "
         f"{resident_mib('VmHWM') - before:,.0f} MiB measured, "
         f"{needed / 2**20:,.0f} MiB estimated (most for {stage})"
     )
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("recipe", "calibrate", "As of tools/quantize.py.")
-    flags.DEFINE_string("bits", "w4a4/paper", "One width, as of tools/quantize.py.")
-    runner.run(main)
+    commands.run(main, define_flags(), __doc__)

@@ -11,9 +11,7 @@ from __future__ import annotations
 import contextlib
 import resource
 import time
-from collections.abc import Callable, Iterator
-
-import gdfq_tf.cli.quiet_tensorflow  # noqa: F401
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import rich.box
@@ -22,9 +20,8 @@ import rich.table
 import tensorflow as tf
 from absl import flags
 
+from benchmarks import commands
 from gdfq_tf.classifier import Classifier
-from gdfq_tf.cli import classifier_flags, runner
-from gdfq_tf.cli.classifier_flags import load_classifier_from_flags
 from gdfq_tf.config import (
     DistillationConfig,
     FineTuningConfig,
@@ -34,7 +31,7 @@ from gdfq_tf.config import (
 )
 from gdfq_tf.graph.queries import multiply_adds
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.progress import Advance
+from gdfq_tf.progress import Advance, ExpectedStage
 from gdfq_tf.quantization.alternating import make_student_step
 from gdfq_tf.quantization.calibration import calibrate
 from gdfq_tf.quantization.distillation import distill
@@ -46,21 +43,27 @@ from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.synthesis.losses import classification_loss
 from gdfq_tf.synthesis.refinement import refine
 
-FLAGS = flags.FLAGS
-flags.adopt_module_key_flags(classifier_flags)  # so that --help shows them
-flags.DEFINE_integer("num_steps", 40, "Steps of each kind.", lower_bound=15)
-
 _WARM_UP_STEPS = 10
+
+
+def define_flags() -> commands.Flags:
+    """Those of this benchmark."""
+    defined = commands.Flags()
+    commands.define_classifier_flags(defined)
+    defined.group("The benchmark")
+    defined.integer("num_steps", 40, "Steps of each kind.", low=15)
+    return defined
 
 
 class Stopwatch:
     """A progress that notes when each step ended and the memory in use by then."""
 
     def __init__(self) -> None:
+        """Begins with no step."""
         self.times: list[float] = []
         self.peak_memory: list[int] = []  # KiB
 
-    def expect(self, work: float) -> None:
+    def expect(self, stages: Sequence[ExpectedStage]) -> None:
         """See `gdfq_tf.progress.Progress.expect`."""
 
     @contextlib.contextmanager
@@ -83,11 +86,27 @@ class Stopwatch:
         return (self.peak_memory[-1] - self.peak_memory[_WARM_UP_STEPS]) / 1024
 
 
-def main() -> None:
+def main(values: flags.FlagValues) -> None:
     """Measures and prints the table."""
-    classifier = load_classifier_from_flags()
+    classifier = commands.load_classifier_from_flags(values)
+    synthesis = SynthesisConfig(values.num_steps, pool_size=8)
+    batch_size = synthesis.images_per_step(classifier.input_shape)
+    console = rich.console.Console(width=120)
+    console.print(_table(measure(classifier, synthesis), batch_size))
     model = classifier.model
-    synthesis = SynthesisConfig(FLAGS.num_steps, pool_size=8)
+    budget = synthesis.compute_ratio * multiply_adds(model)
+    shape = choose_shape(classifier.input_shape, classifier.num_labels, budget)
+    share = shape.multiply_adds / multiply_adds(model)
+    console.print(
+        f"{batch_size} images a step; generator: {share:.2f} of the teacher's "
+        "multiply-adds",
+        highlight=False,
+    )
+
+
+def measure(classifier: Classifier, synthesis: SynthesisConfig) -> dict[str, Stopwatch]:
+    """The times of each kind of step, `synthesis.num_steps` of them."""
+    model, num_steps = classifier.model, synthesis.num_steps
     batch_size = synthesis.images_per_step(classifier.input_shape)
     images = noise_images(classifier.input_shape, batch_size, seed=0)
     labels = tf.zeros(batch_size, tf.int32)
@@ -105,29 +124,35 @@ def main() -> None:
     logits = teacher(inputs)
     float_step = _float_training_step(classifier)
     watches = {
-        "teacher forward": _time(lambda: teacher(inputs)),
-        "float training step": _time(lambda: float_step(inputs, labels)),
-        "student step": _time(lambda: student_step(images.pixels, labels, logits)),
+        "teacher forward": _time(lambda: teacher(inputs), num_steps),
+        "float training step": _time(lambda: float_step(inputs, labels), num_steps),
+        "student step": _time(
+            lambda: student_step(images.pixels, labels, logits), num_steps
+        ),
+        "distillation step": Stopwatch(),
+        "generator step": Stopwatch(),
+        "refinement step": Stopwatch(),
     }
-    watches["distillation step"] = Stopwatch()
     distill(
         student,
         classifier,
         images,
-        DistillationConfig(FLAGS.num_steps),
+        DistillationConfig(num_steps),
         seed=0,
         progress=watches["distillation step"],
     )
-    watches["generator step"] = Stopwatch()
     synthesize(classifier, synthesis, seed=0, progress=watches["generator step"])
-    watches["refinement step"] = Stopwatch()
     refine(
         ImagePool(images.pixels, labels.numpy()),
         classifier,
-        RefinementConfig(FLAGS.num_steps),
+        RefinementConfig(num_steps),
         seed=0,
         progress=watches["refinement step"],
     )
+    return watches
+
+
+def _table(watches: Mapping[str, Stopwatch], batch_size: int) -> rich.table.Table:
     table = rich.table.Table(box=rich.box.MARKDOWN)
     for name in ("step", "images/s", "of float training step", "peak memory grew by"):
         table.add_column(name, justify="left" if name == "step" else "right")
@@ -140,16 +165,7 @@ def main() -> None:
             f"{100 * limit / seconds:.0f} %",
             f"{watch.growth():.0f} MiB",
         )
-    console = rich.console.Console(width=120)
-    console.print(table)
-    budget = synthesis.compute_ratio * multiply_adds(model)
-    shape = choose_shape(classifier.input_shape, classifier.num_classes, budget)
-    share = shape.multiply_adds / multiply_adds(model)
-    console.print(
-        f"{batch_size} images a step; generator: {share:.2f} of the teacher's "
-        "multiply-adds",
-        highlight=False,
-    )
+    return table
 
 
 def _float_training_step(classifier: Classifier) -> Callable:
@@ -170,13 +186,13 @@ def _float_training_step(classifier: Classifier) -> Callable:
     return step
 
 
-def _time(step: Callable[[], object]) -> Stopwatch:
+def _time(step: Callable[[], object], num_steps: int) -> Stopwatch:
     watch = Stopwatch()
-    for _ in range(FLAGS.num_steps):
+    for _ in range(num_steps):
         step()
         watch.tick()
     return watch
 
 
 if __name__ == "__main__":
-    runner.run(main)
+    commands.run(main, define_flags(), __doc__)

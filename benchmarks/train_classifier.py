@@ -16,16 +16,14 @@ from __future__ import annotations
 
 import json
 import pathlib
-import shlex
-import sys
 import time
-
-import gdfq_tf.cli.quiet_tensorflow  # noqa: F401
+from collections.abc import Callable
 
 import keras  # Keras 3: the embedded file is a Keras 3 one
 import numpy as np
-from absl import flags
+from absl import app, flags
 
+from benchmarks import command
 from gdfq_tf.cli import runner
 from gdfq_tf.cli.labelled_images import read_split
 from gdfq_tf.preprocessing import make_preprocessing
@@ -38,6 +36,8 @@ _MIN_SIZE = 32  # keras.applications refuses smaller inputs
 _MAX_SHIFT = 2  # pixels, each way
 _NUM_VALIDATION = 5000  # training images left out, to compare settings with
 _BN_BATCH_SIZE = 1000
+
+Preprocess = Callable[[np.ndarray], np.ndarray]  # pixels -> model input
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -59,12 +59,25 @@ flags.DEFINE_string("output_dir", None, "Folder for the files.", required=True)
 class AugmentedBatches(keras.utils.PyDataset):
     """Shuffled batches, randomly shifted and mirrored, preprocessed.
 
-    Attributes:
+    Args:
       pixels: uint8 (N, H, W, C).
       labels: int64 (N,).
+      num_classes: length of the one-hot labels.
+      batch_size: images of a batch.
+      preprocess: pixels -> model input.
+      seed: of order, shifts and mirroring.
     """
 
-    def __init__(self, pixels, labels, num_classes, batch_size, preprocess, seed):
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        labels: np.ndarray,
+        num_classes: int,
+        batch_size: int,
+        preprocess: Preprocess,
+        seed: int,
+    ) -> None:
+        """Takes the images, and how they are shown."""
         super().__init__()
         self._pixels, self._preprocess = pixels, preprocess
         self._one_hot = np.eye(num_classes, dtype=np.float32)[labels]
@@ -73,16 +86,19 @@ class AugmentedBatches(keras.utils.PyDataset):
         self._order = self._rng.permutation(len(labels))
 
     def __len__(self) -> int:
+        """Batches of an epoch."""
         # The last, smaller batch would give noisy batch statistics.
         return len(self._order) // self._batch_size
 
-    def __getitem__(self, index: int):
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Model inputs and one-hot labels of a batch."""
         start = index * self._batch_size
         chosen = self._order[start : start + self._batch_size]
         batch = augment(self._pixels[chosen], self._rng)
         return self._preprocess(batch), self._one_hot[chosen]
 
     def on_epoch_end(self) -> None:
+        """Another order for the next epoch."""
         self._rng.shuffle(self._order)
 
 
@@ -127,7 +143,13 @@ def reestimate_batch_norm(model: keras.Model, inputs: np.ndarray) -> None:
         layer.momentum = momentum
 
 
-def train(model, train_pixels, train_labels, validation, preprocess) -> None:
+def train(
+    model: keras.Model,
+    train_pixels: np.ndarray,
+    train_labels: np.ndarray,
+    validation: tuple[np.ndarray, np.ndarray],
+    preprocess: Preprocess,
+) -> None:
     """Trains in place: AdamW, one cosine period after an epoch of warm-up."""
     num_classes = model.output_shape[-1]
     batches = AugmentedBatches(
@@ -175,6 +197,7 @@ def accuracy(model: keras.Model, inputs: np.ndarray, labels: np.ndarray) -> floa
 
 
 def main() -> None:
+    """Trains, measures and writes the files."""
     started = time.monotonic()
     keras.utils.set_random_seed(FLAGS.seed)
     train_split = read_split(FLAGS.dataset, "train")
@@ -226,9 +249,7 @@ def main() -> None:
         ),
         "shipped_test_images": len(subset),
         "seconds": round(time.monotonic() - started, 1),
-        "command": shlex.join(
-            ["python", f"tools/{pathlib.Path(__file__).name}", *sys.argv[1:]]
-        ),
+        "command": command("benchmarks.train_classifier"),
     }
     output_dir = pathlib.Path(FLAGS.output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
@@ -248,4 +269,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    runner.run(main)
+    app.run(lambda _: runner.run(main))

@@ -3,14 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gdfq_tf.classifier import Head
 from gdfq_tf.quantization.estimation import (
     LARGEST_LOSS_PER_DISAGREEMENT,
     LOSS_PER_DISAGREEMENT,
     FeaturesEstimate,
     LabelEstimate,
     blend,
-    estimate,
     estimate_accuracy,
+    estimate_of_outputs,
 )
 
 
@@ -51,21 +52,25 @@ def test_few_images_say_little_of_the_largest_loss(
     assert found.largest_accuracy_loss == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("head", ["logits", "softmax", "sigmoid"])
+@pytest.mark.parametrize("head", [Head.LOGITS, Head.SOFTMAX, Head.SIGMOID])
 def test_classes_are_estimated_by_their_winners(head):
     student, teacher = np.eye(3)[[0, 1, 2]], np.eye(3)[[0, 1, 1]]
-    assert estimate(student, teacher, head) == estimate_accuracy(student, teacher)
+    assert estimate_of_outputs(student, teacher, head) == estimate_accuracy(
+        student, teacher
+    )
 
 
 def test_labels_are_estimated_one_by_one():
     student = np.array([[0.9, 0.8], [0.1, 0.2]])
     teacher = np.array([[0.6, 0.3], [0.1, 0.2]])
-    assert estimate(student, teacher, "multi_label") == LabelEstimate(2, 0.75)
+    assert estimate_of_outputs(student, teacher, Head.MULTI_LABEL) == LabelEstimate(
+        2, 0.75
+    )
 
 
 def test_features_are_estimated_by_their_error():
     teacher = np.array([[2.0], [-2.0]])
-    found = estimate(teacher * 1.1, teacher, "features")
+    found = estimate_of_outputs(teacher * 1.1, teacher, Head.FEATURES)
     assert found == FeaturesEstimate(2, pytest.approx(20.0))
 
 
