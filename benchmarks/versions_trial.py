@@ -78,7 +78,7 @@ def _network(keras: KerasLibrary) -> KerasModel:
     branch = layers.LeakyReLU()(layers.BatchNormalization()(branch))
     maps = layers.Concatenate()([layers.Add()([maps, branch]), maps])
     maps = layers.UpSampling2D()(layers.MaxPooling2D()(maps))
-    maps = layers.Conv2DTranspose(6, 2, strides=2)(layers.AveragePooling2D()(maps))
+    maps = layers.Conv2DTranspose(6, 2, strides=2)(layers.AveragePooling2D(2)(maps))
     maps = layers.ReLU()(layers.BatchNormalization()(maps))
     maps = layers.GlobalAveragePooling2D()(maps)
     model = keras.Model(image, layers.Dense(3, activation="softmax")(maps))
