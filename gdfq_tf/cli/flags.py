@@ -107,9 +107,9 @@ class Flags:
         if required:
             self.required.append(name)
 
-    def help(self) -> str:
-        """All flags in their groups, as wide as the terminal."""
-        width = min(shutil.get_terminal_size().columns, 100)
+    def help(self, width: int | None = None) -> str:
+        """All flags in their groups, `width` characters wide or as the terminal is."""
+        width = width or min(shutil.get_terminal_size().columns, 100)
         lines = []
         for title, names in self._groups.items():
             lines += ["", f"{title}:"]
@@ -208,13 +208,13 @@ class Command:
         self.check(defined.values)
         return defined.values
 
-    def help(self) -> str:
-        """What `gdfq NAME --help` shows."""
+    def help(self, width: int | None = None) -> str:
+        """What `gdfq NAME --help` shows, see `Flags.help`."""
         defined = Flags()
         self.define(defined)
         return (
             f"{self.summary}\n\nusage: gdfq {self.name} {self.argument.upper()} "
-            f"[--flag=value ...]\n\n    {self.example}\n{defined.help()}"
+            f"[--flag=value ...]\n\n    {self.example}\n{defined.help(width)}"
         )
 
 

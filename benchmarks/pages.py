@@ -1,0 +1,64 @@
+"""Writes those parts of README.md and docs/ that follow from code and results.
+
+    python -m benchmarks.pages
+
+A page names such a part in a comment, `<!-- made: NAME WORDS -->`, and ends it with
+`<!-- end -->`; what stands between is replaced by what `PARTS[NAME]` returns for the
+words. Everything else is written by hand.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from benchmarks import reference_tables, result_tables
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS: Mapping[str, Callable[..., str]] = {
+    "ablation": result_tables.ablation,
+    "accuracy": result_tables.accuracy,
+    "commands": reference_tables.commands,
+    "estimates": result_tables.estimates,
+    "estimate-errors": result_tables.estimate_errors,
+    "layers": reference_tables.layers,
+    "operations": reference_tables.operations,
+    "recipes": reference_tables.recipes,
+    "speed": result_tables.speed,
+}
+_PART = re.compile(r"(<!-- made: ([^\n]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def pages() -> list[Path]:
+    """All pages that may have such parts."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def filled(text: str) -> str:
+    """A page with its parts made anew.
+
+    Raises:
+      KeyError: a part is not one of `PARTS`.
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        begin, call, end = match.groups()
+        name, *words = call.split()
+        return f"{begin}\n{PARTS[name](*words)}\n\n{end}"
+
+    return _PART.sub(fill, text)
+
+
+def main() -> None:
+    """Writes the pages and names those that changed."""
+    for page in pages():
+        text = page.read_text()
+        made = filled(text)
+        if made != text:
+            page.write_text(made)
+            print(page.relative_to(ROOT))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""Tables of docs/ that follow from the code: flags, recipes, layers, operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from gdfq_tf.cli.flags import COMMANDS
+from gdfq_tf.config import RECIPES, FineTuningConfig, Recipe
+from gdfq_tf.frontend.operation_importers import OPERATIONS
+from gdfq_tf.model_files.layer_arguments import (
+    ACTIVATIONS,
+    ARGUMENTS,
+    IDENTITIES,
+    OPERATION_MODULES,
+)
+
+_HELP_WIDTH = 80
+# What all layers have, or what means nothing to users.
+_ARGUMENTS_NOT_SHOWN = ("name", "trainable", "dtype", "batch_input_shape")
+
+
+def markdown_table(
+    titles: Sequence[str], rows: Iterable[Sequence[str]], align: str
+) -> str:
+    """A table in Markdown.
+
+    Args:
+      titles: of the columns.
+      rows: their cells.
+      align: "l" or "r" for each column.
+    """
+    lines = {"l": "---", "r": "---:"}
+    head = [titles, [lines[side] for side in align]]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [*head, *rows])
+
+
+def commands() -> str:
+    """What `gdfq COMMAND --help` shows of every command."""
+    return "\n\n".join(
+        f"### gdfq {name}\n\n```text\n{command.help(_HELP_WIDTH)}\n```"
+        for name, command in COMMANDS.items()
+    )
+
+
+def recipes() -> str:
+    """What each recipe consists of, the shortest first."""
+    titles = ("recipe", "generator steps", "refinement steps", "images", "student")
+    ordered = sorted(
+        RECIPES.values(), key=lambda recipe: (_alternates(recipe), _num_steps(recipe))
+    )
+    rows = [
+        (
+            f"`{recipe.name}`",
+            f"{recipe.synthesis.num_steps:,}",
+            f"{recipe.refinement.num_steps if recipe.refinement else 0:,}",
+            f"{recipe.synthesis.pool_size:,}",
+            _student(recipe),
+        )
+        for recipe in ordered
+    ]
+    return markdown_table(titles, rows, "lrrrl")
+
+
+def _alternates(recipe: Recipe) -> bool:
+    return isinstance(recipe.student, FineTuningConfig)
+
+
+def _num_steps(recipe: Recipe) -> int:
+    return recipe.synthesis.num_steps
+
+
+def _student(recipe: Recipe) -> str:
+    student = recipe.student
+    if isinstance(student, FineTuningConfig):
+        return f"trained in turn with the generator, {student.num_steps:,} steps"
+    source = "reconstructed from noise" if student.images_are_noise else "reconstructed"
+    if student.distillation is None:
+        return source
+    return f"{source}, then distilled for {student.distillation.num_steps:,} steps"
+
+
+def layers() -> str:
+    """Layers that can be translated, with the arguments that are looked at."""
+    by_arguments: dict[tuple[str, ...], list[str]] = {}
+    for name, arguments in ARGUMENTS.items():
+        shown = tuple(sorted(set(arguments) - set(_ARGUMENTS_NOT_SHOWN)))
+        by_arguments.setdefault(shown, []).append(name)
+    rows = [(_code(names), _code(shown)) for shown, names in by_arguments.items()]
+    rows.append((_code(IDENTITIES), "none: the identity at inference"))
+    return markdown_table(("layers", "arguments"), sorted(rows), "ll")
+
+
+def operations() -> str:
+    """Operations and functions that can be translated."""
+    tensorflow = sorted(name for name in OPERATIONS if name.startswith("tf."))
+    rows = (
+        ("activation functions", _code(ACTIVATIONS)),
+        ("operations of Keras 3", _code(sorted(OPERATION_MODULES))),
+        ("TensorFlow functions in models of Keras 2", _code(tensorflow)),
+    )
+    return markdown_table(("written as", "names"), rows, "ll")
+
+
+def _code(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names) or "-"

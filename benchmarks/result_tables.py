@@ -1,0 +1,201 @@
+"""Tables of docs/results.md, from the JSON files in docs/results."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.ablation import VARIANTS
+from benchmarks.reference_tables import markdown_table
+from gdfq_tf.config import DEFAULT_RECIPE
+
+_FOLDER = Path(__file__).resolve().parent.parent / "docs" / "results"
+# Recipes of the rows, as tables name them, in their order.
+_RECIPES = {
+    "ptq_on_noise": "converter's PTQ, 100 images of noise",
+    f"ptq_on_{DEFAULT_RECIPE}": "converter's PTQ, 100 of our images",
+    "ptq_on_real": "converter's PTQ, 100 real images",
+    "calibrate": "`calibrate`",
+    "gdfq": "`gdfq`, 1,000 + 1,000 steps",
+    "fast": "`fast`",
+    "balanced": "`balanced`",
+    "best": "`best`",
+    "real": "`balanced`, real images instead",
+}
+# They saw images of the second half, so that only the first half counts.
+_WITH_REAL_IMAGES = ("real", "ptq_on_real")
+_WIDTHS = ("w8a8", "w4a8", "w4a4_paper", "w3a3_paper")
+
+Row = Mapping[str, Any]
+
+
+def accuracy(name: str) -> str:
+    """One classifier's table: widths and recipes, means over seeds."""
+    titles = (
+        *("width", "recipe", "seeds", "top-1", "drop", "drop on first half"),
+        *("agrees with float", "bytes", "minutes"),
+    )
+    rows = _read(name)
+    cells = [
+        _accuracy_cells(width, recipe, group)
+        for width, recipe, group in _groups(rows)
+    ]
+    found = rows[0]
+    return (
+        f"{found['num_images']:,} test images; float {100 * found['float_top1']:.2f}, "
+        f"on the first half {100 * found['float_top1_first_half']:.2f}.\n\n"
+        f"{markdown_table(titles, cells, 'llrrrrrrr')}"
+    )
+
+
+def _groups(rows: Sequence[Row]) -> Iterator[tuple[str, str, list[Row]]]:
+    """(width, recipe, rows of all seeds), in the order of the tables."""
+    for width in _WIDTHS:
+        for recipe in _RECIPES:
+            key = (width, recipe)
+            group = [row for row in rows if (row["bits"], row["recipe"]) == key]
+            if group:
+                yield width, recipe, group
+
+
+def _accuracy_cells(width: str, recipe: str, group: Sequence[Row]) -> Sequence[str]:
+    on_first_half = recipe in _WITH_REAL_IMAGES
+    top1 = 100 * np.array([row["top1"] for row in group])
+    spread = f" ± {top1.std():.2f}" if len(group) > 1 else ""
+    (size,) = {row["size_bytes"] for row in group}
+    return (
+        _width(width),
+        _RECIPES[recipe],
+        str(len(group)),
+        "" if on_first_half else f"{top1.mean():.2f}{spread}",
+        "" if on_first_half else f"{_mean(group, _drop):.2f}",
+        f"{_mean(group, _drop_on_first_half):.2f}",
+        f"{_mean(group, _agreement):.2f}",
+        f"{size:,}",
+        f"{_mean(group, _minutes):.1f}" if "student_seconds" in group[0] else "",
+    )
+
+
+def ablation(*names: str) -> str:
+    """Drop and agreement without one ingredient, one column for each file."""
+    files = [{row["recipe"]: row for row in _read(name)} for name in names]
+    cells = [
+        (variant.name, *(_worth(rows.get(variant.name)) for rows in files))
+        for variant in VARIANTS
+        if any(variant.name in rows for rows in files)
+    ]
+    titles = ("without", *(rows[VARIANTS[0].name]["model"] for rows in files))
+    return markdown_table(titles, cells, "l" + "r" * len(files))
+
+
+def _worth(row: Row | None) -> str:
+    return "-" if row is None else f"{_drop(row):.2f} ({_agreement(row):.2f})"
+
+
+def estimates(*names: str) -> str:
+    """What the default recipe's estimate says, beside what real images say."""
+    titles = (
+        *("classifier", "width", "agreement, synthetic", "real"),
+        *("loss estimated", "real"),
+    )
+    cells = [
+        (
+            name,
+            _width(width),
+            f"{_mean(group, _estimated_agreement):.1f}",
+            f"{_mean(group, _agreement):.1f}",
+            f"{_mean(group, _estimated_loss):.1f}",
+            f"{_mean(group, _drop):.1f}",
+        )
+        for name in names
+        for width, recipe, group in _groups(_read(name))
+        if recipe == DEFAULT_RECIPE
+    ]
+    return markdown_table(titles, cells, "llrrrr")
+
+
+def estimate_errors(*names: str) -> str:
+    """The least and the largest error of each recipe's estimate, over single runs."""
+    rows = [row for name in names for row in _read(name) if "estimate" in row]
+    titles = ("recipe", "runs", "error of the agreement", "error of the loss")
+    cells = []
+    for recipe, title in _RECIPES.items():
+        group = [row for row in rows if row["recipe"] == recipe]
+        if group and recipe not in _WITH_REAL_IMAGES:
+            agreement = _span(group, _error_of_agreement)
+            cells.append((title, str(len(group)), agreement, _span(group, _error)))
+    return markdown_table(titles, cells, "lrrr")
+
+
+def speed() -> str:
+    """Images per second of each kind of step."""
+    content = json.loads((_FOLDER / "speed.json").read_text())
+    networks = content["images_per_second"]
+    titles = ["step"]
+    for network in networks:
+        titles += [network, "of the float step"]
+    steps = next(iter(networks.values()))
+    cells = []
+    for step in steps:
+        row = [step]
+        for rates in networks.values():
+            share = 100 * rates[step] / rates["float training step"]
+            row += [f"{rates[step]:,}", f"{share:.0f} %"]
+        cells.append(row)
+    return markdown_table(titles, cells, "l" + "rr" * len(networks))
+
+
+def _read(name: str) -> list[Row]:
+    return json.loads((_FOLDER / f"{name}.json").read_text())
+
+
+def _width(name: str) -> str:
+    return name.replace("_", "/")
+
+
+def _mean(group: Sequence[Row], figure: Callable[[Row], float]) -> float:
+    return float(np.mean([figure(row) for row in group]))
+
+
+def _span(group: Sequence[Row], figure: Callable[[Row], float]) -> str:
+    found = [figure(row) for row in group]
+    return f"{min(found):+.1f} to {max(found):+.1f}"
+
+
+def _drop(row: Row) -> float:
+    return 100 * (row["float_top1"] - row["top1"])
+
+
+def _drop_on_first_half(row: Row) -> float:
+    return 100 * (row["float_top1_first_half"] - row["top1_first_half"])
+
+
+def _agreement(row: Row) -> float:
+    key = "agreement"
+    if row["recipe"] in _WITH_REAL_IMAGES:
+        key = "agreement_first_half"
+    return 100 * row[key]
+
+
+def _estimated_agreement(row: Row) -> float:
+    return 100 * row["estimate"]["agreement"]
+
+
+def _estimated_loss(row: Row) -> float:
+    return row["estimate"]["accuracy_loss"]
+
+
+def _error_of_agreement(row: Row) -> float:
+    return _estimated_agreement(row) - _agreement(row)
+
+
+def _error(row: Row) -> float:
+    return _estimated_loss(row) - _drop(row)
+
+
+def _minutes(row: Row) -> float:
+    return (row["synthesis_seconds"] + row["student_seconds"]) / 60
