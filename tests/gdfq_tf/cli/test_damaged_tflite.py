@@ -29,29 +29,26 @@ resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 """
 # Forks a supervised command for each.
 _SUPERVISED = f"""{_HEAD}
-from gdfq_tf.cli.start import start
-import gdfq_tf.cli.supervisor
+from gdfq_tf.cli.main import run
 for line in sys.stdin:
     child = os.fork()
     if not child:
         for descriptor, name in ((1, "stdout"), (2, "stderr")):
             with open(f"{{folder}}/{{name}}", "w") as file:
                 os.dup2(file.fileno(), descriptor)
-        sys.argv = [command, *json.loads(line)]
-        start(command)
+        run(command.rpartition(".")[2], json.loads(line))
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 # TensorFlow does not survive a fork: runs one after the other, until one crashes.
 _UNSUPERVISED = f"""{_HEAD}
-from absl.testing import flagsaver
 from gdfq_tf.cli import runner
+from gdfq_tf.cli.flags import COMMANDS
 for line in sys.stdin:
-    sys.argv = [command, *json.loads(line)]
+    values = COMMANDS[command.rpartition(".")[2]].parse(json.loads(line))
     with open(f"{{folder}}/stdout", "w") as out, open(f"{{folder}}/stderr", "w") as err:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             try:
-                with flagsaver.flagsaver():
-                    runner.run(sys.modules[command].main)
+                runner.run(lambda: sys.modules[command].main(values))
             except SystemExit as end:
                 code = end.code or 0
     print(code, flush=True)
@@ -90,8 +87,11 @@ class Starter:
             self.close()
             self._process = None
             return process.returncode, "", ""
-        texts = [(self._folder / name).read_text() for name in ("stdout", "stderr")]
-        return int(code), *texts
+        stdout, stderr = (
+            (self._folder / name).read_text() for name in ("stdout", "stderr")
+        )
+        told = [x for x in stderr.splitlines(True) if not x.startswith("starting ")]
+        return int(code), stdout, "".join(told)
 
     def _start(self) -> subprocess.Popen:
         self._process = subprocess.Popen(

@@ -1,107 +1,27 @@
+"""Tables: what columns and rows they show."""
+
 from __future__ import annotations
 
 import io
 
-import numpy as np
-import pytest
 import rich.console
-import tensorflow as tf
 
-from gdfq_tf.baselines import make_baselines
-from gdfq_tf.classifier import Classifier
 from gdfq_tf.cli import reporting
-from gdfq_tf.preprocessing import make_preprocessing
-from tests.tiny import INPUT_SHAPE, build_tiny_classifier
-from tflite_export.convert import post_training_quantize
-from tflite_export.interpreter import TFLiteClassifier
 
-PIXELS = np.random.default_rng(0).integers(0, 256, (20, *INPUT_SHAPE)).astype(np.uint8)
+FLOAT = {"title": "float", "top1": 0.91234, "top1_interval_95": [0.904, 0.921]}
 
 
-@pytest.fixture(scope="module", params=["unit", "torch"])
-def classifier(request):
-    preprocessing = make_preprocessing(request.param, 3)
-    return Classifier("tiny", build_tiny_classifier(), preprocessing, "softmax")
-
-
-@pytest.fixture(scope="module")
-def baselines(classifier):
-    return make_baselines(classifier, seed=0)
-
-
-def test_float_outputs_are_the_models_on_preprocessed_pixels(classifier, monkeypatch):
-    monkeypatch.setattr(reporting, "_BATCH_SIZE", 8)  # 8 + 8 + 4
-    logits = reporting.float_logits(classifier, PIXELS)
-    inputs = classifier.preprocessing.to_input(PIXELS)
-    expected = classifier.model(inputs, training=False)
-    np.testing.assert_allclose(logits, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_float_tflite_files_take_real_inputs(classifier, baselines):
-    outputs = reporting.tflite_outputs(
-        baselines.float32, classifier.preprocessing, PIXELS
-    )
-    expected = tf.nn.softmax(reporting.float_logits(classifier, PIXELS))
-    np.testing.assert_allclose(outputs, expected, rtol=1e-3, atol=1e-5)
-
-
-@pytest.mark.parametrize("range_factor", [1.0, 1.5])
-def test_other_converters_files_take_inputs_on_their_own_quant_params(
-    classifier, range_factor
-):
-    def model(inputs):
-        return tf.nn.softmax(classifier.model(inputs, training=False))
-
-    inputs = classifier.preprocessing.to_input(PIXELS).numpy()
-    tflite = post_training_quantize(model, INPUT_SHAPE, range_factor * inputs)
-    outputs = reporting.tflite_outputs(tflite, classifier.preprocessing, PIXELS)
-    file = TFLiteClassifier(tflite)
-    levels = file.run(file.quantize_input(inputs)).astype(np.float32)
-    expected = (levels + 128) / 256  # TFLite's softmax grid
-    assert np.abs(outputs - expected).max() <= 1 / 256  # grids may differ by rounding
-    assert np.abs(outputs - model(inputs)).max() < 0.05
-
-
-def test_facts_hold_what_can_be_known():
-    outputs = np.array([[2, 1], [0, 3], [5, 4], [1, 0]], np.int8)
-    labels = np.array([0, 1, 1, 0])
-    facts = reporting.accuracy_facts(outputs, labels, np.array([[1, 0]] * 4))
-    assert facts["num_images"] == 4
-    assert facts["top1"] == 0.75
-    low, high = facts["top1_interval_95"]
-    # Wilson's interval of 3 out of 4, from published tables.
-    assert (low, high) == pytest.approx((0.3006, 0.9544), abs=1e-4)
-    assert facts["agreement_with_float"] == 0.75
-    assert reporting.accuracy_facts(outputs, None, None) == {"num_images": 4}
-
-
-def test_labels_are_compared_one_by_one():
-    outputs, reference = np.array([[0.9, 0.1, 0.7]]), np.array([[0.6, 0.2, 0.3]])
-    facts = reporting.accuracy_facts(outputs, None, reference, "multi_label")
-    assert facts == {"num_images": 1, "label_agreement_with_float": 2 / 3}
-    text = render([{"title": "float", **facts}])
-    assert "labels as in float" in text
-    assert "66.67 %" in text
-
-
-def test_features_are_compared_by_their_error():
-    reference = np.array([[2.0], [-2.0]])
-    facts = reporting.accuracy_facts(1.1 * reference, None, reference, "features")
-    assert facts == {"num_images": 2, "signal_to_noise_db": pytest.approx(20.0)}
-    assert "20.0 dB" in render([{"title": "w8a8", **facts}])
-
-
-def render(rows) -> str:
+def render(rows, marked=()) -> str:
     console = rich.console.Console(file=io.StringIO(), width=100)
-    console.print(reporting.results_table("a title", rows))
+    console.print(reporting.results_table("a title", rows, marked))
     return console.file.getvalue()
 
 
 def test_tables_show_filled_columns_only():
     text = render(
         [
-            {"title": "float", "top1": 0.91234, "size_bytes": 1234567},
-            {"title": "w4a8", "top1": 0.5},
+            {**FLOAT, "size_bytes": 1234567},
+            {"title": "w4a8", "top1": 0.5, "top1_interval_95": [0.41, 0.5923]},
         ]
     )
     assert "a title" in text
@@ -109,11 +29,11 @@ def test_tables_show_filled_columns_only():
         next(line for line in text.splitlines() if name in line)
         for name in ("float", "w4a8")
     )
-    assert "91.23 %" in float_row
+    assert "91.23 % (90.4-92.1)" in float_row
     assert "1,234,567" in float_row
-    assert student_row.split() == ["w4a8", "50.00", "%", "-"]
+    assert student_row.split() == ["w4a8", "50.00", "%", "(41.0-59.2)", "-"]
     assert "latency" not in text
-    assert "agrees" not in text
+    assert "as float" not in text
 
 
 def test_tables_without_data_have_agreement_and_latency():
@@ -123,3 +43,17 @@ def test_tables_without_data_have_agreement_and_latency():
     assert "top-1" not in text
     assert "99.80 %" in text
     assert "0.123 ms" in text
+
+
+def test_likeness_of_labels_and_features():
+    text = render([{"title": "x", "label_agreement_with_float": 2 / 3}])
+    assert "labels as in float" in text
+    assert "66.67 %" in text
+    assert "20.0 dB" in render([{"title": "x", "signal_to_noise_db": 20.0}])
+
+
+def test_bad_rows_are_marked():
+    text = render([FLOAT, {**FLOAT, "title": "w2a8"}], ["w2a8"])
+    (row,) = (line for line in text.splitlines() if "w2a8" in line)
+    assert row.strip().startswith("! w2a8")
+    assert text.count("!") == 1

@@ -12,7 +12,15 @@ from pathlib import Path
 
 import pytest
 
-_START = "from gdfq_tf.cli.start import start; start('command')"
+# As `main.run` does it.
+_START = """
+import signal
+from gdfq_tf.cli.session import SIGNALS
+signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+from absl import flags
+from gdfq_tf.cli.supervisor import supervise
+supervise('command', flags.FlagValues())
+"""
 # The child's id comes first, so that a test knows it and that signals are set up.
 _HEAD = """
 import ctypes, os, signal, sys, tempfile, time, warnings
@@ -29,7 +37,7 @@ _CLAIM = """
 def fill(directory):
     (directory / "student.npz").write_text("hours of work")
 
-def main():
+def main(values):
     path = Path("run")
     with claim(path, overwrite=False, foreign=lambda path: None) as output:
         session.holds(output.lock, output.partial, output.removed)
@@ -49,7 +57,7 @@ def command(tmp_path, monkeypatch):
 
     def start(body: str, *, program: str = _START, **popen) -> subprocess.Popen:
         if "def main" not in body:
-            body = f"def main():\n    {body}\n"
+            body = f"def main(values):\n    {body}\n"
         (tmp_path / "command.py").write_text(_HEAD + body)
         paths = [str(tmp_path), *sys.path]
         process = subprocess.Popen(
@@ -78,7 +86,9 @@ def command(tmp_path, monkeypatch):
 
 def finish(process: subprocess.Popen) -> tuple[int, str, str]:
     stdout, stderr = process.communicate(timeout=30)
-    return process.returncode, stdout, stderr
+    lines = stderr.splitlines(keepends=True)
+    told = [line for line in lines if not line.startswith("starting TensorFlow")]
+    return process.returncode, stdout, "".join(told)
 
 
 def one_line(process: subprocess.Popen) -> tuple[int, str]:
@@ -172,8 +182,8 @@ def test_crashes_are_one_line_that_names_the_stage(
 
 
 def test_crashes_before_the_first_stage(command):
-    process = command("import os\nos.abort()\ndef main(): pass")
-    assert "in stage 'start' (SIGABRT)" in one_line(process)[1]
+    process = command("import os\nos.abort()\ndef main(values): pass")
+    assert "in stage 'starting TensorFlow' (SIGABRT)" in one_line(process)[1]
 
 
 def test_what_native_code_writes_is_not_shown(command):
@@ -196,7 +206,7 @@ def test_what_native_code_writes_is_not_shown(command):
 def test_signals_end_in_one_line(
     command, tmp_path, number, expected, importing, to_all
 ):
-    process = command("wait()\ndef main(): pass" if importing else "wait()")
+    process = command("wait()\ndef main(values): pass" if importing else "wait()")
     child = child_of(process)
     # As a terminal does, and as `kill` does.
     (os.killpg if to_all else os.kill)(process.pid, number)
@@ -208,16 +218,17 @@ def test_signals_end_in_one_line(
 def test_a_signal_in_the_first_moment(command):
     """It waits until the supervisor has been imported."""
     program = (
-        "import os, signal, gdfq_tf.cli.start as s\n"
+        "import os, signal\n"
+        "from gdfq_tf.cli import main\n"
         "block = signal.pthread_sigmask\n"
         "def pthread_sigmask(*args):\n"
         "    block(*args)\n"
         "    os.kill(os.getpid(), signal.SIGINT)\n"
         "    signal.pthread_sigmask = block\n"
         "signal.pthread_sigmask = pthread_sigmask\n"
-        "s.start('command')\n"
+        "main.run('verify', ['none.tflite'])\n"
     )
-    process = command("wait()", program=program)
+    process = command("pass", program=program)
     assert one_line(process) == (130, "interrupted")
 
 
@@ -274,7 +285,7 @@ def test_what_is_worth_it_outlives_a_crash(command, tmp_path, taken):
         (folder / "run-unfinished").mkdir()
     _, message = one_line(command(_CLAIM.format(body="os.abort()")))
     name = "run-unfinished-1" if taken else "run-unfinished"
-    assert f"are kept in {name}, from which tools/convert.py" in message
+    assert f"are kept in {name}, from which `gdfq convert`" in message
     assert (folder / name / "student.npz").read_text() == "hours of work"
     assert entries(folder) == {name, *(["run-unfinished"] if taken else [])}
 
