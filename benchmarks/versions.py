@@ -106,7 +106,7 @@ def _try(combination: Combination, python: str, wheel: Path, folder: Path) -> di
     work.mkdir()
     trial = shutil.copy(_TRIAL, folder)
     installed = environment / "bin" / "python"
-    steps = (
+    steps: tuple[list[str | Path], ...] = (
         [python, "-m", "venv", environment],
         [installed, "-m", "pip", "install", "-q", "--no-compile", wheel, *constraints],
         [installed, trial],
