@@ -5,7 +5,8 @@
 The wheel is built from the checkout and installed into a new environment for each
 combination, where benchmarks/versions_trial.py uses it from another folder. "oldest" is
 the lower bound of every requirement in pyproject.toml, so none of them is a guess;
-elsewhere pip takes the newest versions that go together.
+elsewhere pip takes the newest versions that go together. On Python 3.12, 2.19 is the
+oldest TensorFlow.
 """
 
 from __future__ import annotations
@@ -53,8 +54,8 @@ _LOWER_BOUNDS = ("lower bounds",)
 _COMBINATIONS = (
     Combination("oldest", "3.10", _LOWER_BOUNDS),
     Combination("2.17", "3.11", ("tensorflow==2.17.*",)),
-    Combination("2.18", "3.12", ("tensorflow==2.18.*",)),
-    Combination("2.19", "3.11", ("tensorflow==2.19.*",)),
+    Combination("2.18", "3.11", ("tensorflow==2.18.*",)),
+    Combination("2.19", "3.12", ("tensorflow==2.19.*",)),
     Combination("2.20", "3.10", ("tensorflow==2.20.*",)),
     Combination("newest", "3.12", ()),
 )
@@ -100,7 +101,7 @@ def _try(combination: Combination, python: str, wheel: Path, folder: Path) -> di
     started = time.monotonic()
     constraints = combination.constraints
     if constraints == _LOWER_BOUNDS:
-        constraints = tuple(lower_bounds(wheel))
+        constraints = tuple(lower_bounds(wheel, combination.python))
     row = {"name": combination.name, "python": combination.python, "error": None}
     environment, work = folder / "environment", folder / "work"
     work.mkdir()

@@ -37,12 +37,18 @@ def read_metadata(wheel: Path) -> email.message.Message:
         return email.message_from_bytes(archive.read(name))
 
 
-def lower_bounds(wheel: Path) -> list[str]:
+def requirements(wheel: Path, python: str) -> list[Requirement]:
+    """What a plain installation needs on a Python such as 3.10."""
+    environment = {"python_version": python, "extra": ""}
+    found = map(Requirement, read_metadata(wheel).get_all("Requires-Dist", []))
+    return [x for x in found if not x.marker or x.marker.evaluate(environment)]
+
+
+def lower_bounds(wheel: Path, python: str) -> list[str]:
     """Every requirement at the version that its range begins with, as pip reads it."""
-    requirements = map(Requirement, read_metadata(wheel).get_all("Requires-Dist", []))
     return [
         f"{requirement.name}=={bound.version}"
-        for requirement in requirements
+        for requirement in requirements(wheel, python)
         for bound in requirement.specifier
         if bound.operator == ">="
     ]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from benchmarks.wheel import build_wheel, lower_bounds, read_metadata
+from benchmarks.wheel import build_wheel, lower_bounds, read_metadata, requirements
 
 pytestmark = pytest.mark.slow
 
@@ -106,24 +106,17 @@ def test_metadata(wheel):
 
 
 def test_requirements_are_ranges_that_the_exact_set_lies_in(wheel):
-    ranges = {
-        requirement.name: requirement.specifier
-        for requirement in map(
-            Requirement, read_metadata(wheel).get_all("Requires-Dist")
-        )
-        if requirement.marker is None
-    }
-    exact = [
-        Requirement(line)
-        for line in (ROOT / "requirements.txt").read_text().splitlines()
-        if not line.startswith("#")
-    ]
+    python = "{}.{}".format(*sys.version_info)
+    ranges = {x.name: x.specifier for x in requirements(wheel, python)}
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pinned = [Requirement(line) for line in lines if not line.startswith("#")]
+    exact = [x for x in pinned if not x.marker or x.marker.evaluate()]
     assert {requirement.name for requirement in exact} == set(ranges)
     for requirement in exact:
         (pin,) = requirement.specifier
         assert pin.operator == "=="
         assert pin.version in ranges[requirement.name]
-    assert len(lower_bounds(wheel)) == len(ranges)
+    assert len(lower_bounds(wheel, python)) == len(ranges)
 
 
 def test_console_command_lists_its_subcommands(installed, tmp_path):
