@@ -20,8 +20,10 @@ from gdfq_tf.config import (
 from gdfq_tf.errors import UserError
 from gdfq_tf.frontend.load import load_classifier
 from gdfq_tf.graph.bn_statistics import with_statistics_of
+from gdfq_tf.job import Job
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.pipeline import MixedPrecision, QuantizationResult, quantize
+from gdfq_tf.pipeline import quantize
+from gdfq_tf.result import Result
 from gdfq_tf.synthesis.generator_training import noise_images
 from gdfq_tf.synthesis.image_pool import ImagePool
 from tflite_export.flatbuffer import read_model
@@ -86,6 +88,11 @@ def loaded(model: keras.Model, tmp_path, preprocessing="tf", **options) -> Class
     )
 
 
+def run(classifier, recipe, bit_widths, *, pool=None, **limits) -> Result:
+    job = Job(classifier, recipe, tuple(bit_widths), **limits)
+    return quantize(job, pool=pool)
+
+
 def float_outputs(model: keras.Model, classifier: Classifier, pixels) -> np.ndarray:
     outputs = model(classifier.preprocessing.to_input(pixels), training=False).numpy()
     return outputs.reshape(len(pixels), -1)
@@ -97,7 +104,7 @@ def tflite_outputs(tflite: bytes, classifier: Classifier, pixels) -> np.ndarray:
     return file.dequantize_output(file.run(classifier.preprocessing.to_int8(pixels)))
 
 
-def check_verified(result: QuantizationResult) -> None:
+def check_verified(result: Result) -> None:
     assert tuple(model.bit_widths for model in result.models) == WIDTHS
     for model in result.models:
         assert all(finding.passed for finding in model.findings)
@@ -127,7 +134,7 @@ def classes(x):
 def test_networks_without_batch_normalization(recipe, tmp_path):
     model = network(classes, normalized=False)
     classifier = loaded(model, tmp_path, without_bn_statistics=True)
-    result = quantize(classifier, recipe, WIDTHS)
+    result = run(classifier, recipe, WIDTHS)
     check_verified(result)
     check_near(result, model, classifier, (0.15, 0.3))
 
@@ -145,8 +152,8 @@ def test_without_batch_normalization_images_reach_their_classes(tmp_path):
         synthesis=dataclasses.replace(TINY.synthesis, num_steps=300),
         refinement=RefinementConfig(num_steps=20),
     )
-    result = quantize(classifier, recipe, WIDTHS[:1])
-    assert result.recipe.refinement is None
+    result = run(classifier, recipe, WIDTHS[:1])
+    assert result.job.recipe.refinement is None
     images = result.images
     outputs = float_outputs(model, classifier, images.pixels)
     assert np.mean(outputs.argmax(axis=-1) == images.labels) > 0.8
@@ -188,7 +195,7 @@ def convnext() -> keras.Model:
 def test_networks_with_layer_normalization(recipe, tmp_path):
     model = convnext()
     classifier = loaded(model, tmp_path, without_bn_statistics=True)
-    result = quantize(classifier, recipe, WIDTHS)
+    result = run(classifier, recipe, WIDTHS)
     check_verified(result)
     assert all(x.agreement.exact_outputs == 1 for x in result.models)
     # What differs between images of noise is little, and rounding is all the more.
@@ -207,7 +214,7 @@ def labels(x):
 def test_multi_label_networks(recipe, tmp_path):
     model = network(labels)
     classifier = loaded(model, tmp_path)
-    result = quantize(classifier, recipe, WIDTHS)
+    result = run(classifier, recipe, WIDTHS)
     check_verified(result)
     pixels = result.images.pixels
     expected = float_outputs(model, classifier, pixels)
@@ -240,7 +247,7 @@ def test_images_of_a_multi_label_network_have_the_label_asked_for(tmp_path):
         synthesis=dataclasses.replace(TINY.synthesis, num_steps=30, bn_weight=1.0),
         refinement=RefinementConfig(num_steps=20, bn_weight=1.0),
     )
-    images = quantize(classifier, recipe, WIDTHS[:1]).images
+    images = run(classifier, recipe, WIDTHS[:1]).images
     probabilities = float_outputs(model, classifier, images.pixels)
     assert set(images.labels) == set(range(4))
     asked = probabilities[np.arange(len(images.labels)), images.labels]
@@ -248,18 +255,16 @@ def test_images_of_a_multi_label_network_have_the_label_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("recipe", "mixed_precision", "text"),
+    ("recipe", "limits", "text"),
     [
-        (RECIPES["gdfq"], MixedPrecision(), "recipe 'gdfq' trains on classes"),
-        (TINY, MixedPrecision(max_accuracy_loss=1.0), "max_accuracy_loss is of top-1"),
+        (RECIPES["gdfq"], {}, "recipe 'gdfq' trains on classes"),
+        (TINY, {"max_accuracy_loss": 1.0}, "max_accuracy_loss is of top-1"),
     ],
 )
-def test_what_needs_classes_is_refused_before_any_work(
-    recipe, mixed_precision, text, tmp_path
-):
+def test_what_needs_classes_is_refused_before_any_work(recipe, limits, text, tmp_path):
     classifier = loaded(network(labels), tmp_path)
     with pytest.raises(UserError, match=text) as error:
-        quantize(classifier, recipe, WIDTHS, mixed_precision=mixed_precision)
+        run(classifier, recipe, WIDTHS, **limits)
     assert "\n" not in str(error.value)
 
 
@@ -288,7 +293,7 @@ def test_networks_of_features(case, recipe, tmp_path):
     model = network(FEATURES[case])
     classifier = loaded(model, tmp_path, task="features")
     assert classifier.head == Head.FEATURES
-    result = quantize(classifier, recipe, WIDTHS)
+    result = run(classifier, recipe, WIDTHS)
     check_verified(result)
     check_near(result, model, classifier, (0.15, 0.4))
     eight, four = (quantized.estimate for quantized in result.models)
@@ -299,7 +304,7 @@ def test_networks_of_features(case, recipe, tmp_path):
 def test_outputs_have_8_bits_whatever_the_rest_has(tmp_path):
     model = network(FEATURES["backbone"])  # ends in a ReLU
     classifier = loaded(model, tmp_path, task="features")
-    (quantized,) = quantize(classifier, CALIBRATE, [PAPER]).models
+    (quantized,) = run(classifier, CALIBRATE, [PAPER]).models
     quant_params_of = {op.name: op.quant_params for op in quantized.network.ops}
     outputs = tflite_outputs(
         quantized.tflite,
@@ -311,38 +316,38 @@ def test_outputs_have_8_bits_whatever_the_rest_has(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("model", "options", "recipe", "mixed_precision", "text"),
+    ("model", "options", "recipe", "limits", "text"),
     [
         (
             network(pooled),
             {},
             TINY,
-            MixedPrecision(max_accuracy_loss=1.0),
+            {"max_accuracy_loss": 1.0},
             "a network of features",
         ),
-        (network(pooled), {}, RECIPES["gdfq"], MixedPrecision(), "trains on classes"),
+        (network(pooled), {}, RECIPES["gdfq"], {}, "trains on classes"),
         (
             network(pooled, normalized=False),
             {"without_bn_statistics": True},
             TINY,
-            MixedPrecision(),
+            {},
             "neither classes nor BatchNormalization statistics",
         ),
     ],
 )
 def test_what_features_do_not_tell_is_refused_before_any_work(
-    model, options, recipe, mixed_precision, text, tmp_path
+    model, options, recipe, limits, text, tmp_path
 ):
     classifier = loaded(model, tmp_path, task="features", **options)
     with pytest.raises(UserError, match=text) as error:
-        quantize(classifier, recipe, WIDTHS, mixed_precision=mixed_precision)
+        run(classifier, recipe, WIDTHS, **limits)
     assert "\n" not in str(error.value)
 
 
 def test_features_without_statistics_are_calibrated_on_noise(tmp_path):
     model = network(FEATURES["embedding"], normalized=False)
     classifier = loaded(model, tmp_path, task="features", without_bn_statistics=True)
-    result = quantize(classifier, CALIBRATE, WIDTHS)
+    result = run(classifier, CALIBRATE, WIDTHS)
     check_verified(result)
     check_near(result, model, classifier, (0.15, np.inf))
 
@@ -392,7 +397,7 @@ def test_autoencoders(k, interpolation, kernel_size, recipe, decoder, tmp_path):
     for layer, original in zip(source.layers, model.layers, strict=True):
         layer.set_weights(original.get_weights())
     classifier = loaded(source, tmp_path, task="features")
-    result = quantize(classifier, recipe, WIDTHS)
+    result = run(classifier, recipe, WIDTHS)
     check_verified(result)
     assert all(x.agreement.exact_outputs == 1.0 for x in result.models)
     names = [x.name for x in read_model(result.models[0].tflite).operators]
@@ -423,7 +428,7 @@ def test_inputs_of_other_shapes(shape, kernel, tmp_path):
         model, tmp_path, preprocessing="custom", mean=tuple(mean), std=tuple(std)
     )
     assert classifier.input_shape == shape
-    result = quantize(classifier, TINY, WIDTHS)
+    result = run(classifier, TINY, WIDTHS)
     check_verified(result)
     assert result.images.pixels.shape == (72, *shape)
     check_near(result, model, classifier, (0.2, 0.4))
@@ -432,7 +437,7 @@ def test_inputs_of_other_shapes(shape, kernel, tmp_path):
 def test_one_column_without_batch_normalization(tmp_path):
     model = network(classes, (64, 1, 6), normalized=False, kernel=(5, 1))
     classifier = loaded(model, tmp_path, "unit", without_bn_statistics=True)
-    result = quantize(classifier, TINY, WIDTHS)
+    result = run(classifier, TINY, WIDTHS)
     check_verified(result)
     assert classifier.preprocessing.formula() == "q = pixel - 128"
 
@@ -448,7 +453,7 @@ def test_layers_without_a_bias_make_good_for_the_half_level_of_the_input(tmp_pat
     classifier = loaded(model, tmp_path, without_bn_statistics=True)
     pixels = np.random.default_rng(0).integers(128, 144, (96, 8, 8, 1))
     pool = ImagePool(pixels.astype(np.uint8), np.zeros(96, np.int32))
-    (quantized,) = quantize(classifier, CALIBRATE, WIDTHS[:1], pool=pool).models
+    (quantized,) = run(classifier, CALIBRATE, WIDTHS[:1], pool=pool).models
     expected = float_outputs(model, classifier, pixels)
     error = tflite_outputs(quantized.tflite, classifier, pixels) - expected
     # Half a level of nine pixels would be 9 / 255.
@@ -470,7 +475,7 @@ def test_features_joined_with_the_image_keep_their_range(preprocessing, tmp_path
     model.layers[1].set_weights([8 * kernel, bias])
     model = with_statistics_of(model, noise_images((8, 8, 3), 64, seed=1).pixels / 255)
     classifier = loaded(model, tmp_path, preprocessing)
-    result = quantize(classifier, TINY, WIDTHS)
+    result = run(classifier, TINY, WIDTHS)
     check_verified(result)
     check_near(result, model, classifier, (0.1, 0.25))
 
@@ -491,6 +496,6 @@ def test_branches_that_normalize_one_tensor_each(tmp_path):
     ]
     normalizations[-1].gamma.assign(np.linspace(0.5, 2, 12))
     classifier = loaded(model, tmp_path)
-    result = quantize(classifier, TINY, WIDTHS)
+    result = run(classifier, TINY, WIDTHS)
     check_verified(result)
     check_near(result, model, classifier, (0.1, 0.25))

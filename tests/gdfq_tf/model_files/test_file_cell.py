@@ -210,7 +210,7 @@ def test_saved_model_whose_variables_are_links(copied):
 
 @pytest.mark.parametrize("path", ["/dev/zero", "/dev/stdin"])
 def test_devices(path):
-    matches(r"is no regular file", refusal(path, "json"))
+    matches(r"is no regular file", refusal(Path(path), "json"))
 
 
 # ---- sizes

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from gdfq_tf.cli.output_files import write_whole
 from gdfq_tf.errors import UserError
 from gdfq_tf.system.file_system import locked
+from gdfq_tf.system.output_files import write_whole
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def test_a_file_is_written_and_replaced(path):
 
 def test_what_is_there_is_looked_at_when_it_would_be_replaced(path):
     write_whole(path, b"first", overwrite=False)
-    with pytest.raises(UserError, match=r"x\.tflite exists; pass --overwrite"):
+    with pytest.raises(UserError, match=r"x\.tflite exists; pass overwrite=True"):
         write_whole(path, b"2nd", overwrite=False)
     assert content(path.parent) == {"x.tflite": b"first"}
 
