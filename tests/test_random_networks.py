@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ import tensorflow as tf
 from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import strategies as st
 
+from gdfq_tf.classifier import Head
 from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError
 from gdfq_tf.frontend.load import Interpretation, translate_classifier
@@ -181,29 +183,41 @@ BLOCKS = (
 )  # fmt: skip
 
 
-def build(k, blocks, *, channels, nested, head, seed, joined=False):
-    """A network with normalised activations, its BatchNormalization settled; the blocks
-    see the image, too, if it is `joined`."""
-    rng = np.random.default_rng(seed)
-    k.utils.set_random_seed(seed)
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """What a random network is made of; the blocks see the image, too, if `joined`."""
+
+    blocks: Sequence[Callable]
+    channels: int = 3
+    nested: bool = False
+    joined: bool = False
+    head: str | None = None
+    seed: int = 0
+
+
+def build(k, network: Network):
+    """A network with normalised activations, its BatchNormalization settled."""
+    rng = np.random.default_rng(network.seed)
+    k.utils.set_random_seed(network.seed)
     lay = k.layers
-    image = k.Input((9, 8, channels))
+    image = k.Input((9, 8, network.channels))
     x = lay.BatchNormalization()(lay.Conv2D(4, 3, padding="same")(image))
-    if joined:
+    if network.joined:
         x = lay.Concatenate()([x, image])
     before = x
-    for block in blocks:
+    for block in network.blocks:
         x = block(lay, rng, x)
-    if nested and k is keras:
+    if network.nested and k is keras:
         x = k.Model(before, x)(before)
     x = lay.Dropout(0.1)(lay.GlobalAveragePooling2D()(x))
-    model = k.Model(image, lay.Dense(3, activation=head)(x))
+    model = k.Model(image, lay.Dense(3, activation=network.head)(x))
     normalizations = [
         x for x in model.layers if type(x).__name__ == "BatchNormalization"
     ]
     for layer in normalizations:
         layer.momentum = 0.0
-    model(rng.uniform(-1, 1, (16, 9, 8, channels)).astype(np.float32), training=True)
+    images = rng.uniform(-1, 1, (16, *model.input_shape[1:])).astype(np.float32)
+    model(images, training=True)
     return model
 
 
@@ -216,29 +230,21 @@ def build(k, blocks, *, channels, nested, head, seed, joined=False):
     derandomize=NUM_NETWORKS < 10,
 )
 @given(
-    blocks=st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=5),
-    channels=st.sampled_from([1, 3]),
-    nested=st.booleans(),
-    joined=st.booleans(),
-    head=st.sampled_from([None, "softmax"]),
-    weight_bits=st.sampled_from([8, 4]),
-    activation_bits=st.sampled_from([8, 4]),
-    seed=st.integers(0, 2**16),
+    network=st.builds(
+        Network,
+        blocks=st.lists(st.sampled_from(BLOCKS), min_size=1, max_size=5),
+        channels=st.sampled_from([1, 3]),
+        nested=st.booleans(),
+        joined=st.booleans(),
+        head=st.sampled_from([None, "softmax"]),
+        seed=st.integers(0, 2**16),
+    ),
+    bit_widths=st.builds(BitWidths, st.sampled_from([8, 4]), st.sampled_from([8, 4])),
 )
-def test_random_network(
-    k, blocks, channels, nested, joined, head, weight_bits, activation_bits, seed
-):
-    source = build(
-        k,
-        blocks,
-        channels=channels,
-        nested=nested,
-        joined=joined,
-        head=head,
-        seed=seed,
-    )
+def test_random_network(k, network, bit_widths):
+    source = build(k, network)
     try:
-        check_all_the_way(source, head, BitWidths(weight_bits, activation_bits), seed)
+        check_all_the_way(source, network.head, bit_widths, network.seed)
     except UserError as error:
         # A hard sigmoid beside wider tensors, which integers cannot keep.
         if "wider range" not in str(error):
@@ -250,7 +256,7 @@ def test_random_network(
     "block", [twins, convnext, resize_by, conv_transpose, normalized_branches]
 )
 def test_one_block(block):
-    source = build(keras, [block], channels=3, nested=False, head=None, seed=0)
+    source = build(keras, Network([block]))
     check_all_the_way(source, None, BitWidths(8, 8), seed=0)
 
 
@@ -264,7 +270,7 @@ def test_relu_behind_a_pool(pool, size, bound):
         x = lay.Conv2D(8, 3, padding="same")(x)
         return lay.Conv2D(4, 1)(lay.ReLU(bound)(getattr(lay, pool)(size)(x)))
 
-    source = build(keras, [block], channels=3, nested=False, head=None, seed=0)
+    source = build(keras, Network([block]))
     check_all_the_way(source, None, BitWidths(8, 8), seed=0)
 
 
@@ -297,7 +303,7 @@ def check_all_the_way(source, head, bit_widths, seed):
         SourceModel("random", source), Interpretation(preprocessing="tf")
     )
     assert difference <= 1e-4
-    assert classifier.head == (head or "logits")
+    assert classifier.head is Head(head or Head.LOGITS)
     shape = (24, *classifier.input_shape)
     pixels = np.random.default_rng(seed).integers(0, 256, shape)
     plan = make_plan(classifier.model, bit_widths)

@@ -6,6 +6,7 @@ single conversion shows each operation's results by name.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -24,6 +25,50 @@ def coarse(scale) -> np.ndarray:
     """Scales rounded to 12 significant bits, as exact export wants (at most 16)."""
     mantissa, exponent = np.frexp(np.asarray(scale, np.float64))
     return np.ldexp(np.round(mantissa * 4096) / 4096, exponent)
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelOptions:
+    """What kernels may differ in; dense ones only in outputs and ReLU."""
+
+    outputs: int = 5
+    size: int = 3
+    multiplier: int = 1
+    stride: int = 1
+    padding: str = "same"
+    dilation: int = 1
+    groups: int = 1
+    relu: bool = False
+    relu6: bool = False
+
+    def values_shape(self, kind: str, channels: int) -> tuple[int, ...]:
+        """Of the kernel, for inputs of so many channels."""
+        if kind == "dense":
+            return channels, self.outputs
+        if kind == "depthwise":
+            return self.size, self.size, channels, self.multiplier
+        return self.size, self.size, channels // self.groups, self.outputs
+
+    def output_shape(
+        self, kind: str, height: int, width: int, outputs: int
+    ) -> tuple[int, ...]:
+        """Of the operation, for inputs of that height and width."""
+        if kind == "dense":
+            return (outputs,)
+        reach = self.dilation * (self.size - 1) if self.padding == "valid" else 0
+        spatial = [-(-(length - reach) // self.stride) for length in (height, width)]
+        return *spatial, outputs
+
+    def attributes(self, kind: str) -> dict:
+        """Of the operation."""
+        if kind == "dense":
+            return {}
+        attributes = {
+            "strides": [self.stride, self.stride],
+            "padding": self.padding,
+            "dilation": [self.dilation, self.dilation],
+        }
+        return attributes | ({"groups": self.groups} if kind == "conv" else {})
 
 
 class NetworkBuilder:
@@ -58,38 +103,21 @@ class NetworkBuilder:
         source: str,
         *,
         bits: int,
-        outputs: int = 5,
-        size: int = 3,
-        multiplier: int = 1,
-        stride: int = 1,
-        padding: str = "same",
-        dilation: int = 1,
-        groups: int = 1,
-        relu: bool = False,
-        relu6: bool = False,
         quant_params: QuantParams = OUTPUT_GRID,
+        **options,
     ) -> str:
-        """A conv, depthwise or dense operation with random levels and biases."""
+        """A conv, depthwise or dense operation with random levels and biases; `options`
+        are `KernelOptions`."""
+        chosen = KernelOptions(**options)
         height, width, channels = (1, 1, *self._shapes[source])[-3:]
-        if kind == "dense":
-            values_shape, shape = (channels, outputs), (outputs,)
-            fan_in, attributes = channels, {}
-        else:
-            reach = dilation * (size - 1) if padding == "valid" else 0
-            spatial = [-(-(length - reach) // stride) for length in (height, width)]
-            values_shape = (size, size, channels // groups, outputs)
-            fan_in = size * size * channels // groups
-            if kind == "depthwise":
-                outputs, fan_in = channels * multiplier, size * size
-                values_shape = (size, size, channels, multiplier)
-            shape = (*spatial, outputs)
-            attributes = {
-                "strides": [stride, stride],
-                "padding": padding,
-                "dilation": [dilation, dilation],
-            }
-            if kind == "conv":
-                attributes["groups"] = groups
+        values_shape = chosen.values_shape(kind, channels)
+        outputs = (
+            int(np.prod(values_shape[2:]))
+            if kind == "depthwise"
+            else (values_shape[-1])
+        )
+        fan_in = int(np.prod(values_shape)) // outputs
+        shape = chosen.output_shape(kind, height, width, outputs)
         limit = weight_limit(bits)
         values = self._rng.integers(-limit, limit + 1, values_shape)
         # An estimate for the accumulators, from inputs uniform over their grid.
@@ -112,10 +140,10 @@ class NetworkBuilder:
             [source],
             shape,
             quant_params,
-            relu=relu,
-            relu6=relu6,
+            relu=chosen.relu,
+            relu6=chosen.relu6,
             kernel=kernel,
-            attributes=attributes,
+            attributes=chosen.attributes(kind),
         )
 
     def requantize(self, source: str) -> str:
