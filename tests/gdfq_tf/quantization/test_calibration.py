@@ -97,7 +97,7 @@ def test_all_outputs_of_a_batch_are_kept_together(monkeypatch):
         classifier.input, [classifier.get_layer(name).output for name in plan.outputs]
     )
     most = 3 * values_per_image(probe)
-    monkeypatch.setattr("gdfq_tf.quantization.calibration._MAX_VALUES_AT_ONCE", most)
+    monkeypatch.setattr("gdfq_tf.memory_needs._MAX_VALUES_AT_ONCE", most)
     monkeypatch.setattr(keras.Model, "__call__", spied)
     calibrate(classifier_of(classifier), plan, inputs)
     assert sizes == [3, 3, 3, 3]

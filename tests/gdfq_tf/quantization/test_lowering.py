@@ -7,10 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from gdfq_tf.graph.layers import hard_swish
 from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError
-from gdfq_tf.graph.layers import ChannelMean, L2Normalization
+from gdfq_tf.graph.layers import ChannelMean, L2Normalization, hard_swish
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import make_preprocessing
 from gdfq_tf.quantization.calibration import calibrate

@@ -294,7 +294,7 @@ def test_patterns_without_a_layer_are_refused_in_one_line(pattern):
         match_kernel_layers(build_tiny_classifier(), ["conv1", pattern])
     message = str(error.value)
     assert "\n" not in message
-    assert f"--keep_layers={pattern} matches no layer" in message
+    assert f"keep_layers={pattern!r} matches no layer" in message
     assert "conv1, dw2, conv3, logits" in message
 
 
