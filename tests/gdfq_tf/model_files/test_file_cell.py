@@ -9,6 +9,7 @@ import re
 import shutil
 import stat
 import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
