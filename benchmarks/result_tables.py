@@ -41,8 +41,7 @@ def accuracy(name: str) -> str:
     )
     rows = _read(name)
     cells = [
-        _accuracy_cells(width, recipe, group)
-        for width, recipe, group in _groups(rows)
+        _accuracy_cells(width, recipe, group) for width, recipe, group in _groups(rows)
     ]
     found = rows[0]
     return (

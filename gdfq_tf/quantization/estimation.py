@@ -151,7 +151,7 @@ def estimate_accuracy(
 
 
 # Points of accuracy lost per point of synthetic disagreement, usually and at worst;
-# see README, "The estimate without data".
+# see docs/method.md, "The estimate without data".
 LOSS_PER_DISAGREEMENT = 0.2
 LARGEST_LOSS_PER_DISAGREEMENT = 0.3
 # Disagreements that a sample without any may have missed, at 95 % confidence.
