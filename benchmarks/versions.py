@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import rich.box
@@ -42,17 +43,16 @@ class Combination:
     Attributes:
       name: to ask for it.
       python: minor version.
-      constraints: as pip reads them; `_LOWER_BOUNDS`: what the metadata begins with.
+      constraints: as pip reads them; None: the lower bound of every requirement.
     """
 
     name: str
     python: str
-    constraints: tuple[str, ...]
+    constraints: Sequence[str] | None
 
 
-_LOWER_BOUNDS = ("lower bounds",)
 _COMBINATIONS = (
-    Combination("oldest", "3.10", _LOWER_BOUNDS),
+    Combination("oldest", "3.10", None),
     Combination("2.17", "3.11", ("tensorflow==2.17.*",)),
     Combination("2.18", "3.11", ("tensorflow==2.18.*",)),
     Combination("2.19", "3.12", ("tensorflow==2.19.*",)),
@@ -100,8 +100,8 @@ def _try(combination: Combination, python: str, wheel: Path, folder: Path) -> di
     """One row; `error` is None or the last lines of what failed."""
     started = time.monotonic()
     constraints = combination.constraints
-    if constraints == _LOWER_BOUNDS:
-        constraints = tuple(lower_bounds(wheel, combination.python))
+    if constraints is None:
+        constraints = lower_bounds(wheel, combination.python)
     row = {"name": combination.name, "python": combination.python, "error": None}
     environment, work = folder / "environment", folder / "work"
     work.mkdir()
