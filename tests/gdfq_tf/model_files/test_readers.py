@@ -573,7 +573,7 @@ def test_family_that_keras_3_lacks(tmp_path, monkeypatch):
 def test_application_with_other_weights(tmp_path, monkeypatch):
     quarter_of_mobilenet(monkeypatch)
     name = "keras.applications.MobileNet"
-    matches(r"nothing\.h5 is no file", refusal(name, "nothing.h5"))
+    matches(r"nothing\.h5' is no file", refusal(name, "nothing.h5"))
     for library, k in LIBRARIES.items():
         file = tmp_path / f"{library}.weights.h5"
         small(k).save_weights(file)
@@ -590,7 +590,7 @@ def test_weights_of_the_right_size_for_another_application(tmp_path, monkeypatch
     other = k.Sequential([k.layers.Input((1,)), k.layers.Dense(num_floats // 2)])
     other.save_weights(tmp_path / "net.weights.h5")
     text = refusal("keras.applications.MobileNet", tmp_path / "net.weights.h5")
-    matches(r"net\.weights\.h5 does not fit .*MobileNet: ", text)
+    matches(r"net\.weights\.h5' does not fit .*MobileNet: ", text)
 
 
 def test_input_size_that_the_application_refuses(tmp_path):
@@ -618,7 +618,7 @@ def test_architecture_with_other_weights(tmp_path):
     path = tmp_path / "net.json"
     path.write_text(small(keras).to_json())
     matches(r"net\.json without weights", refusal(path))
-    matches(r"none\.h5 is no file", refusal(path, "none.h5"))
+    matches(r"none\.h5' is no file", refusal(path, "none.h5"))
     deeper = small(keras, keras.layers.Conv2D(4, 1))
     deeper.save_weights(tmp_path / "net.weights.h5")
     text = refusal(path, tmp_path / "net.weights.h5")
