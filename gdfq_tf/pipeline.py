@@ -11,6 +11,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
 from gdfq_tf.baselines import Baselines, make_baselines
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import BitWidths, FineTuningConfig
@@ -35,12 +37,8 @@ from gdfq_tf.system.reproducibility import reproducible
 from tflite_export.convert import convert_network
 from tflite_export.flatbuffer import read_model
 from tflite_export.integer_network import IntegerNetwork
-from tflite_export.verification.verify import (
-    Expectation,
-    Verification,
-    require,
-    verify_file,
-)
+from tflite_export.verification.rules import Expectation, Finding
+from tflite_export.verification.verify import Agreement, require, verify_file
 
 _NUM_VERIFICATION_IMAGES = 64  # of each kind: random, synthetic
 _logger = logging.getLogger(__name__)
@@ -210,7 +208,15 @@ def _export(
         tflite = convert_network(network)
         advance()
     with progress.stage("verification", 1) as advance:
-        verification = _verify(network, tflite, job.classifier, fitted, baselines)
+        num_operators = len(read_model(baselines.noise_ptq).operators)
+        findings, agreement = verify(
+            network,
+            tflite,
+            Expectation(fitted.bit_widths.weight_bits, num_operators, kept),
+            job.classifier.preprocessing.to_int8(
+                fitted.images.pixels[:_NUM_VERIFICATION_IMAGES]
+            ),
+        )
         figures = layer_figures(
             network, student, fitted.teacher, fitted.held_out.pixels
         )
@@ -223,23 +229,25 @@ def _export(
         estimate=found,
         network=network,
         tflite=tflite,
-        findings=verification.findings,
-        agreement=verification.agreement,
+        findings=findings,
+        agreement=agreement,
         layers=figures,
         seconds=fitted.seconds + time.monotonic() - started,
     )
 
 
-def _verify(
-    network: IntegerNetwork,
-    tflite: bytes,
-    classifier: Classifier,
-    fitted: _Fitted,
-    baselines: Baselines,
-) -> Verification:
+def verify(
+    network: IntegerNetwork, tflite: bytes, expectation: Expectation, images: np.ndarray
+) -> tuple[tuple[Finding, ...], Agreement]:
     """What the file holds and computes, against the student.
 
     Its bytes are the converter's of a moment ago, so they are not made again.
+
+    Args:
+      network: the student in integers.
+      tflite: the file.
+      expectation: of what it holds.
+      images: int8 inputs (N, H, W, C) to compare outputs on, besides random ones.
 
     Raises:
       ExportError: a rule is broken.
@@ -247,15 +255,10 @@ def _verify(
     verification = verify_file(
         tflite,
         network,
-        Expectation(
-            fitted.bit_widths.weight_bits,
-            len(read_model(baselines.noise_ptq).operators),
-            fitted.student.plan.layers_at_8_bits,
-        ),
-        images=classifier.preprocessing.to_int8(
-            fitted.images.pixels[:_NUM_VERIFICATION_IMAGES]
-        ),
+        expectation,
+        images=images,
         num_random_images=_NUM_VERIFICATION_IMAGES,
     )
     require(verification.findings)
-    return verification
+    assert verification.agreement is not None
+    return verification.findings, verification.agreement

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from collections.abc import Callable
 
@@ -57,4 +58,13 @@ def as_flag(name: str, value: str | None) -> str:
 def _as_argument(name: str, value: str | None) -> str:
     if value is None:
         return name
-    return f"{name}={value if value == 'True' else repr(value)}"
+    return f"{name}={value if _is_literal(value) else repr(value)}"
+
+
+def _is_literal(text: str) -> bool:
+    """Whether it is a number, a truth value or the like, which has no quotes."""
+    try:
+        ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return False
+    return True

@@ -20,13 +20,13 @@ from gdfq_tf.config import (
     ReconstructionConfig,
     RefinementConfig,
     SynthesisConfig,
-    get_recipe,
     parse_bit_widths,
 )
 from gdfq_tf.errors import UserError
-from gdfq_tf.pipeline import MixedPrecision, expected_work, quantize
+from gdfq_tf.job import Job
 from gdfq_tf.preprocessing import make_preprocessing
-from gdfq_tf.quantization.estimation import blend
+from gdfq_tf.quantization import mixed_precision
+from gdfq_tf.quantization.estimation import AccuracyEstimate, blend
 from gdfq_tf.synthesis.image_pool import ImagePool
 from tests.tiny import INPUT_SHAPE, NUM_CLASSES, build_tiny_classifier
 from tflite_export.errors import ExportError
@@ -34,6 +34,7 @@ from tflite_export.flatbuffer import read_model
 from tflite_export.interpreter import TFLiteClassifier
 from tflite_export.litert.simulator import infer
 from tflite_export.quantization_params import weight_limit
+from tflite_export.verification.rules import Expectation
 
 TINY_RECIPE = Recipe(
     "tiny",
@@ -48,9 +49,26 @@ def make_classifier(head: Head = Head.LOGITS) -> Classifier:
     return Classifier("tiny", build_tiny_classifier(), preprocessing, head)
 
 
+def quantize(classifier, recipe, bit_widths, *, pool=None, progress=None, **options):
+    job = Job(classifier, recipe, tuple(bit_widths), **options)
+    return pipeline.quantize(job, pool=pool, progress=progress)
+
+
 @pytest.fixture(scope="module")
 def result():
     return quantize(make_classifier(), TINY_RECIPE, WIDTHS, seed=1)
+
+
+def verify(model, result, bits=None, kept=frozenset()):
+    """What the pipeline does with a file, which may be expected to be another."""
+    num_operators = len(read_model(result.baselines.noise_ptq).operators)
+    weight_bits = bits or model.bit_widths.weight_bits
+    return pipeline.verify(
+        model.network,
+        model.tflite,
+        Expectation(weight_bits, num_operators, frozenset(kept)),
+        make_classifier().preprocessing.to_int8(result.images.pixels[:64]),
+    )
 
 
 def test_one_verified_model_per_width_in_the_order_asked(result):
@@ -142,7 +160,7 @@ def test_published_recipe_and_softmax_end_in_verified_models():
         ),
         student=dataclasses.replace(published.student, num_steps=2),
     )
-    result = quantize(make_classifier("softmax"), recipe, WIDTHS[2:])
+    result = quantize(make_classifier(Head.SOFTMAX), recipe, WIDTHS[2:])
     (model,) = result.models
     assert all(finding.passed for finding in model.findings)
     assert model.agreement.max_lsb <= 1
@@ -156,7 +174,7 @@ def test_published_recipe_and_softmax_end_in_verified_models():
 
 
 def test_baselines_are_the_float_model_and_its_noise_calibration():
-    classifier = make_classifier("softmax")
+    classifier = make_classifier(Head.SOFTMAX)
     baselines = make_baselines(classifier, seed=0)
     pixels = np.random.default_rng(0).integers(0, 256, (8, *INPUT_SHAPE))
     inputs = classifier.preprocessing.to_input(pixels).numpy()
@@ -171,36 +189,19 @@ def test_baselines_are_the_float_model_and_its_noise_calibration():
 
 def test_a_file_that_computes_something_else_is_refused(result, monkeypatch):
     model = result.models[0]
-
-    def verify(infer):
-        monkeypatch.setattr("tflite_export.verification.verify.infer", infer)
-        return pipeline.verify(
-            model.network,
-            model.tflite,
-            make_classifier(),
-            result.images,
-            model.bit_widths,
-            result.baselines,
-        )
-
-    findings, agreement = verify(infer)
-    assert (findings, agreement) == (model.findings, model.agreement)
+    assert verify(model, result) == (model.findings, model.agreement)
+    monkeypatch.setattr(
+        "tflite_export.verification.verify.infer",
+        lambda network, inputs: np.clip(infer(network, inputs), None, 120) + 2,
+    )
     with pytest.raises(ExportError, match=r"within [01] LSB") as error:
-        verify(lambda network, inputs: np.clip(infer(network, inputs), None, 120) + 2)
+        verify(model, result)
     assert "\n" not in str(error.value)
 
 
 def test_a_file_of_other_widths_is_refused(result):
-    four = result.models[1]
     with pytest.raises(ExportError, match="breaks"):
-        pipeline.verify(
-            four.network,
-            four.tflite,
-            make_classifier(),
-            result.images,
-            WIDTHS[0],
-            result.baselines,
-        )
+        verify(result.models[1], result, bits=8)
 
 
 KERNELS = ["conv1", "dw2", "conv3", "logits"]
@@ -231,7 +232,8 @@ def keeping(*keep_layers: str, bit_widths: str = "w4a8/paper", **options):
             make_classifier(),
             CALIBRATE,
             [parse_bit_widths(bit_widths)],
-            mixed_precision=MixedPrecision(keep_layers, **options),
+            keep_layers=keep_layers,
+            **options,
         )
 
 
@@ -258,18 +260,7 @@ def test_a_kept_layer_that_was_stored_as_int4_is_refused(result):
     """And an INT8 one that was not to be kept."""
     (mixed,) = keeping("conv1", "dw2").models
 
-    def verify(model, kept):
-        return pipeline.verify(
-            model.network,
-            model.tflite,
-            make_classifier(),
-            result.images,
-            model.bit_widths,
-            result.baselines,
-            frozenset(kept),
-        )
-
-    verify(mixed, {"conv1", "dw2"})
+    verify(mixed, result, kept={"conv1", "dw2"})
     for kept, text in (
         ({"conv1", "dw2", "conv3"}, "INT4"),
         ({"conv1", "dw2", "logits"}, "INT4"),
@@ -277,7 +268,7 @@ def test_a_kept_layer_that_was_stored_as_int4_is_refused(result):
         (set(), "INT8"),
     ):
         with pytest.raises(ExportError, match=f"breaks.*constant {text}") as error:
-            verify(mixed, kept)
+            verify(mixed, result, kept=kept)
         assert "\n" not in str(error.value)
 
 
@@ -286,7 +277,8 @@ def test_layers_to_keep_that_are_not_there_are_refused_before_any_work(monkeypat
         raise AssertionError("work began")
 
     monkeypatch.setattr(pipeline, "synthesize", unreachable)
-    with pytest.raises(UserError, match="keep_layers=conv9 matches no layer") as error:
+    message = "keep_layers='conv9' matches no layer"
+    with pytest.raises(UserError, match=message) as error:
         keeping("conv1", "conv9")
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="max_accuracy_loss cannot be held") as error:
@@ -294,7 +286,7 @@ def test_layers_to_keep_that_are_not_there_are_refused_before_any_work(monkeypat
             make_classifier(),
             RECIPES["gdfq"],
             WIDTHS[:1],
-            mixed_precision=MixedPrecision(max_accuracy_loss=1.0),
+            max_accuracy_loss=1.0,
         )
     assert "\n" not in str(error.value)
 
@@ -304,14 +296,18 @@ def estimates(monkeypatch):
     """The loss a student's number of kept layers is said to have."""
     losses = [4.0, 3.0, 2.0, 1.0, 0.5]
 
-    def estimate(student, classifier, held_out):
+    def estimate_accuracy(student, pixels):
         kept = sum(bits == 8 for bits in student.plan.weight_bits.values())
-        assert len(held_out.labels) == 24  # of 96
-        return pipeline.AccuracyEstimate(24, 0.5, losses[kept], 99.0)
+        assert len(pixels) == 24  # of 96
+        return AccuracyEstimate(24, 0.5, losses[kept], 99.0)
 
-    monkeypatch.setattr(pipeline, "_estimate", estimate)
+    def outputs_of_both(student, classifier, pixels):
+        return student, pixels
+
+    monkeypatch.setattr(mixed_precision, "outputs_of_both", outputs_of_both)
+    monkeypatch.setattr(mixed_precision, "estimate_accuracy", estimate_accuracy)
     monkeypatch.setattr(
-        pipeline,
+        mixed_precision,
         "measure_sensitivity",
         lambda *args: {"conv1": 0.2, "dw2": 0.9, "conv3": 0.1, "logits": 0.5},
     )
@@ -421,7 +417,7 @@ def test_layers_the_protocol_keeps_are_not_tried(monkeypatch):
         tried.append(ranked)
         return frozenset(ranked[:1])
 
-    monkeypatch.setattr(pipeline, "choose_kept_layers", choose)
+    monkeypatch.setattr(mixed_precision, "choose_kept_layers", choose)
     (model,) = keeping(bit_widths="w4a8", max_accuracy_loss=0.0).models
     (ranked,) = tried
     assert sorted(ranked) == ["conv3", "dw2"]
@@ -429,13 +425,15 @@ def test_layers_the_protocol_keeps_are_not_tried(monkeypatch):
 
 
 class Announced:
-    """A progress that notes stages and the work that is announced."""
+    """A progress that notes stages and those that are announced."""
 
     def __init__(self):
-        self.calls = []
+        self.expected, self.calls = [], []
 
-    def expect(self, work):
-        self.calls.append(work)
+    def expect(self, stages):
+        assert not self.calls
+        self.expected = [stage.name for stage in stages]
+        assert all(stage.seconds > 0 for stage in stages)
 
     @contextlib.contextmanager
     def stage(self, name, total):
@@ -443,38 +441,37 @@ class Announced:
         yield lambda n=1, **metrics: None
 
 
-def test_the_work_of_a_run_is_announced_first():
+TRAINED = ReconstructionConfig(distillation=DistillationConfig(num_steps=30))
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        TINY_RECIPE,
+        dataclasses.replace(TINY_RECIPE, student=TRAINED),
+        CALIBRATE,
+        dataclasses.replace(
+            RECIPES["gdfq"],
+            synthesis=dataclasses.replace(TINY_RECIPE.synthesis, num_steps=2),
+            student=dataclasses.replace(RECIPES["gdfq"].student, num_steps=2),
+        ),
+    ],
+    ids=["fast", "balanced", "calibrate", "gdfq"],
+)
+def test_all_stages_are_announced_first(recipe):
     progress = Announced()
-    quantize(make_classifier(), TINY_RECIPE, WIDTHS[:2], progress=progress)
-    # 4 steps; 6 batches of 16 images, refined by 2 steps and reconstructed twice.
-    assert progress.calls[0] == "baselines"
-    assert progress.calls[1] == pytest.approx(4 + 6 * (2 * 0.7 + 2 * 4))
-    assert progress.calls[2:] == [
-        "generator",
-        "refinement",
-        *2 * ["reconstruction", "conversion", "verification"],
-    ]
-
-
-def test_without_a_generator_work_is_counted_in_kernels():
-    recipe = RECIPES["calibrate"]
-    assert expected_work(make_classifier(), recipe, 3 * WIDTHS[:1]) == 3 * 4
-    published = get_recipe("gdfq", 10)
-    assert expected_work(make_classifier(), published, 2 * WIDTHS[:1]) == pytest.approx(
-        2 * 22
-    )
+    quantize(make_classifier(), recipe, WIDTHS[:2], progress=progress)
+    # The caller evaluates what it gets.
+    assert [*progress.calls, "evaluation"] == progress.expected
 
 
 def test_only_students_of_8_bits_throughout_are_not_trained():
-    training = ReconstructionConfig(distillation=DistillationConfig(num_steps=30))
-    recipe = dataclasses.replace(TINY_RECIPE, student=training)
+    recipe = dataclasses.replace(TINY_RECIPE, student=TRAINED)
     bit_widths = [parse_bit_widths(text) for text in ("w8a8", "w3a8/paper", "w8a7")]
     progress = Announced()
     trained = quantize(make_classifier(), recipe, bit_widths, progress=progress)
-    # The untrained way and two trainings of 30 steps.
-    assert progress.calls[1] == pytest.approx(4 + 6 * (2 * 0.7 + 3 * 4) + 2 * 30 * 1.2)
     tail = ["conversion", "verification"]
-    assert progress.calls[4:] == [
+    assert progress.calls[3:] == [
         "reconstruction",
         *tail,
         *2 * ["reconstruction", "distillation", *tail],
@@ -487,3 +484,33 @@ def test_only_students_of_8_bits_throughout_are_not_trained():
     # The third was trained too, but may have come no nearer and been left as it was.
     assert same[:2] == [True, False]
     assert all(model.agreement.exact_outputs == 1.0 for model in trained.models)
+
+
+def test_recipes_that_make_images_in_turn_refuse_a_pool():
+    pool = ImagePool(np.zeros((40, *INPUT_SHAPE), np.uint8), np.zeros(40, np.int32))
+    with pytest.raises(UserError, match="makes its images in turn with the student"):
+        quantize(make_classifier(), RECIPES["gdfq"], WIDTHS[:1], pool=pool)
+
+
+@pytest.mark.parametrize("name", ["gdfq", "calibrate"])
+@pytest.mark.parametrize("bit_widths", [(), WIDTHS[:1] * 2])
+def test_each_width_is_named_once(name, bit_widths):
+    with pytest.raises(UserError, match="at least one width, and each once"):
+        quantize(make_classifier(), RECIPES[name], bit_widths)
+
+
+def test_figures_of_layers_say_where_the_error_comes_from(result):
+    eight, four, _ = result.models
+    assert [row.name for row in eight.layers] == [op.name for op in eight.network.ops]
+    by_name = {row.name: row for row in four.layers}
+    assert by_name["dw2"].weight_bits == 4
+    assert by_name["logits"].weight_bits == 8
+    kernel = four.network.ops[0].kernel
+    assert four.layers[0].weight_bytes == kernel.values.size + 4 * kernel.bias.size
+    for finer, coarser in zip(eight.layers, four.layers, strict=True):
+        assert finer.signal_to_noise_db > 20
+        if finer.name in ("dw2", "conv3"):
+            assert coarser.signal_to_noise_db < finer.signal_to_noise_db - 5
+    text = repr(four.layers)
+    assert "signal_to_noise_db" in text
+    assert all(row.name in text for row in four.layers)

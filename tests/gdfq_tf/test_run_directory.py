@@ -1,36 +1,22 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from gdfq_tf.baselines import Baselines
-from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, BitWidths
 from gdfq_tf.errors import UserError
-from gdfq_tf.pipeline import QuantizationResult, QuantizedModel
 from gdfq_tf.preprocessing import make_preprocessing
-from gdfq_tf.quantization.estimation import AccuracyEstimate
 from gdfq_tf.run_directory import (
     SUMMARY,
-    SYNTHETIC_IMAGES,
     claim_run_directory,
-    model_files,
     preprocessing_of,
     read_summary,
-    write_run,
     write_summary,
 )
-from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.system import file_system, output_directory
-from tflite_export.integer_network import IntegerNetwork, IntegerOp
-from tflite_export.quantization_params import QuantParams
-from tflite_export.student_file import load_network
-from tflite_export.verification.verify import Agreement
 
 
 def refusal(call, *args, **kwargs) -> str:
@@ -499,63 +485,4 @@ def test_missing_and_damaged_summaries_are_one_line(tmp_path, content):
         (tmp_path / SUMMARY).write_bytes(content)
     message = refusal(read_summary, tmp_path)
     assert str(tmp_path / SUMMARY) in message
-    assert "tools/quantize.py" in message
-
-
-@pytest.fixture
-def result():
-    quant_params = QuantParams(0.5, 3)
-    flat = IntegerOp(
-        "x", "reshape", ("image",), quant_params, attributes={"shape": [4]}
-    )
-    network = IntegerNetwork("image", (2, 2, 1), quant_params, (flat,), True)
-    agreement = Agreement(1, 0, 1.0, 1.0)
-    estimate = AccuracyEstimate(1, 1.0, 0.0, 0.9)
-    models = tuple(
-        QuantizedModel(
-            bit_widths, frozenset(), estimate, network, tflite, (), agreement, 1.0
-        )
-        for bit_widths, tflite in (
-            (BitWidths(8, 8), b"eight"),
-            (BitWidths(4, 4, "paper"), b"four"),
-        )
-    )
-    images = ImagePool(
-        np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1), np.array([1, 0], np.int32)
-    )
-    recipe = RECIPES[DEFAULT_RECIPE]
-    baselines = Baselines(b"float", b"noise")
-    return QuantizationResult(recipe, images, models, baselines, 1.0)
-
-
-def test_model_files_have_names_titles_and_hashes(result):
-    files = model_files("net", DEFAULT_RECIPE, result)
-    assert [(x.title, x.file, x.tflite) for x in files] == [
-        ("float", "net_float.tflite", b"float"),
-        ("int8 PTQ on noise", "net_int8_noise.tflite", b"noise"),
-        ("GDFQ w8a8", "net_w8a8.tflite", b"eight"),
-        ("GDFQ w4a4_paper", "net_w4a4_paper.tflite", b"four"),
-    ]
-    assert files[0].sha256 == hashlib.sha256(b"float").hexdigest()
-    assert model_files("net", "gdfq", result)[2].title == "gdfq recipe w8a8"
-
-
-def test_everything_a_run_made_is_written(tmp_path, result):
-    write_run(tmp_path, "net", model_files("net", DEFAULT_RECIPE, result), result)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "net_float.tflite",
-        "net_int8_noise.tflite",
-        "net_w4a4_paper.tflite",
-        "net_w4a4_paper_student.npz",
-        "net_w8a8.tflite",
-        "net_w8a8_student.npz",
-        SYNTHETIC_IMAGES,
-    ]
-    assert (tmp_path / "net_w4a4_paper.tflite").read_bytes() == b"four"
-    network = load_network(tmp_path / "net_w8a8_student.npz")
-    assert network.input_shape == (2, 2, 1)
-    assert network.input_quant_params == QuantParams(0.5, 3)
-    with np.load(tmp_path / SYNTHETIC_IMAGES) as arrays:
-        np.testing.assert_array_equal(arrays["pixels"], result.images.pixels)
-        np.testing.assert_array_equal(arrays["labels"], result.images.labels)
-        assert arrays["pixels"].dtype == np.uint8
+    assert "`gdfq quantize`" in message
