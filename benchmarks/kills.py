@@ -1,6 +1,6 @@
 """Kills runs of tools/quantize.py at every moment and looks at what is left.
 
-    python benchmarks/kills.py --output=docs/results/kills.json
+    python -m benchmarks.kills --output=docs/results/kills.json
 
 A small network is quantized, to a new directory and over an earlier run in turn, and
 the run is killed: at any moment, at one since the first file was saved, or while it is
