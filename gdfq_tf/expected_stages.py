@@ -33,7 +33,6 @@ _RECONSTRUCTION = 6.0
 # Of each layer, however small: Python, graphs, the converter.
 _SECONDS_OF_KERNEL, _SECONDS_OF_LAYER = 0.15, 0.02
 _SECONDS_OF_CONVERSION = 1.5
-_MIN_WARM_UP = 50
 
 
 def expected_stages(job: Job, *, has_pool: bool) -> list[ExpectedStage]:
@@ -98,7 +97,7 @@ def _student(job: Job, bit_widths: BitWidths, of_image: float) -> list[ExpectedS
     recipe, student = job.recipe, job.recipe.student
     if isinstance(student, FineTuningConfig):
         of_step = job.batch_size * of_image
-        warm_up = max(_MIN_WARM_UP, student.num_steps // 100)
+        warm_up = student.num_warm_up_steps
         return [
             ExpectedStage("warm-up", _GENERATOR * warm_up * of_step),
             ExpectedStage(

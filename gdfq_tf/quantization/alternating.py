@@ -35,12 +35,6 @@ from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.synthesis.losses import classification_loss
 from gdfq_tf.synthesis.teacher import Teacher
 
-_WARM_UP_SHARE = 0.01  # 4 of 400 epochs
-# However short the run: ranges measured on an untrained generator's noise would
-# stay wrong for good.
-_MIN_WARM_UP_STEPS = 50
-_NUM_CALIBRATION_IMAGES = 512
-
 
 def train_alternating(
     classifier: Classifier,
@@ -66,7 +60,7 @@ def train_alternating(
     """
     preprocessing = classifier.preprocessing
     num_steps = fine_tuning.num_steps
-    warm_up = max(_MIN_WARM_UP_STEPS, round(_WARM_UP_SHARE * num_steps))
+    warm_up = fine_tuning.num_warm_up_steps
     generator = make_generator(classifier, synthesis, seed)
     generator_step = make_generator_step(
         generator,
@@ -92,7 +86,7 @@ def train_alternating(
     with progress.stage("warm-up", warm_up) as advance:
         for step in range(warm_up):
             report(advance, generator_step(tf.constant(step)), step, warm_up)
-    images = draw(_NUM_CALIBRATION_IMAGES, pool_step(0))
+    images = draw(fine_tuning.num_calibration_images, pool_step(0))
     inputs = preprocessing.to_input(images.pixels).numpy()
     student = build_student(classifier, plan, calibrate(classifier, plan, inputs))
     student_step = make_student_step(

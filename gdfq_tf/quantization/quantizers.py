@@ -6,7 +6,7 @@ stores. Scales are found by calibration and rounding; training leaves them alone
 
 Both passes are TensorFlow's fake_quant op, which the TFLite converter recognises: its
 gradient goes straight through inside the range and is zero outside. Widths below the
-container's (5..7 in int8, 2..3 in INT4) clip to the narrower grid first, at the same
+container's (5..7 in int8, 2..3 in INT4) clip to the narrower range first, at the same
 scale.
 """
 
@@ -68,7 +68,7 @@ def fake_quantize_weights(kernel: tf.Tensor, scale: tf.Tensor, bits: int) -> tf.
 def fake_quantize_activations(
     inputs: tf.Tensor, scale: tf.Tensor, zero_point: int
 ) -> tf.Tensor:
-    """`inputs` on the int8 grid scale * (q - zero_point), q in [-128, 127].
+    """`inputs`, each at the nearest scale * (q - zero_point), q in [-128, 127].
 
     Args:
       inputs: float32, any shape.

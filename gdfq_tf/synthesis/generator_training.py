@@ -227,4 +227,4 @@ def report(
                 f"loss {name!r} became {value} at step {step + 1} of {num_steps}; "
                 f"check {option('preprocessing')} and the classifier's weights"
             )
-    advance(**scalars)
+    advance(1, **scalars)

@@ -63,7 +63,11 @@ def run():
             published.synthesis, num_steps=NUM_STEPS, batch_size=16, pool_size=24
         ),
         student=dataclasses.replace(
-            published.student, num_steps=NUM_STEPS, learning_rate=1e-2
+            published.student,
+            num_steps=NUM_STEPS,
+            learning_rate=1e-2,
+            least_warm_up_steps=3,
+            num_calibration_images=32,
         ),
     )
     seen = Run(classifier, None, None, [], [], [], {}, ())
@@ -98,8 +102,6 @@ def run():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(alternating, "make_generator_step", spied_generator_step)
         patch.setattr(alternating, "make_student_step", spied_student_step)
-        patch.setattr(alternating, "_MIN_WARM_UP_STEPS", 3)
-        patch.setattr(alternating, "_NUM_CALIBRATION_IMAGES", 32)
         seen.student, seen.images = train_alternating(
             classifier,
             make_plan(classifier.model, parse_bit_widths("w4a4/paper")),
@@ -297,8 +299,6 @@ def test_a_student_loss_that_is_not_finite_stops_the_training(monkeypatch):
     monkeypatch.setattr(
         alternating, "distillation_loss", lambda **_: tf.constant(np.inf)
     )
-    monkeypatch.setattr(alternating, "_MIN_WARM_UP_STEPS", 1)
-    monkeypatch.setattr(alternating, "_NUM_CALIBRATION_IMAGES", 16)
     classifier = classifier_of(build_tiny_classifier())
     synthesis = dataclasses.replace(RECIPES["gdfq"].synthesis, batch_size=8)
     with pytest.raises(UserError, match="'student' became inf at step 1 of 5") as error:
@@ -306,7 +306,9 @@ def test_a_student_loss_that_is_not_finite_stops_the_training(monkeypatch):
             classifier,
             make_plan(classifier.model, parse_bit_widths("w4a8")),
             synthesis,
-            FineTuningConfig(num_steps=5),
+            FineTuningConfig(
+                num_steps=5, least_warm_up_steps=1, num_calibration_images=16
+            ),
             seed=0,
             progress=NullProgress(),
         )
