@@ -21,11 +21,13 @@ _LOGGERS = ("tensorflow", "absl")
 
 @contextlib.contextmanager
 def quiet_start() -> Iterator[None]:
-    """For imports: whatever loads TensorFlow for the first time does so quietly."""
-    if "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ:
-        yield
-        return
-    with quiet_stderr():
+    """For imports: whatever loads TensorFlow for the first time does so quietly, and
+    filters of warnings stay as they were, to which packages add theirs."""
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        known = "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ
+        if not known:
+            stack.enter_context(quiet_stderr())
         yield
 
 

@@ -70,9 +70,9 @@ def complaint(row: Row, reference: Row, noise: Row) -> str | None:
         if estimate["accuracy_loss"] > _LARGEST_ESTIMATED_LOSS:
             return f"about {estimate['accuracy_loss']:.1f} points lost, as estimated"
     elif "label_agreement" in estimate:
-        lost = 100 * (1 - estimate["label_agreement"])
-        if lost > _LARGEST_ESTIMATED_LOSS:
-            return f"{lost:.1f} % of labels are others than float's"
+        agreement = 100 * estimate["label_agreement"]
+        if agreement < 100 - _LARGEST_ESTIMATED_LOSS:
+            return f"{100 - agreement:.1f} % of labels are others than float's"
     elif estimate["signal_to_noise_db"] < _SMALLEST_SIGNAL_TO_NOISE_DB:
         return f"its error is {estimate['signal_to_noise_db']:.1f} dB below the signal"
     return None

@@ -1,0 +1,111 @@
+"""Closing words on summaries made by hand."""
+
+from __future__ import annotations
+
+import pytest
+
+from gdfq_tf.cli.verdict import choose, complaint, complaints, verdict
+
+
+def row(title, *, size=100, latency=1.0, bits=(8, 8), **facts) -> dict:
+    widths = {"weight_bits": bits[0], "activation_bits": bits[1], "protocol": "edge"}
+    return {
+        "title": title,
+        "file": f"{title}.tflite",
+        "size_bytes": size,
+        "latency_ms": latency,
+        "widths": widths,
+        **facts,
+    }
+
+
+def labelled(title, top1, **facts) -> dict:
+    interval = [top1 - 0.01, top1 + 0.01]
+    return row(title, top1=top1, top1_interval_95=interval, **facts)
+
+
+def summary(*own, recipe="balanced", noise=0.8) -> dict:
+    models = [labelled("float", 0.9, size=400), labelled("noise", noise), *own]
+    return {"recipe": {"name": recipe}, "models": models}
+
+
+@pytest.mark.parametrize(
+    ("top1", "noise", "expected"),
+    [
+        (0.9, 0.8, None),
+        (0.8901, 0.8, None),
+        (0.889, 0.8, "1.1 points below float, beyond its interval"),
+        (0.8905, 0.8906, "no better than calibrating on noise"),
+    ],
+)
+def test_measured_files(top1, noise, expected):
+    found = complaint(
+        labelled("w8a8", top1), labelled("float", 0.9), labelled("noise", noise)
+    )
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("estimate", "expected"),
+    [
+        ({"accuracy_loss": 2.0}, None),
+        ({"accuracy_loss": 2.1}, "about 2.1 points lost, as estimated"),
+        ({"label_agreement": 0.98}, None),
+        ({"label_agreement": 0.97}, "3.0 % of labels are others than float's"),
+        ({"signal_to_noise_db": 15.0}, None),
+        ({"signal_to_noise_db": 9.96}, "its error is 10.0 dB below the signal"),
+    ],
+)
+def test_estimated_files(estimate, expected):
+    assert complaint(row("w4a8", estimate=estimate), row("float"), row("x")) == expected
+
+
+def test_the_smallest_good_file_is_chosen():
+    small, large = row("small", size=60, latency=9.0), row("large", size=100)
+    assert choose([large, small]) is small
+    # A tenth is not worth nine times the time.
+    assert choose([large, row("near", size=91, latency=9.0)]) is large
+    assert choose([large, row("far", size=89, latency=9.0)])["title"] == "far"
+
+
+def test_words_by_hand():
+    found = summary(
+        labelled("w8a8", 0.901, size=100, latency=1.0),
+        labelled("w4a8", 0.895, size=50, latency=4.0, bits=(4, 8)),
+        labelled("w2a8", 0.5, size=50, latency=4.0, bits=(2, 8)),
+    )
+    assert complaints(found) == {"w2a8": "40.0 points below float, beyond its interval"}
+    assert verdict(found) == [
+        "! w2a8: 40.0 points below float, beyond its interval; take w8a8, or "
+        "--max_accuracy_loss to keep sensitive layers at 8 bits",
+        "ship w4a8.tflite: 50 bytes, 8.0 times less than float; top-1 0.50 points "
+        "below float, within float's interval; where speed counts more, w8a8.tflite is "
+        "100 % larger and runs 4.0 times as fast here",
+    ]
+
+
+def test_there_may_be_nothing_to_ship():
+    found = verdict(summary(labelled("w8a8", 0.5), recipe="calibrate"))
+    assert found[-1] == "ship none of these files as they are"
+    assert "take --recipe=balanced, and check --preprocessing" in found[0]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "bits", "advice"),
+    [
+        ("balanced", (8, 8), "check --preprocessing"),
+        ("fast", (4, 8), "take a longer --recipe"),
+        ("balanced", (4, 4), "take w4a8, or --keep_layers"),
+        ("balanced", (4, 8), "--max_accuracy_loss"),
+    ],
+)
+def test_advice_fits_the_run(recipe, bits, advice):
+    bad = labelled("x", 0.5, bits=bits)
+    assert advice in verdict(summary(bad, recipe=recipe))[0]
+
+
+def test_estimates_are_enough_without_labels():
+    good = row("w8a8", estimate={"accuracy_loss": 0.5})
+    found = {"recipe": {"name": "fast"}, "models": [row("float"), row("noise"), good]}
+    (line,) = verdict(found)
+    assert line.startswith("ship w8a8.tflite: 100 bytes, 1.0 times less than float; no")

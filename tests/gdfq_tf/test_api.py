@@ -1,0 +1,182 @@
+"""`gdfq_tf.quantize` as people call it, and what it does to their process."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import gdfq_tf
+from gdfq_tf.keras_compat import import_keras_3, keras
+from tests import ROOT
+from tests.tiny import build_tiny_classifier
+
+# What a library must not change: seeds, determinism, tf.keras, the environment,
+# filters of warnings, levels of loggers.
+_STATE = """
+import os, random, sys, warnings, logging
+import numpy as np
+import tensorflow as tf
+from tensorflow.python.framework import config
+tf.random.set_seed(3); np.random.seed(3); random.seed(3)
+
+def state():
+    return [
+        dict(os.environ), list(warnings.filters), random.getstate()[1][:5],
+        np.random.get_state()[1][:5].tolist(), config.is_op_determinism_enabled(),
+        tf.config.optimizer.get_experimental_options(), tf.keras.__version__,
+        logging.getLogger("tensorflow").level, logging.getLogger("absl").level,
+        logging.getLogger().handlers[:],
+    ]
+
+before = state()
+import gdfq_tf
+result = gdfq_tf.quantize(
+    sys.argv[1], bits="w8a8", preprocessing="tf", recipe="calibrate", progress=False
+)
+now = state()
+for then, after in zip(before, now):
+    assert then == after, (then, after)
+expected = tf.random.uniform(()), np.random.rand(), random.random()
+tf.random.set_seed(3); np.random.seed(3); random.seed(3)
+assert expected == (tf.random.uniform(()), np.random.rand(), random.random())
+print(repr(result))
+"""
+
+
+FAST = gdfq_tf.RECIPES["fast"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return build_tiny_classifier()
+
+
+def quantize(model, **options):
+    options = {"recipe": "calibrate", "bits": "w8a8", "progress": False, **options}
+    return gdfq_tf.quantize(model, preprocessing="tf", **options)
+
+
+def test_files_live_models_and_classifiers_give_the_same_bytes(model, tmp_path):
+    model.save(tmp_path / "tiny.keras")
+    of_file = quantize(tmp_path / "tiny.keras")["w8a8"]
+    assert of_file.agreement.max_lsb <= 1
+    assert quantize(str(tmp_path / "tiny.keras"))["w8a8"].tflite == of_file.tflite
+    assert quantize(model)["w8a8"].tflite == of_file.tflite
+    classifier = gdfq_tf.load_classifier(model, preprocessing="tf")
+    result = gdfq_tf.quantize(
+        classifier, recipe="calibrate", bits=["w8a8"], progress=False
+    )
+    assert result["w8a8"].tflite == of_file.tflite
+
+
+def test_live_keras_3_models_are_taken_and_left_as_they_were():
+    k = import_keras_3()
+    image = k.Input((8, 8, 3))
+    x = k.layers.Conv2D(4, 3, name="conv")(image)
+    x = k.layers.BatchNormalization(name="bn")(x)
+    x = k.layers.GlobalAveragePooling2D()(k.layers.ReLU()(x))
+    network = k.Model(image, k.layers.Dense(3, name="logits")(x))
+    network.get_layer("bn").moving_variance.assign(np.array([0.1, 0.2, 0.3, 0.4]))
+    before = [np.array(weight) for weight in network.get_weights()]
+    config = network.get_config()
+    result = quantize(network)
+    assert result["w8a8"].layers[0].name == "conv"
+    for now, then in zip(network.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(now, then)
+    assert network.get_config() == config
+
+
+def test_options_mean_what_they_mean_on_the_command_line(model):
+    result = quantize(model, bits=["w4a8/paper"], keep_layers="conv1,logits", seed=5)
+    assert result["w4a8/paper"].layers_at_8_bits == {"conv1", "logits"}
+    assert result.job.seed == 5
+    pool = gdfq_tf.ImagePool(np.zeros((8, 8, 8, 3), np.uint8), np.zeros(8, np.int32))
+    assert len(quantize(model, pool=pool).images) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "named", "option"),
+    [
+        ({"bits": "w9a8"}, "got 9", "bits"),
+        ({"bits": []}, "at least one width", "bits"),
+        ({"recipe": "slow"}, "recipe 'slow' is unknown", None),
+        ({"num_steps": 0, "recipe": "fast"}, "num_steps", "num_steps"),
+        ({"keep_layers": ["x"]}, "keep_layers='x' matches no layer", "keep_layers"),
+        ({"max_accuracy_loss": -1.0}, "max_accuracy_loss=-1.0", "max_accuracy_loss"),
+        (
+            {"recipe": gdfq_tf.RECIPES["fast"], "num_steps": 3},
+            "num_steps=3",
+            "num_steps",
+        ),
+    ],
+)
+def test_mistakes_are_errors_that_name_the_option(model, options, named, option):
+    with pytest.raises(gdfq_tf.UserError) as error:
+        quantize(model, **options)
+    assert named in str(error.value)
+    assert "\n" not in str(error.value)
+    if option is not None:
+        assert option in error.value.options
+
+
+def test_progress_is_shown_on_standard_error_and_nothing_else(model, capfd, caplog):
+    with caplog.at_level(logging.INFO, logger="gdfq_tf"):
+        quantize(model, progress=True)
+    stdout, stderr = capfd.readouterr()
+    assert stdout == ""
+    names = [line.partition(":")[0].partition(";")[0] for line in stderr.splitlines()]
+    stages = ["loading", "baselines", "reconstruction", "conversion", "verification"]
+    assert names == [name for stage in stages for name in (stage, stage)]
+    assert "w8a8" in caplog.text
+    quantize(model)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_process_is_left_as_it_was(model, tmp_path):
+    model.save(tmp_path / "tiny.keras")
+    done = subprocess.run(
+        [sys.executable, "-c", _STATE, str(tmp_path / "tiny.keras")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("<tiny, recipe calibrate")
+
+
+def test_importing_takes_half_a_second_at_most():
+    program = (
+        "import sys, time; start = time.monotonic(); import gdfq_tf; "
+        "assert 'tensorflow' not in sys.modules; print(time.monotonic() - start)"
+    )
+    # The best of three: other tests run beside.
+    took = min(
+        float(
+            subprocess.run(
+                [sys.executable, "-c", program],
+                cwd=ROOT,
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout
+        )
+        for _ in range(3)
+    )
+    assert took < 0.5
+
+
+def test_public_names_are_all_there():
+    for name in gdfq_tf.__all__:
+        assert getattr(gdfq_tf, name).__doc__ or name == "RECIPES"
+    assert set(dir(gdfq_tf)) == set(gdfq_tf.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'quantise'"):
+        gdfq_tf.quantise  # noqa: B018
+
+
+def test_keras_2_is_not_the_callers_keras():
+    assert keras.__version__.startswith("2.")
+    assert import_keras_3().__version__.startswith("3.")
