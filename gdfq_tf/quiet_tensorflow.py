@@ -21,27 +21,33 @@ _LOGGERS = ("tensorflow", "absl")
 
 @contextlib.contextmanager
 def quiet_start() -> Iterator[None]:
-    """For imports: whatever loads TensorFlow for the first time does so quietly, and
-    filters of warnings stay as they were, to which packages add theirs."""
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(warnings.catch_warnings())
-        known = "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ
-        if not known:
-            stack.enter_context(quiet_stderr())
+    """For imports: whatever loads TensorFlow for the first time does so quietly."""
+    known = "tensorflow" in sys.modules or "TF_CPP_MIN_LOG_LEVEL" in os.environ
+    with _callers_logging(), contextlib.nullcontext() if known else quiet_stderr():
         yield
 
 
 @contextlib.contextmanager
 def quiet_work() -> Iterator[None]:
-    """For calls: TensorFlow logs errors alone; nothing is left changed."""
+    """For calls: TensorFlow logs errors alone."""
+    with _callers_logging():
+        for name in _LOGGERS:
+            logging.getLogger(name).setLevel(logging.ERROR)
+        # Of tf_keras and the converter, about each other.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        yield
+
+
+@contextlib.contextmanager
+def _callers_logging() -> Iterator[None]:
+    """Filters of warnings, levels of loggers and handlers of the root logger, all of
+    which packages change as they please, are afterwards as they were."""
+    root, handlers = logging.getLogger(), logging.getLogger().handlers[:]
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
-    for name in _LOGGERS:
-        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            # Of tf_keras and the converter, about each other.
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
             yield
     finally:
+        root.handlers[:] = handlers
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)

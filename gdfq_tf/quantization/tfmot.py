@@ -8,32 +8,30 @@ adds filters of warnings. All are put back as they were.
 from __future__ import annotations
 
 import contextlib
-import os
 import warnings
 from collections.abc import Iterator
 
 import tensorflow as tf
 
 from gdfq_tf.keras_compat import keras
-
-_VARIABLE = "TF_USE_LEGACY_KERAS"
+from gdfq_tf.system.environment import kept_variable
 
 
 @contextlib.contextmanager
 def _tf_keras_as_keras() -> Iterator[None]:
-    callers, value = vars(tf)["keras"], os.environ.get(_VARIABLE)
+    callers = vars(tf)["keras"]
     tf.keras = keras
     try:
         yield
     finally:
         tf.keras = callers
-        if value is None:
-            os.environ.pop(_VARIABLE, None)
-        else:
-            os.environ[_VARIABLE] = value
 
 
-with _tf_keras_as_keras(), warnings.catch_warnings():
+with (
+    _tf_keras_as_keras(),
+    kept_variable("TF_USE_LEGACY_KERAS"),
+    warnings.catch_warnings(),
+):
     import tensorflow_model_optimization as tfmot
 
 __all__ = ["tfmot"]

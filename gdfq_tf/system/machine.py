@@ -13,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
-import threadpoolctl
 
 from gdfq_tf.errors import UserError
+from gdfq_tf.system.environment import kept_variable
 from tflite_export.benchmark import processor
+
+# It lets several OpenMP libraries into this process and all its children.
+with kept_variable("KMP_DUPLICATE_LIB_OK"):
+    import threadpoolctl
 
 # Of /proc/cpuinfo's flags, those that TensorFlow, oneDNN and BLAS choose kernels by.
 _INSTRUCTION_SETS = re.compile(
