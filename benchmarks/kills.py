@@ -29,7 +29,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import gdfq_tf.cli.quiet_tensorflow  # noqa: F401
-
 import numpy as np
 import rich.box
 import rich.console

@@ -19,7 +19,7 @@ from gdfq_tf.synthesis.image_pool import ImagePool
 from tflite_export.quiet import quiet_stderr
 
 
-def quantize(
+def quantize(  # noqa: PLR0913 - each is an option of the command line
     model: ModelLike,
     *,
     bits: str | Sequence[str] = "w8a8,w4a8",
@@ -57,7 +57,8 @@ def quantize(
       preprocessing: what the model was trained on: "tf" [-1, 1], "torch", "caffe",
         "unit" [0, 1], "uint8" [0, 255], "custom" with `mean` and `std`, or a
         `Preprocessing`.
-      mean: for "custom", of pixel / 255, one value or one per channel; `std`: likewise.
+      mean: for "custom", of pixel / 255, one value or one per channel.
+      std: the deviation, likewise.
       weights: for applications and .json files.
       input_size: for applications: height and width of the images.
       output_name: the output to keep of a model that has several.

@@ -56,6 +56,8 @@ def compare(
     """One row for each file: accuracy, likeness to the float classifier, size, latency.
 
     Args:
+      files: float ones or int8 ones.
+      classifier: what they were made of.
       pixels: uint8 (N, H, W, C).
       labels: int (N,), or None where the images are synthetic: rows have no top-1.
       advance: called once for each file.

@@ -1,9 +1,8 @@
-"""How long the stages of a run take, beside each other, so that it can say how long is
-left of it.
+"""How long the stages of a run take, beside each other.
 
-Seconds of two cores of a 2023 server CPU, as measured on ResNet-20 (32x32), MobileNet
-0.25 (224x224) and MobileNetV2 0.35 (32x32); another machine is so much faster or slower
-in all of them. `benchmarks/time_to_go.py` holds them against runs.
+So a run can say how long is left of it. Seconds of two cores of a 2023 server CPU, as
+measured on ResNet-20 (32x32), MobileNet 0.25 (224x224) and MobileNetV2 0.35 (32x32);
+another machine is so much faster or slower in all of them.
 """
 
 from __future__ import annotations
@@ -39,6 +38,7 @@ def expected_stages(job: Job, *, has_pool: bool) -> list[ExpectedStage]:
     """All stages of a run, in order; of a search for layers to keep, the first try.
 
     Args:
+      job: the run.
       has_pool: whether the images are there already.
     """
     classifier = job.classifier

@@ -15,7 +15,7 @@ import numpy as np
 
 from gdfq_tf.baselines import Baselines, make_baselines
 from gdfq_tf.classifier import Classifier
-from gdfq_tf.config import BitWidths, FineTuningConfig
+from gdfq_tf.config import BitWidths, FineTuningConfig, ReconstructionConfig
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.expected_stages import distillation_of, expected_stages
 from gdfq_tf.job import Job
@@ -38,7 +38,7 @@ from tflite_export.convert import convert_network
 from tflite_export.flatbuffer import read_model
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.verification.rules import Expectation, Finding
-from tflite_export.verification.verify import Agreement, require, verify_file
+from tflite_export.verification.verify import Agreement, verify_file
 
 _NUM_VERIFICATION_IMAGES = 64  # of each kind: random, synthetic
 _logger = logging.getLogger(__name__)
@@ -106,9 +106,11 @@ def quantize(
         with progress.stage("baselines", 1) as advance:
             baselines = make_baselines(job.classifier, job.seed)
             advance()
-        fits = (
-            _alternate(job, progress) if job.alternates else _fit(job, pool, progress)
-        )
+        config = job.recipe.student
+        if isinstance(config, FineTuningConfig):
+            fits = _alternate(job, config, progress)
+        else:
+            fits = _fit(job, config, pool, progress)
         models = []
         for fitted in fits:
             models.append(_export(job, fitted, baselines, on_student, progress))
@@ -118,10 +120,10 @@ def quantize(
     )
 
 
-def _fit(job: Job, pool: ImagePool | None, progress: Progress) -> Iterator[_Fitted]:
+def _fit(
+    job: Job, config: ReconstructionConfig, pool: ImagePool | None, progress: Progress
+) -> Iterator[_Fitted]:
     """Students reconstructed from one pool of images, then trained if that helps."""
-    config = job.recipe.student
-    assert not isinstance(config, FineTuningConfig)
     started = time.monotonic()
     if pool is None:
         pool = _make_pool(job, progress)
@@ -170,10 +172,10 @@ def _make_pool(job: Job, progress: Progress) -> ImagePool:
     return refine(pool, classifier, recipe.refinement, seed=job.seed, progress=progress)
 
 
-def _alternate(job: Job, progress: Progress) -> Iterator[_Fitted]:
+def _alternate(
+    job: Job, config: FineTuningConfig, progress: Progress
+) -> Iterator[_Fitted]:
     """Students trained in turn with a generator each, as published."""
-    config = job.recipe.student
-    assert isinstance(config, FineTuningConfig)
     for bit_widths in job.bit_widths:
         started = time.monotonic()
         student, made = train_alternating(
@@ -259,6 +261,4 @@ def verify(
         images=images,
         num_random_images=_NUM_VERIFICATION_IMAGES,
     )
-    require(verification.findings)
-    assert verification.agreement is not None
-    return verification.findings, verification.agreement
+    return verification.findings, verification.required()

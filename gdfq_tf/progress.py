@@ -23,7 +23,8 @@ _NARROW_BAR = 10
 class Advance(Protocol):
     """Moves the current stage on by `n` steps and shows scalar metrics."""
 
-    def __call__(self, n: int = 1, **metrics: float) -> None: ...
+    def __call__(self, n: int = 1, **metrics: float) -> None:
+        """So many steps have gone by, with the latest metrics."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +100,11 @@ class TimeToGo:
         self._current, self._share = None, 0.0
 
     def seconds(self, elapsed: float = 0.0) -> float | None:
-        """Seconds to go; `elapsed`: of the current stage. None before anything is
-        known."""
+        """Seconds to go; None before anything is known.
+
+        Args:
+          elapsed: seconds since the current stage began.
+        """
         expected, taken = self._expected, self._taken
         to_come = sum(stage.seconds for stage in self._to_come)
         if self._current is not None:

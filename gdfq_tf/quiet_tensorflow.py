@@ -40,8 +40,10 @@ def quiet_work() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _callers_logging() -> Iterator[None]:
-    """Filters of warnings, levels of loggers and handlers of the root logger, all of
-    which packages change as they please, are afterwards as they were."""
+    """What packages change of the caller's logging is afterwards as it was.
+
+    That is: filters of warnings, levels of loggers, handlers of the root logger.
+    """
     root, handlers = logging.getLogger(), logging.getLogger().handlers[:]
     levels = {name: logging.getLogger(name).level for name in _LOGGERS}
     try:

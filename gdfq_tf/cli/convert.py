@@ -12,7 +12,7 @@ from gdfq_tf.errors import UserError
 from gdfq_tf.system.output_files import write_whole
 from tflite_export.convert import convert_network
 from tflite_export.student_file import load_network
-from tflite_export.verification.verify import require, verify_file
+from tflite_export.verification.verify import verify_file
 
 
 def main(values: flags.FlagValues) -> None:
@@ -31,10 +31,9 @@ def main(values: flags.FlagValues) -> None:
         advance()
     with progress.stage("verification", 1) as advance:
         verification = verify_file(tflite, network, num_random_images=values.num_images)
-        require(verification.findings)
+        agreement = verification.required()
         advance()
     write_whole(output, tflite, overwrite=values.overwrite, begin=session.holds)
-    agreement = verification.agreement
     print(
         f"{output}: {len(tflite):,} bytes, {len(verification.findings)} rules hold, "
         f"{100 * agreement.exact_outputs:.2f} % of outputs equal the student's, "

@@ -1,8 +1,7 @@
-"""The flags of every command. Reading them takes no TensorFlow, so that mistakes are
-told at once.
+"""The flags of every command.
 
-Each command has flags of its own (`absl.flags.FlagValues`), in groups that its help
-shows in this order.
+Reading them takes no TensorFlow, so that mistakes are told at once. Each command has
+flags of its own (`absl.flags.FlagValues`), in groups that its help shows in this order.
 """
 
 from __future__ import annotations
@@ -133,7 +132,8 @@ class Flags:
 
         Args:
           arguments: flags, and what stands without one.
-          bare: the flag that this is for; `several`: which may be a list of them.
+          bare: the flag that this is for.
+          several: whether that may be a list of them.
 
         Raises:
           UserError: an unknown flag, a wrong value, a missing flag.

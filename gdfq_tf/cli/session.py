@@ -35,8 +35,10 @@ def connect(channel: int, temporary_directory: Path) -> None:
 
 def fallback_directories() -> tuple[Path, ...]:
     """Where a finished run may go that cannot be written where it should."""
-    home = Path(os.path.expanduser("~"))  # Path.home() raises where there is none
-    return (_fallback_directory or Path(tempfile.gettempdir()), home)
+    directories = [_fallback_directory or Path(tempfile.gettempdir())]
+    with contextlib.suppress(RuntimeError):  # there is no home
+        directories.append(Path.home())
+    return tuple(directories)
 
 
 def stage(name: str) -> None:
@@ -45,14 +47,18 @@ def stage(name: str) -> None:
 
 
 def holds(lock: Path, *unfinished: Path) -> None:
-    """A lock file, see `file_system.locked`, and the directories it guards, all to be
-    removed if the command is killed."""
+    """A lock file and the directories that it guards, see `file_system.locked`.
+
+    All are to be removed if the command is killed.
+    """
     _tell({"lock": str(lock), "unfinished": [str(path) for path in unfinished]})
 
 
 def worth_keeping(partial: Path, name: Path) -> None:
-    """An unfinished output that holds what a crash should not take: to be kept as
-    `name`, or behind it if that is taken."""
+    """An unfinished output that holds what a crash should not take.
+
+    It is to be kept as `name`, or behind it if that is taken.
+    """
     _tell({"keep": str(partial), "as": str(name)})
 
 

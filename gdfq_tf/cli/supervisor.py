@@ -17,7 +17,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import flags
 
@@ -94,7 +94,11 @@ def supervise(module: str, values: flags.FlagValues) -> NoReturn:
     shutil.rmtree(temporary_directory, ignore_errors=True)
     if status >= 0:
         sys.exit(status)
-    killer = signal.Signals(-status)
+    _tell_of_end(signal.Signals(-status), messages)
+
+
+def _tell_of_end(killer: signal.Signals, messages: list[dict[str, Any]]) -> NoReturn:
+    """What a command that a signal ended has come to, in one line; clears up."""
     kept = _clear(messages, keep=killer not in SIGNALS)
     if sys.stderr.isatty():
         sys.stderr.write(f"{_SHOW_CURSOR}\n")
@@ -115,10 +119,13 @@ def _run(module: str, values: flags.FlagValues) -> NoReturn:
 
 
 def _hide_native_notes() -> None:
-    """Standard error for Python alone: C++ libraries write to the descriptor, while
-    they are loaded whatever TF_CPP_MIN_LOG_LEVEL says, and when they abort."""
+    """Standard error for Python alone.
+
+    C++ libraries write to the descriptor, while they are loaded whatever
+    TF_CPP_MIN_LOG_LEVEL says, and when they abort.
+    """
     sys.stderr.flush()
-    sys.stderr = open(  # noqa: SIM115 - until the process ends
+    sys.stderr = os.fdopen(
         os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace"
     )
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -127,8 +134,10 @@ def _hide_native_notes() -> None:
 
 
 def _make_temporary_directory() -> Path:
-    """A directory locked while this process or its child lives; those of processes that
-    were killed are removed."""
+    """A directory that is locked while this process or its child lives.
+
+    Those of processes that were killed are removed.
+    """
     for path in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY_PREFIX}*"):
         with contextlib.suppress(LockedError, OSError):
             descriptor = lock_directory(path)
@@ -143,15 +152,17 @@ def _make_temporary_directory() -> Path:
             return path
 
 
-def _messages(receiver: int) -> list[dict]:
+def _messages(receiver: int) -> list[dict[str, Any]]:
     """What the command told, when it has ended."""
-    with open(receiver, "rb") as channel:
+    with os.fdopen(receiver, "rb") as channel:
         return [json.loads(line) for line in channel if line.endswith(b"\n")]
 
 
-def _clear(messages: list[dict], *, keep: bool) -> list[Path]:
-    """Removes what a killed command left unfinished, unless some is to be kept and is
-    worth it: returns where that is."""
+def _clear(messages: list[dict[str, Any]], *, keep: bool) -> list[Path]:
+    """Removes what a killed command left unfinished.
+
+    Some may be to be kept and worth it: returns where that is.
+    """
     names = {m["keep"]: m["as"] for m in messages if "keep" in m} if keep else {}
     kept = []
     for message in messages:
@@ -160,7 +171,7 @@ def _clear(messages: list[dict], *, keep: bool) -> list[Path]:
         # Whoever holds the lock by now has cleared up already.
         with contextlib.suppress(LockedError, OSError), locked(Path(message["lock"])):
             for path in message["unfinished"]:
-                if path in names and os.path.exists(path):
+                if path in names and Path(path).exists():
                     kept.append(_rename(Path(path), Path(names[path])))
                 else:
                     shutil.rmtree(path, ignore_errors=True)
@@ -176,7 +187,7 @@ def _rename(path: Path, name: Path) -> Path:
 
 
 def _crash_message(
-    killer: signal.Signals, messages: list[dict], kept: list[Path]
+    killer: signal.Signals, messages: list[dict[str, Any]], kept: list[Path]
 ) -> str:
     stages = [m["stage"] for m in messages if "stage" in m]
     stage = stages[-1] if stages else "start"

@@ -59,6 +59,17 @@ class Verification:
     findings: tuple[Finding, ...]
     agreement: Agreement | None
 
+    def required(self) -> Agreement:
+        """The agreement of the outputs, of a file that breaks no rule.
+
+        Raises:
+          ExportError: see `require`.
+        """
+        require(self.findings)
+        if self.agreement is None:
+            raise ExportError("the outputs of the .tflite file were not compared")
+        return self.agreement
+
     @property
     def passed(self) -> bool:
         """Whether all rules hold."""
