@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rich.box
@@ -59,13 +60,14 @@ class Variant:
 
 def _refined(**changes: float | bool) -> Recipe:
     """The whole recipe, with changes in how images are refined."""
-    refinement = dataclasses.replace(WHOLE.refinement, **changes)
+    whole = WHOLE.refinement or RefinementConfig(0)
+    refinement = dataclasses.replace(whole, **changes)  # type: ignore[arg-type]
     return dataclasses.replace(WHOLE, refinement=refinement)
 
 
 def _fitted(**changes: object) -> Recipe:
     """The whole recipe, with changes in how students are made from images."""
-    student = dataclasses.replace(WHOLE.student, **changes)
+    student: Any = dataclasses.replace(WHOLE.student, **changes)  # type: ignore[arg-type]
     return dataclasses.replace(WHOLE, student=student)
 
 

@@ -271,7 +271,8 @@ def in_memory(library: str, folder: Path, share: float = 1.0) -> Counter:
     module, values = LIBRARIES[library], payloads(folder)
     config = json.loads(network(module).to_json())
     as_saved = repr(read_model_spec(config, "net", check_layer))
-    rng, counts = np.random.default_rng(0), Counter()
+    rng = np.random.default_rng(0)
+    counts: Counter[str] = Counter()
     for place in range(sum(1 for _ in places(config))):
         for payload in values:
             if rng.uniform() < share:
@@ -315,7 +316,8 @@ def _require(holds: bool, otherwise: str) -> None:
 
 def in_files(library: str, suffix: str, folder: Path, count: int) -> Counter:
     """Outcomes of `count` files of one reader, at places chosen at random."""
-    rng, counts = np.random.default_rng(0), Counter()
+    rng = np.random.default_rng(0)
+    counts: Counter[str] = Counter()
     target = Files(folder, library, suffix)
     config, values = target.config, payloads(folder)
     number = sum(1 for _ in places(config))

@@ -10,6 +10,7 @@ called, no byte of another file anywhere.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -35,6 +36,11 @@ FLAGS = flags.FLAGS
 ROOT = Path(__file__).resolve().parent.parent
 SECRET = b"PASSWORD=correct horse battery staple"
 LIBRARIES = {"keras3": keras, "tf_keras": tf_keras}
+
+
+def _with_weights(weights: bytes, member: str, data: bytes) -> bytes:
+    """A member of a `.keras` file, for `rewrite_zip`: its weights are others."""
+    return weights if member == "model.weights.h5" else data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,8 +289,7 @@ class Writer:
             yield Case(name, f".weights.h5 of {library}", path, weights)
             path = self._path(".keras")
             model.save(path)
-            rewrite_zip(path, lambda member, data, content=content: content
-                        if member == "model.weights.h5" else data)  # fmt: skip
+            rewrite_zip(path, functools.partial(_with_weights, content))
             yield Case(name, f".keras of {library}", path)
 
     def bombs(self, gibibytes: int) -> Iterator[Case]:
@@ -293,8 +298,9 @@ class Writer:
         network(keras).save(path)
         with zipfile.ZipFile(path) as archive:
             held = {x: archive.read(x) for x in archive.namelist()}
-        options = {"compression": zipfile.ZIP_DEFLATED, "compresslevel": 1}
-        with zipfile.ZipFile(path, "w", **options) as archive:
+        with zipfile.ZipFile(
+            path, "w", zipfile.ZIP_DEFLATED, compresslevel=1
+        ) as archive:
             for name, data in held.items():
                 if name != "config.json":
                     archive.writestr(name, data)

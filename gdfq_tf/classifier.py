@@ -7,6 +7,7 @@ import enum
 from collections.abc import Callable
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from gdfq_tf.graph.bn_statistics import batch_normalization_layers
@@ -83,7 +84,7 @@ class Classifier:
     @property
     def num_classes(self) -> int:
         """Length of the output: classes, labels or features."""
-        return self.model.output_shape[-1]
+        return int(self.model.output_shape[-1])
 
     @property
     def num_labels(self) -> int:
@@ -98,9 +99,9 @@ class Classifier:
 
 def predict_logits(
     model: keras.Model,
-    pixels: np.ndarray,
+    pixels: npt.NDArray[np.uint8],
     to_input: Callable[[tf.Tensor], tf.Tensor],
-) -> np.ndarray:
+) -> npt.NDArray[np.float32]:
     """Logits float32 (N, classes) of a model, a batch of images at a time.
 
     Args:

@@ -11,9 +11,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from gdfq_tf.errors import UserError, option
@@ -32,7 +33,7 @@ _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 # Means and deviations of pixel / 255 are 1 at most; with room for odd conventions.
 _LARGEST_UNIT = 2.0
 
-Pixels: TypeAlias = "np.ndarray | tf.Tensor"
+Pixels: TypeAlias = "npt.NDArray[Any] | tf.Tensor"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +52,9 @@ class Preprocessing:
     offset: tuple[float, ...]
     reverse_channels: bool = False
 
-    def then(self, scale: np.ndarray, offset: np.ndarray) -> Preprocessing:
+    def then(
+        self, scale: npt.NDArray[np.float64], offset: npt.NDArray[np.float64]
+    ) -> Preprocessing:
         """Followed by scale * x + offset, (channels,) each, scale > 0."""
         return dataclasses.replace(
             self,
@@ -71,16 +74,15 @@ class Preprocessing:
         return same and holds_zero and not self.reverse_channels
 
     @property
-    def low(self) -> np.ndarray:
+    def low(self) -> npt.NDArray[np.float32]:
         """Input value of pixel 0, float32 (channels,)."""
         return np.asarray(self.offset, np.float32)
 
     @property
-    def high(self) -> np.ndarray:
+    def high(self) -> npt.NDArray[np.float32]:
         """Input value of pixel 255, float32 (channels,)."""
-        return (255.0 * np.asarray(self.scale) + np.asarray(self.offset)).astype(
-            np.float32
-        )
+        high = 255.0 * np.asarray(self.scale) + np.asarray(self.offset)
+        return np.asarray(high, np.float32)
 
     def to_input(self, pixels: Pixels) -> tf.Tensor:
         """Model input, float32, of pixels (…, channels) in [0, 255]."""
@@ -130,12 +132,12 @@ class Preprocessing:
         """Student input, float32: on the exported model's int8 input grid."""
         return self.to_input(pixels) - np.float32(self.grid_shift())
 
-    def to_int8(self, pixels: Pixels) -> np.ndarray:
+    def to_int8(self, pixels: Pixels) -> npt.NDArray[np.int8]:
         """The exported model's int8 input of pixels (…, channels) in [0, 255]."""
         quant_params = self.input_quantization()
         levels = self.to_student_input(pixels).numpy() / np.float32(quant_params.scale)
         q = np.rint(levels) + quant_params.zero_point
-        return np.clip(q, INT8_MIN, INT8_MAX).astype(np.int8)
+        return np.asarray(np.clip(q, INT8_MIN, INT8_MAX), np.int8)
 
     def formula(self) -> str:
         """What firmware computes for the int8 input, in one line."""

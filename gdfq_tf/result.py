@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gdfq_tf.baselines import Baselines
 from gdfq_tf.config import DEFAULT_RECIPE, BitWidths, parse_bit_widths
@@ -164,8 +165,8 @@ class Result:
 
     def compare(
         self,
-        pixels: np.ndarray | None = None,
-        labels: np.ndarray | None = None,
+        pixels: npt.NDArray[np.uint8] | None = None,
+        labels: npt.NDArray[np.integer[Any]] | None = None,
         *,
         progress: Progress | None = None,
     ) -> list[dict[str, Any]]:
@@ -196,7 +197,7 @@ class Result:
         """
         job, classifier = self.job, self.job.classifier
         count = len(rows) - len(self.models)
-        own = [{}] * count + [_facts(model) for model in self.models]
+        own: list[dict[str, Any]] = [{}] * count + [_facts(x) for x in self.models]
         return {
             "seed": job.seed,
             "recipe": dataclasses.asdict(job.recipe),
@@ -276,10 +277,10 @@ class Result:
         side = math.ceil(math.sqrt(len(pixels)))
         count, height, width, _ = pixels.shape
         rows = math.ceil(count / side)
-        sheet = np.full((rows * side, height, width, channels), 255, np.uint8)
-        sheet[:count] = pixels
-        sheet = sheet.reshape(rows, side, height, width, channels)
-        sheet = sheet.swapaxes(1, 2).reshape(rows * height, side * width, channels)
+        places = np.full((rows * side, height, width, channels), 255, np.uint8)
+        places[:count] = pixels
+        in_rows = places.reshape(rows, side, height, width, channels).swapaxes(1, 2)
+        sheet = in_rows.reshape(rows * height, side * width, channels)
         return Image.fromarray(sheet.squeeze(-1) if channels == 1 else sheet)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import overload
 
 import numpy as np
+import numpy.typing as npt
 
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.graph.queries import consumers
@@ -100,7 +101,10 @@ def _short(value: object) -> str:
 
 
 def layer_figures(
-    network: IntegerNetwork, student: Student, teacher: Classifier, pixels: np.ndarray
+    network: IntegerNetwork,
+    student: Student,
+    teacher: Classifier,
+    pixels: npt.NDArray[np.uint8],
 ) -> LayerTable:
     """What the integer network computes, layer by layer, beside the float network.
 

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,14 +20,14 @@ class ImagePool:
         noise.
     """
 
-    pixels: np.ndarray
-    labels: np.ndarray
+    pixels: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int32]
 
     def __len__(self) -> int:
         """The number of images N."""
         return len(self.labels)
 
-    def __getitem__(self, chosen: slice | np.ndarray) -> ImagePool:
+    def __getitem__(self, chosen: slice | npt.NDArray[np.intp]) -> ImagePool:
         """The images of a slice, or of an array of indices (M,), in its order."""
         return ImagePool(self.pixels[chosen], self.labels[chosen])
 
