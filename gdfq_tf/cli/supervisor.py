@@ -113,6 +113,8 @@ def _run(module: str, values: flags.FlagValues) -> NoReturn:
     """The command's process."""
     if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
         _hide_native_notes()
+    # What ~/.keras/keras.json says is for other programs.
+    os.environ["KERAS_BACKEND"] = "tensorflow"
     from gdfq_tf.cli import runner
 
     runner.run_module(module, values)

@@ -34,7 +34,7 @@ from gdfq_tf.keras_compat import KerasModel, Layer, keras
 from gdfq_tf.memory_needs import require_memory_for_any_run
 from gdfq_tf.model_files.readers import ReadOptions, SourceModel, read_model
 from gdfq_tf.preprocessing import NAMES, Preprocessing, make_preprocessing
-from gdfq_tf.system.random_state import random_state_kept
+from gdfq_tf.system.reproducibility import random_states_kept
 from tflite_export.names import shown
 
 # Largest difference between the outputs of the source and of its canonical copy,
@@ -81,7 +81,7 @@ class Interpretation:
     without_bn_statistics: bool = False
 
 
-@random_state_kept()
+@random_states_kept()
 def load_classifier(  # noqa: PLR0913 - the front door: one keyword for each option
     model: ModelLike,
     *,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
@@ -26,45 +26,46 @@ def reproducible(seed: int) -> Iterator[None]:
 
     Whatever the process had before, it has afterwards, also if the block raises.
     """
-    undo = [_keep_random_states(), _keep_determinism(), _keep_optimizer_options()]
-    keras.utils.set_random_seed(seed)
-    tf.config.experimental.enable_op_determinism()
-    # The graph optimizer reorders sums of gradients differently in every process.
-    tf.config.optimizer.set_experimental_options({_GRAPH_OPTIMIZER: True})
-    try:
-        yield
-    finally:
-        for restore in undo:
-            restore()
+    was_deterministic = config.is_op_determinism_enabled()
+    options = tf.config.optimizer.get_experimental_options()
+    with random_states_kept():
+        keras.utils.set_random_seed(seed)
+        tf.config.experimental.enable_op_determinism()
+        # The graph optimizer reorders sums of gradients differently in every process.
+        tf.config.optimizer.set_experimental_options({_GRAPH_OPTIMIZER: True})
+        try:
+            yield
+        finally:
+            was = options.get(_GRAPH_OPTIMIZER, False)
+            tf.config.optimizer.set_experimental_options({_GRAPH_OPTIMIZER: was})
+            if not was_deterministic:
+                config.disable_op_determinism()
 
 
-def _keep_random_states() -> Callable[[], None]:
+@contextlib.contextmanager
+def random_states_kept() -> Iterator[None]:
+    """All generators of random numbers are afterwards where they were.
+
+    Keras draws seeds from them for every initializer, also of layers that are given
+    their weights.
+    """
     python, numpy = random.getstate(), np.random.get_state()
     tensorflow_seed = context.global_seed()
     # There is none before the first seed or random number.
     operation_seeds = getattr(context.context(), "_rng", None)
-    operation_seeds = operation_seeds and operation_seeds.getstate()
+    operation_state = operation_seeds and operation_seeds.getstate()
     keras_seeds = getattr(seed_source, "generator", None)
-
-    def restore() -> None:
+    keras_state = keras_seeds and keras_seeds.getstate()
+    try:
+        yield
+    finally:
         random.setstate(python)
         np.random.set_state(numpy)
         tf.random.set_seed(tensorflow_seed)
-        if operation_seeds is not None:
-            context.context()._rng.setstate(operation_seeds)
+        if operation_state is not None:
+            context.context()._rng.setstate(operation_state)
         if keras_seeds is not None:
+            keras_seeds.setstate(keras_state)
             seed_source.generator = keras_seeds
         elif hasattr(seed_source, "generator"):
             del seed_source.generator
-
-    return restore
-
-
-def _keep_determinism() -> Callable[[], None]:
-    was_on = config.is_op_determinism_enabled()
-    return lambda: None if was_on else config.disable_op_determinism()
-
-
-def _keep_optimizer_options() -> Callable[[], None]:
-    was = tf.config.optimizer.get_experimental_options().get(_GRAPH_OPTIMIZER, False)
-    return lambda: tf.config.optimizer.set_experimental_options({_GRAPH_OPTIMIZER: was})

@@ -1,0 +1,1 @@
+"""Keras models to classifiers; `load.py` is the way in."""

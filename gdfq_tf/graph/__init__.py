@@ -1,0 +1,1 @@
+"""What every stage knows of a canonical network."""

@@ -1,0 +1,1 @@
+"""Classifiers and images to students, and these to integers."""

@@ -1,0 +1,1 @@
+"""What the operating system and TensorFlow share among all: files, memory, seeds."""

@@ -1,0 +1,1 @@
+"""What LiteRT's kernels compute, bit for bit."""

@@ -1,0 +1,1 @@
+"""What a file must hold, and that it computes what was trained."""
