@@ -29,9 +29,10 @@ _SECONDS_OF_VALUE = 2.3e-9
 # In that unit, with the generator's own work and the student's.
 _GENERATOR, _REFINEMENT, _DISTILLATION, _STUDENT = 1.45, 0.92, 1.3, 1.1
 _RECONSTRUCTION = 6.0
-# Of each layer, however small: Python, graphs, the converter.
-_SECONDS_OF_KERNEL, _SECONDS_OF_LAYER = 0.15, 0.02
-_SECONDS_OF_CONVERSION = 1.5
+# Of each kernel's reconstruction, however small.
+_SECONDS_OF_KERNEL = 0.24
+# Of each layer, and besides: Python, graphs, the converter.
+_BASELINES, _CONVERSION, _VERIFICATION = (0.025, 1.5), (0.012, 1.0), (0.015, 2.0)
 
 
 def expected_stages(job: Job, *, has_pool: bool) -> list[ExpectedStage]:
@@ -43,15 +44,20 @@ def expected_stages(job: Job, *, has_pool: bool) -> list[ExpectedStage]:
     """
     classifier = job.classifier
     of_image = _seconds_of_image(classifier)
-    layers = _SECONDS_OF_LAYER * len(classifier.model.layers)
-    stages = [ExpectedStage("baselines", 2 * (_SECONDS_OF_CONVERSION + layers))]
+    num_layers = len(classifier.model.layers)
+
+    def stage(name: str, seconds: tuple[float, float], more: float) -> ExpectedStage:
+        of_layer, besides = seconds
+        return ExpectedStage(name, of_layer * num_layers + besides + more)
+
+    stages = [stage("baselines", _BASELINES, 100 * of_image)]
     if not has_pool and not job.alternates:
         stages += _synthesis(job, of_image)
     for bit_widths in job.bit_widths:
         stages += _student(job, bit_widths, of_image)
         stages += [
-            ExpectedStage("conversion", _SECONDS_OF_CONVERSION + layers),
-            ExpectedStage("verification", 1 + layers + 60 * of_image),
+            stage("conversion", _CONVERSION, 0.0),
+            stage("verification", _VERIFICATION, 60 * of_image),
         ]
     evaluated = 128 * of_image * (3 + len(job.bit_widths))
     return [*stages, ExpectedStage("evaluation", 1 + evaluated)]

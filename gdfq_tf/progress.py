@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Steps after which a stage says how long it will take: the first builds its graph.
 _TIMED_STEPS = 10
+# So much weight has the guess that this machine is as fast as the one measured on.
+_PRIOR_SECONDS = 5.0
 # Narrower terminals show no metrics, and then no time gone by.
 _WIDTH_WITH_METRICS = 110
 _WIDTH_WITH_ELAPSED = 80
@@ -69,7 +71,8 @@ class TimeToGo:
     """How long a run will take from now on, told from what it took so far.
 
     The stages to come are compared with those gone by: the ratio of the time they took
-    to the time expected of them is this machine's.
+    to the time expected of them is this machine's. It starts at 1, so that the first,
+    short ones do not decide alone.
     """
 
     def __init__(self, stages: Sequence[ExpectedStage]) -> None:
@@ -111,7 +114,9 @@ class TimeToGo:
             expected += self._share * self._current.seconds
             taken += elapsed
             to_come += (1 - self._share) * self._current.seconds
-        return taken / expected * to_come if expected > 0 else None
+        if expected <= 0:
+            return None
+        return (taken + _PRIOR_SECONDS) / (expected + _PRIOR_SECONDS) * to_come
 
 
 class ConsoleProgress:

@@ -95,11 +95,13 @@ def test_lines_say_how_long_stage_and_run_will_take(clock):
     run_stages(reporter, clock)
     assert shown.file.getvalue().splitlines() == [
         "generator: 100 steps",
-        # 11 steps of 2 s have gone by; 89 are left, and 100 s of the other stage.
-        "generator: about 3.0 min to go; whole run: 4.6 min",
+        # 11 steps of 2 s have gone by instead of 11 s: 139 s times 27 / 16 are left.
+        "generator: about 3.0 min to go; whole run: 3.9 min",
         "generator: 200.0 s",
-        "refinement: 100 steps; whole run: 1.7 min",
-        "refinement: about 89 s to go; whole run: 89 s",
+        # 50 s times 205 / 105.
+        "refinement: 100 steps; whole run: 1.6 min",
+        # 44.5 s times 216 / 110.5.
+        "refinement: about 89 s to go; whole run: 87 s",
         "refinement: 100.0 s",
     ]
 
@@ -111,16 +113,16 @@ def test_time_to_go_by_hand():
     to_go.begin("a")
     assert to_go.seconds() is None  # nothing has gone by
     to_go.advance(0.5)
-    # 5 expected seconds took 20: 35 are left.
-    assert to_go.seconds(20.0) == pytest.approx(140.0)
+    # 5 expected seconds took 20, and 5 are taken for granted: 35 * 25 / 10.
+    assert to_go.seconds(20.0) == pytest.approx(87.5)
     to_go.end(30.0)
-    assert to_go.seconds() == pytest.approx(90.0)
+    assert to_go.seconds() == pytest.approx(30 * 35 / 15)
     to_go.begin("x")  # not expected: says nothing
     to_go.end(1000.0)
-    assert to_go.seconds() == pytest.approx(90.0)
+    assert to_go.seconds() == pytest.approx(30 * 35 / 15)
     to_go.begin("c")  # b was passed over
     to_go.end(10.0)
-    assert to_go.seconds() == pytest.approx(20.0)
+    assert to_go.seconds() == pytest.approx(10 * 45 / 25)
     to_go.begin("a")
     to_go.end(5.0)
     assert to_go.seconds() == 0.0
