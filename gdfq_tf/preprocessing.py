@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from gdfq_tf.config import PREPROCESSINGS
 from gdfq_tf.errors import UserError, option
 from tflite_export.quantization_params import (
     INT8_MAX,
@@ -41,7 +42,7 @@ class Preprocessing:
     """Pixels (…, channels) in [0, 255] -> model input, float32.
 
     Attributes:
-      name: one of `NAMES`, that of the part before the model.
+      name: one of `config.PREPROCESSINGS`, that of the part before the model.
       scale: per channel, in the model's channel order, > 0.
       offset: per channel, in the model's channel order.
       reverse_channels: whether RGB pixels are turned to BGR first.
@@ -176,9 +177,10 @@ def make_preprocessing(
     Raises:
       UserError: unknown name, statistics missing, surplus or of a wrong length.
     """
-    if name not in NAMES:
+    if name not in PREPROCESSINGS:
         raise UserError(
-            f"preprocessing {name!r} is unknown; expected one of {', '.join(NAMES)}"
+            f"preprocessing {name!r} is unknown; expected one of "
+            f"{', '.join(PREPROCESSINGS)}"
         )
     if name == "custom":
         _check_custom(num_channels, mean=mean, std=std)
@@ -250,4 +252,3 @@ _KNOWN = {
     "unit": Preprocessing("unit", (1 / 255.0,), (0.0,)),
     "uint8": Preprocessing("uint8", (1.0,), (0.0,)),
 }
-NAMES = (*_KNOWN, "custom")

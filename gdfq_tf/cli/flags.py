@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 
 from absl import flags
 
+from gdfq_tf import embedded
 from gdfq_tf.config import (
     DEFAULT_RECIPE,
     PREPROCESSINGS,
@@ -24,7 +25,6 @@ from gdfq_tf.config import (
 )
 from gdfq_tf.errors import UserError, option
 
-EMBEDDED = "embedded"
 _OF_OTHER_MODELS = (
     "weights",
     "input_size",
@@ -272,9 +272,9 @@ def define_classifier_flags(flags_: Flags) -> None:
 def check_classifier_flags(values: flags.FlagValues) -> None:
     """Refuses flags that do not go with the embedded classifier, and no numbers."""
     given = [name for name in _OF_OTHER_MODELS if values[name].value]
-    if values.model == EMBEDDED and given:
+    if values.model == embedded.NAME and given:
         raise UserError(
-            f"{option(given[0])} does not go with {option('model', EMBEDDED)}, of "
+            f"{option(given[0])} does not go with {option('model', embedded.NAME)}, of "
             "which all is known; drop it"
         )
     numbers(values, "mean")
@@ -411,7 +411,7 @@ def _define_evaluate(flags_: Flags) -> None:
 
 def _check_evaluate(values: flags.FlagValues) -> None:
     check_classifier_flags(values)
-    if values.data is None and values.model != EMBEDDED:
+    if values.data is None and values.model != embedded.NAME:
         raise UserError(
             f"{option('data')} is missing; pass an .npz file, a keras.datasets name or "
             "a folder of class folders"

@@ -19,7 +19,6 @@ from gdfq_tf import embedded
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.cli import session
 from gdfq_tf.cli.classifier_flags import load_classifier_from_flags, require_classes
-from gdfq_tf.cli.flags import EMBEDDED
 from gdfq_tf.cli.labelled_images import LabelledImages, read_labelled_images
 from gdfq_tf.cli.reporting import results_table
 from gdfq_tf.cli.runner import CommandProgress
@@ -87,7 +86,7 @@ def _read_data(
     classifier: Classifier, values: flags.FlagValues
 ) -> LabelledImages | None:
     spec = values.data
-    if spec is None and values.model == EMBEDDED:
+    if spec is None and values.model == embedded.NAME:
         spec = str(embedded.TEST_IMAGES_PATH)
     if spec is None:
         return None

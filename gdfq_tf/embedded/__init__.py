@@ -10,6 +10,8 @@ import pathlib
 
 _FOLDER = pathlib.Path(__file__).parent
 
+# What stands for it where a model is asked for.
+NAME = "embedded"
 MODEL_PATH = _FOLDER / "fashion_mnist_mobilenet_v2.keras"
 FACTS_PATH = _FOLDER / "fashion_mnist_mobilenet_v2.json"
 TEST_IMAGES_PATH = _FOLDER / "fashion_mnist_test.npz"

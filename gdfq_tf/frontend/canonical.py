@@ -28,6 +28,7 @@ import math
 import numpy as np
 
 from gdfq_tf.classifier import Head
+from gdfq_tf.config import TASKS
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.frontend.folding import absorb_resizing, fold, two_class_logits
 from gdfq_tf.frontend.importer import all_layers, read_graph, valid_name
@@ -38,8 +39,6 @@ from gdfq_tf.frontend.stored_values import check_folded_values, check_stored_val
 from gdfq_tf.graph import layers
 from gdfq_tf.keras_compat import KerasModel, Layer, SymbolicTensor, keras
 from tflite_export.names import listed, shown
-
-TASKS = ("classification", "features")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from gdfq_tf import embedded
 from gdfq_tf.classifier import Classifier, Head
+from gdfq_tf.config import PREPROCESSINGS
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.frontend.canonical import canonicalize
 from gdfq_tf.frontend.layer_importers import check_layer
@@ -33,7 +34,7 @@ from gdfq_tf.graph.bn_statistics import (
 from gdfq_tf.keras_compat import KerasModel, Layer, keras
 from gdfq_tf.memory_needs import require_memory_for_any_run
 from gdfq_tf.model_files.readers import ReadOptions, SourceModel, read_model
-from gdfq_tf.preprocessing import NAMES, Preprocessing, make_preprocessing
+from gdfq_tf.preprocessing import Preprocessing, make_preprocessing
 from gdfq_tf.system.reproducibility import random_states_kept
 from tflite_export.names import shown
 
@@ -50,9 +51,8 @@ _LARGEST_RANGE_FACTOR = 30.0
 # The widest range, [0, 255], is 255 times the narrowest, [0, 1].
 _BEYOND_ANY_RANGE = 255 * _LARGEST_RANGE_FACTOR
 _RANGE_IMAGES = 16
-_A_PREPROCESSING = f"{option('preprocessing')}: one of {', '.join(NAMES)}"
+_A_PREPROCESSING = f"{option('preprocessing')}: one of {', '.join(PREPROCESSINGS)}"
 
-EMBEDDED = "embedded"
 _OPTIONS_OF_EMBEDDED = ("task", "without_bn_statistics")
 
 # Whatever `load_classifier` takes.
@@ -65,7 +65,7 @@ class Interpretation:
 
     Attributes:
       preprocessing: what the model was trained with, a `Preprocessing` or one of
-        `preprocessing.NAMES`; None for applications: the one they come with.
+        `config.PREPROCESSINGS`; None for applications: the one they come with.
       mean, std: for preprocessing "custom" only, in units of 1, one value or one
         per channel.
       task: "classification", or "features" for a network whose outputs stand for no
@@ -133,9 +133,9 @@ def load_classifier(  # noqa: PLR0913 - the front door: one keyword for each opt
     if isinstance(model, Classifier):
         _refuse_options(given, "a Classifier, which is loaded already")
         return model
-    if isinstance(model, str) and model == EMBEDDED:
+    if isinstance(model, str) and model == embedded.NAME:
         of_others = [name for name in given if name not in _OPTIONS_OF_EMBEDDED]
-        what = f"{option('model', EMBEDDED)}, of which all is known"
+        what = f"{option('model', embedded.NAME)}, of which all is known"
         _refuse_options(of_others, what)
         model = embedded.MODEL_PATH
         interpretation = dataclasses.replace(

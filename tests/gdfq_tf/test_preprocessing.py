@@ -7,9 +7,10 @@ import re
 import numpy as np
 import pytest
 
+from gdfq_tf.config import PREPROCESSINGS
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.preprocessing import NAMES, make_preprocessing
+from gdfq_tf.preprocessing import make_preprocessing
 
 PIXELS = np.repeat(np.arange(256)[:, np.newaxis], 3, axis=1)  # (256, 3)
 CUSTOM = {"mean": (0.1, 0.5, 0.7), "std": (0.3, 0.2, 0.25)}
@@ -39,7 +40,7 @@ def random_pixels() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (4, 5, 6, 3))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PREPROCESSINGS)
 def test_input_is_what_keras_computes(name):
     pixels = random_pixels()
     computed = make(name).to_input(pixels).numpy()
@@ -60,7 +61,7 @@ def test_input_is_what_keras_applications_computes(name):
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PREPROCESSINGS)
 def test_pixels_come_back(name):
     preprocessing = make(name)
     pixels = random_pixels()
@@ -71,7 +72,7 @@ def test_pixels_come_back(name):
     np.testing.assert_array_equal(preprocessing.to_pixels(beyond), [[0, 255, 255]])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PREPROCESSINGS)
 def test_low_and_high_are_the_inputs_of_the_extreme_pixels(name):
     preprocessing = make(name)
     low, high = preprocessing.to_input(np.array([[0] * 3, [255] * 3])).numpy()
@@ -135,7 +136,7 @@ def test_formula_computes_the_int8_input(name):
     assert np.abs(real - reference(name, pixels)).max() <= 0.51 * quant_params.scale
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PREPROCESSINGS)
 def test_student_input_lies_on_the_quant_params_one_shift_below_the_input(name):
     preprocessing = make(name)
     quant_params = preprocessing.input_quantization()
