@@ -413,11 +413,11 @@ def test_autoencoders(k, interpolation, kernel_size, recipe, decoder, tmp_path):
 @pytest.mark.parametrize(
     ("shape", "kernel"),
     [
-        ((16, 12, 1), 3),
-        ((12, 20, 5), 3),  # many channels
+        pytest.param((16, 12, 1), 3, marks=pytest.mark.slow),
+        pytest.param((12, 20, 5), 3, marks=pytest.mark.slow),  # many channels
         ((49, 10, 1), (10, 4)),  # keyword spotting: frames x coefficients
         ((64, 1, 6), (5, 1)),  # a signal of six sensors
-        ((1, 48, 2), (1, 3)),
+        pytest.param((1, 48, 2), (1, 3), marks=pytest.mark.slow),
     ],
     ids=str,
 )

@@ -465,6 +465,7 @@ def test_all_stages_are_announced_first(recipe):
     assert [*progress.calls, "evaluation"] == progress.expected
 
 
+@pytest.mark.slow
 def test_only_students_of_8_bits_throughout_are_not_trained():
     recipe = dataclasses.replace(TINY_RECIPE, student=TRAINED)
     bit_widths = [parse_bit_widths(text) for text in ("w8a8", "w3a8/paper", "w8a7")]

@@ -197,13 +197,13 @@ def test_uniform_ones_take_any_number_of_channels(channels):
             "custom",
             1,
             {"mean": [33.3], "std": [0.3]},
-            "mean='33.3' looks like pixel le",
+            "mean=33.3 looks like pixel le",
         ),
         (
             "custom",
             1,
             {"mean": [0.1], "std": [78.6]},
-            "std='78.6' looks like pixel lev",
+            "std=78.6 looks like pixel lev",
         ),
     ],
 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import random
-import shutil
 import warnings
 from pathlib import Path
 
@@ -191,7 +190,7 @@ def test_embedded_is_a_name():
 
 
 def test_paths_may_be_objects_relative_or_begin_at_home(tmp_path, monkeypatch):
-    shutil.copy(embedded.MODEL_PATH, tmp_path / "net.keras")
+    build_tiny_classifier().save(tmp_path / "net.keras")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     for path in ("net.keras", Path("net.keras"), "~/net.keras", Path("~/net.keras")):

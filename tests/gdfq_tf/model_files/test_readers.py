@@ -234,7 +234,7 @@ def test_weights_with_a_file(tmp_path):
     text = refusal(tmp_path / "net.keras", weights="imagenet")
     matches(r"weights='imagenet' was given.*keras\.applications", text)
     text = refusal(tmp_path / "net.keras", input_size=32)
-    matches(r"input_size='32' was given.*keras\.applications", text)
+    matches(r"input_size=32 was given.*keras\.applications", text)
 
 
 def test_saved_model_of_keras_2(tmp_path):
