@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Estimated points of top-1, or of labels, from which on a file is called a loss.
-_LARGEST_ESTIMATED_LOSS = 2.0
+_LARGEST_ESTIMATED_LOSS = 3.0
 # Of features: an error that no longer hides behind 8-bit rounding.
 _SMALLEST_SIGNAL_TO_NOISE_DB = 15.0
 # A file must be so much smaller to be worth any loss.

@@ -48,10 +48,10 @@ def test_measured_files(top1, noise, expected):
 @pytest.mark.parametrize(
     ("estimate", "expected"),
     [
-        ({"accuracy_loss": 2.0}, None),
-        ({"accuracy_loss": 2.1}, "about 2.1 points lost, as estimated"),
-        ({"label_agreement": 0.98}, None),
-        ({"label_agreement": 0.97}, "3.0 % of labels are others than float's"),
+        ({"accuracy_loss": 3.0}, None),
+        ({"accuracy_loss": 3.1}, "about 3.1 points lost, as estimated"),
+        ({"label_agreement": 0.97}, None),
+        ({"label_agreement": 0.96}, "4.0 % of labels are others than float's"),
         ({"signal_to_noise_db": 15.0}, None),
         ({"signal_to_noise_db": 9.96}, "its error is 10.0 dB below the signal"),
     ],
