@@ -32,7 +32,7 @@ _RECONSTRUCTION = 6.0
 # Of each kernel's reconstruction, however small.
 _SECONDS_OF_KERNEL = 0.24
 # Of each layer, and besides: Python, graphs, the converter.
-_BASELINES, _CONVERSION, _VERIFICATION = (0.025, 1.5), (0.012, 1.0), (0.015, 2.0)
+_BASELINES, _CONVERSION, _VERIFICATION = (0.025, 1.5), (0.012, 1.0), (0.008, 1.5)
 
 
 def expected_stages(job: Job, *, has_pool: bool) -> list[ExpectedStage]:

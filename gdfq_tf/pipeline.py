@@ -7,6 +7,7 @@ classifier -> teacher + BN statistics -> generator -> synthetic images -> refine
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -219,9 +220,6 @@ def _export(
                 fitted.images.pixels[:_NUM_VERIFICATION_IMAGES]
             ),
         )
-        figures = layer_figures(
-            network, student, fitted.teacher, fitted.held_out.pixels
-        )
         advance()
     found = estimate(student, job.classifier, fitted.held_out.pixels)
     return QuantizedModel(
@@ -233,8 +231,10 @@ def _export(
         tflite=tflite,
         findings=findings,
         agreement=agreement,
-        layers=figures,
         seconds=fitted.seconds + time.monotonic() - started,
+        measure_layers=functools.partial(
+            layer_figures, network, student, fitted.teacher, fitted.held_out.pixels
+        ),
     )
 
 

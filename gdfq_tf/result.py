@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import importlib.metadata
 import math
 import platform
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,8 +63,8 @@ class QuantizedModel:
       network: the student in integers; `tflite`: the file that computes it.
       findings: one per rule of the verification, all passed.
       agreement: student against LiteRT on random and synthetic images.
-      layers: one row of figures for each layer.
       seconds: calibration to verification.
+      measure_layers: computes `layers`.
     """
 
     name: str
@@ -74,8 +75,13 @@ class QuantizedModel:
     tflite: bytes
     findings: tuple[Finding, ...]
     agreement: Agreement
-    layers: LayerTable
     seconds: float
+    measure_layers: Callable[[], LayerTable]
+
+    @functools.cached_property
+    def layers(self) -> LayerTable:
+        """One row of figures for each layer, computed when it is first asked for."""
+        return self.measure_layers()
 
     def save(self, path: str | Path) -> Path:
         """Writes the `.tflite` file; what is there is replaced.
