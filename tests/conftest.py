@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import re
 
 import pytest
 
@@ -29,3 +30,55 @@ def data_dir() -> pathlib.Path:
 def tiny_classifier():
     """A fresh `tests.tiny.build_tiny_classifier(seed=0)`."""
     return build_tiny_classifier(seed=0)
+
+
+# Tests that take seconds each and go a way that a quicker one goes too: another variant
+# of the same test, or the same through another door. `make test-slow` runs them.
+_LONG_VARIANTS = re.compile(
+    "|".join(
+        [
+            r"test_(readers|lambdas|file_cell)\.py::.*saved_model",
+            r"test_readers\.py::test_family_that_keras_3_lacks",
+            r"test_readers\.py::test_application_with_a_weights_file"
+            r"\[(keras3|tf_keras-net\.weights)",
+            r"test_readers\.py::test_weights_of_every_kind_of_layer\[tf_keras",
+            r"test_canaries\.py::test_places_in_files\[(?!keras3-\.keras)",
+            r"test_load\.py::test_application_brings",
+            r"test_load\.py::test_trained_resnets.*cifar100",
+            r"test_live_models\.py::test_embedded_is_a_name",
+            r"test_keras_compat\.py::.*environment[034]",
+            r"test_lowering\.py::test_another_bound.*[2-7]\]",
+            r"test_lowering\.py::test_bounds_cost.*bounds[123]\]",
+            r"test_distillation\.py::test_(a_seed|outputs_without_classes|a_student_that)",
+            r"test_mixed_precision\.py::test_(kernels_with|a_kernel_on.*(dw|conv))",
+            r"test_alternating\.py::test_of_large_images",
+            r"test_simulator\.py::test_equals_litert_bit_by_bit"
+            r"\[(kernels-conv_w2|activations-conv_a3|products|movements-relu|normal.*far)",
+            r"test_simulator\.py::test_every_value_of_a_leaky_relu.*[1-9]\]",
+            r"test_other_networks\.py::test_(features_joined.*\[tf\]|one_column)",
+            r"test_other_networks\.py::test_networks_without_batch.*balanced",
+            r"test_other_networks\.py::test_inputs_of_other_shapes\[\(49",
+            r"test_other_networks\.py::test_(branches|images_of_a_multi|without_batch)",
+            r"test_other_networks\.py::test_features_without_statistics",
+            r"test_pipeline\.py::test_all_stages_are_announced_first\[(gdfq|fast)",
+            r"test_pipeline\.py::test_as_many_of_the_most_sensitive.*\[(4|1|0)\.",
+            r"test_pipeline\.py::test_(a_loss_that|layers_the_protocol|layers_named)",
+            r"test_pipeline\.py::test_without_training.*\[w.a8\]",
+            r"test_pipeline\.py::test_kept_layers_are_int8.*patterns[02]-",
+            r"test_pipeline\.py::test_the_(edge_protocol|classifier_is_left)",
+            r"test_api\.py::test_options_mean",
+            r"test_commands\.py::test_(an_earlier_run|kept_layers|multi_label)",
+            r"test_commands\.py::test_(features_are|a_run_without)",
+            r"test_damaged_tflite\.py::.*evaluate",
+            r"test_machine\.py::test_threads_are_fixed",
+            r"test_documents\.py::test_python_runs\[docs",
+        ]
+    )
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks the long variants."""
+    for item in items:
+        if _LONG_VARIANTS.search(item.nodeid):
+            item.add_marker(pytest.mark.slow)
