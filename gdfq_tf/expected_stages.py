@@ -26,11 +26,13 @@ from gdfq_tf.progress import ExpectedStage
 # multiply-adds, and for each value that its layers give.
 _SECONDS_OF_MULTIPLY_ADD = 7.6e-11
 _SECONDS_OF_VALUE = 2.3e-9
+# Of one step, for each layer, whatever the batch.
+_SECONDS_OF_LAYER = 4.5e-4
 # In that unit, with the generator's own work and the student's.
 _GENERATOR, _REFINEMENT, _DISTILLATION, _STUDENT = 1.45, 0.92, 1.3, 1.1
 _RECONSTRUCTION = 6.0
 # Of each kernel's reconstruction, however small.
-_SECONDS_OF_KERNEL = 0.24
+_SECONDS_OF_KERNEL = 0.35
 # Of each layer, and besides: Python, graphs, the converter.
 _BASELINES, _CONVERSION, _VERIFICATION = (0.025, 1.5), (0.012, 1.0), (0.008, 1.5)
 
@@ -83,6 +85,12 @@ def _seconds_of_image(classifier: Classifier) -> float:
     return work + _SECONDS_OF_VALUE * values
 
 
+def _seconds_of_trained_image(job: Job, of_image: float) -> float:
+    """With its share of what a step takes for each layer, whatever the batch."""
+    num_layers = len(job.classifier.model.layers)
+    return of_image + _SECONDS_OF_LAYER * num_layers / job.batch_size
+
+
 def _pool_size(job: Job, recipe: Recipe) -> int:
     return recipe.synthesis.images_in_pool(job.classifier.input_shape)
 
@@ -91,6 +99,7 @@ def _synthesis(job: Job, of_image: float) -> list[ExpectedStage]:
     recipe = job.recipe
     if not recipe.synthesis.num_steps:
         return []
+    of_image = _seconds_of_trained_image(job, of_image)
     images = recipe.synthesis.num_steps * job.batch_size
     stages = [ExpectedStage("generator", _GENERATOR * images * of_image)]
     if recipe.refinement is not None:
@@ -101,8 +110,9 @@ def _synthesis(job: Job, of_image: float) -> list[ExpectedStage]:
 
 def _student(job: Job, bit_widths: BitWidths, of_image: float) -> list[ExpectedStage]:
     recipe, student = job.recipe, job.recipe.student
+    trained = _seconds_of_trained_image(job, of_image)
     if isinstance(student, FineTuningConfig):
-        of_step = job.batch_size * of_image
+        of_step = job.batch_size * trained
         warm_up = student.num_warm_up_steps
         return [
             ExpectedStage("warm-up", _GENERATOR * warm_up * of_step),
@@ -122,5 +132,5 @@ def _student(job: Job, bit_widths: BitWidths, of_image: float) -> list[ExpectedS
     training = distillation_of(student, bit_widths)
     if training is not None:
         images = training.num_steps * job.batch_size
-        stages.append(ExpectedStage("distillation", _DISTILLATION * images * of_image))
+        stages.append(ExpectedStage("distillation", _DISTILLATION * images * trained))
     return stages
