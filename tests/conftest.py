@@ -57,7 +57,7 @@ _LONG_VARIANTS = re.compile(
             r"test_simulator\.py::test_every_value_of_a(_leaky_relu.*[1-9]\]|n_activation)",
             r"test_other_networks\.py::test_(features_joined|one_column|outputs_have_8)",
             r"test_other_networks\.py::test_networks_without_batch.*balanced",
-            r"test_other_networks\.py::test_inputs_of_other_shapes\[\(49",
+            r"test_other_networks\.py::test_inputs_of_other_shapes",
             r"test_other_networks\.py::test_(branches|images_of_a_multi|without_batch)",
             r"test_other_networks\.py::test_features_without_statistics",
             r"test_pipeline\.py::test_all_stages_are_announced_first\[(gdfq|fast|cal)",
@@ -67,7 +67,9 @@ _LONG_VARIANTS = re.compile(
             r"test_pipeline\.py::test_without_training.*\[w.a8\]",
             r"test_pipeline\.py::test_kept_layers_are_int8.*patterns[02]-",
             r"test_pipeline\.py::test_(the_edge_protocol|the_classifier_is|a_kept_layer)",
-            r"test_api\.py::test_options_mean",
+            r"test_api\.py::test_(options_mean|progress)",
+            r"test_lambdas\.py::test_objects_of_modules",
+            r"test_lowering\.py::test_(operations_are|gates_become)",
             r"test_commands\.py::test_(an_earlier_run|kept_layers|multi_label|mixed_prec)",
             r"test_commands\.py::test_(features_are|a_run_without)",
             r"test_damaged_tflite\.py",
@@ -77,7 +79,7 @@ _LONG_VARIANTS = re.compile(
             r"test_train_classifier\.py::test_(embedded|training)",
             r"test_canaries\.py::test_places_of_a_json",
             r"test_machine\.py::test_threads_are_fixed",
-            r"test_documents\.py::test_python_runs\[docs",
+            r"test_documents\.py::test_python_runs",
         ]
     )
 )
