@@ -225,6 +225,16 @@ class ReconstructionConfig:
     rounding: RoundingConfig = RoundingConfig()
     distillation: DistillationConfig | None = None
 
+    def training_of(self, bit_widths: BitWidths) -> DistillationConfig | None:
+        """How a student of those widths is trained after reconstruction, if at all.
+
+        At 8 bits throughout, kernels lose next to nothing that training could make
+        good.
+        """
+        if bit_widths.weight_bits == bit_widths.activation_bits == 8:
+            return None
+        return self.distillation
+
 
 @dataclasses.dataclass(frozen=True)
 class FineTuningConfig:

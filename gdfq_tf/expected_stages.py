@@ -12,10 +12,8 @@ import math
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import (
     BitWidths,
-    DistillationConfig,
     FineTuningConfig,
     Recipe,
-    ReconstructionConfig,
 )
 from gdfq_tf.graph.queries import multiply_adds
 from gdfq_tf.graph.traits import has_kernel
@@ -65,18 +63,6 @@ def expected_stages(job: Job, *, has_pool: bool) -> list[ExpectedStage]:
     return [*stages, ExpectedStage("evaluation", 1 + evaluated)]
 
 
-def distillation_of(
-    config: ReconstructionConfig, bit_widths: BitWidths
-) -> DistillationConfig | None:
-    """How a student of those widths is trained after reconstruction, if at all.
-
-    At 8 bits throughout, kernels lose next to nothing that training could make good.
-    """
-    if bit_widths.weight_bits == bit_widths.activation_bits == 8:
-        return None
-    return config.distillation
-
-
 def _seconds_of_image(classifier: Classifier) -> float:
     values = sum(
         math.prod(layer.output_shape[1:]) for layer in classifier.model.layers[1:]
@@ -88,7 +74,12 @@ def _seconds_of_image(classifier: Classifier) -> float:
 def _seconds_of_trained_image(job: Job, of_image: float) -> float:
     """With its share of what a step takes for each layer, whatever the batch."""
     num_layers = len(job.classifier.model.layers)
-    return of_image + _SECONDS_OF_LAYER * num_layers / job.batch_size
+    return of_image + _SECONDS_OF_LAYER * num_layers / _batch_size(job)
+
+
+def _batch_size(job: Job) -> int:
+    """Images of a generator step."""
+    return job.recipe.synthesis.images_per_step(job.classifier.input_shape)
 
 
 def _pool_size(job: Job, recipe: Recipe) -> int:
@@ -100,7 +91,7 @@ def _synthesis(job: Job, of_image: float) -> list[ExpectedStage]:
     if not recipe.synthesis.num_steps:
         return []
     of_image = _seconds_of_trained_image(job, of_image)
-    images = recipe.synthesis.num_steps * job.batch_size
+    images = recipe.synthesis.num_steps * _batch_size(job)
     stages = [ExpectedStage("generator", _GENERATOR * images * of_image)]
     if recipe.refinement is not None:
         images = recipe.refinement.num_steps * _pool_size(job, recipe)
@@ -112,7 +103,7 @@ def _student(job: Job, bit_widths: BitWidths, of_image: float) -> list[ExpectedS
     recipe, student = job.recipe, job.recipe.student
     trained = _seconds_of_trained_image(job, of_image)
     if isinstance(student, FineTuningConfig):
-        of_step = job.batch_size * trained
+        of_step = _batch_size(job) * trained
         warm_up = student.num_warm_up_steps
         return [
             ExpectedStage("warm-up", _GENERATOR * warm_up * of_step),
@@ -129,8 +120,9 @@ def _student(job: Job, bit_widths: BitWidths, of_image: float) -> list[ExpectedS
             _SECONDS_OF_KERNEL * kernels + _RECONSTRUCTION * images * of_image,
         )
     ]
-    training = distillation_of(student, bit_widths)
+    training = student.training_of(bit_widths)
     if training is not None:
-        images = training.num_steps * job.batch_size
+        batch = training.images_per_step(job.classifier.input_shape)
+        images = training.num_steps * batch
         stages.append(ExpectedStage("distillation", _DISTILLATION * images * trained))
     return stages

@@ -43,11 +43,6 @@ class Job:
         """Whether generator and student are trained in turn, as GDFQ was published."""
         return isinstance(self.recipe.student, FineTuningConfig)
 
-    @property
-    def batch_size(self) -> int:
-        """Images of one step of any training."""
-        return self.recipe.synthesis.images_per_step(self.classifier.input_shape)
-
     def checked(self) -> Job:
         """The job as it will be carried out.
 

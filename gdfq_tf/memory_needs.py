@@ -129,8 +129,7 @@ def memory_needs(
     rows = max(1, *map(_row_values, model.layers))
     equalizes = any(w.activation_bits < 8 for w in bit_widths)
     trains = isinstance(recipe.student, FineTuningConfig) or (
-        recipe.student.distillation is not None
-        and any(min(w.weight_bits, w.activation_bits) < 8 for w in bit_widths)
+        any(recipe.student.training_of(widths) for widths in bit_widths)
     )
     kept = _BYTES_OF_GRAPHS + _BYTES_OF_POOL_PIXEL * pool * pixels
     stages = {

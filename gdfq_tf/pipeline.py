@@ -18,7 +18,7 @@ from gdfq_tf.baselines import Baselines, make_baselines
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import BitWidths, FineTuningConfig, ReconstructionConfig
 from gdfq_tf.errors import UserError, option
-from gdfq_tf.expected_stages import distillation_of, expected_stages
+from gdfq_tf.expected_stages import expected_stages
 from gdfq_tf.job import Job
 from gdfq_tf.progress import NullProgress, Progress
 from gdfq_tf.quantization.alternating import train_alternating
@@ -149,7 +149,7 @@ def _fit(
         student = reconstruct_within(
             job.max_accuracy_loss, student_with, teacher, images, held_out
         )
-        training = distillation_of(config, bit_widths)
+        training = config.training_of(bit_widths)
         if training is not None:
             distill(
                 student,

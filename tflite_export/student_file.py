@@ -127,14 +127,14 @@ def load_network(path: Path) -> IntegerNetwork:
     except FileNotFoundError as error:
         raise ExportError(
             f"student {path} does not exist; expected a student.npz that "
-            "tools/quantize.py wrote"
+            "a run of `gdfq quantize` wrote"
         ) from error
     except _DAMAGE as error:
         reason = str(error) if isinstance(error, ExportError) else type(error).__name__
         raise ExportError(
             f"{path} is not a student file or is damaged "
             f"({printable(reason)}); expected a student.npz that "
-            "tools/quantize.py wrote"
+            "a run of `gdfq quantize` wrote"
         ) from error
 
 
