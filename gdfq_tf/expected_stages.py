@@ -7,6 +7,7 @@ another machine is so much faster or slower in all of them.
 
 from __future__ import annotations
 
+import functools
 import math
 
 from gdfq_tf.classifier import Classifier
@@ -19,6 +20,7 @@ from gdfq_tf.graph.queries import multiply_adds
 from gdfq_tf.graph.traits import has_kernel
 from gdfq_tf.job import Job
 from gdfq_tf.progress import ExpectedStage
+from gdfq_tf.quantization.reconstruction import NUM_RANGE_IMAGES
 
 # Of one image forward and backward through the float network: for each of its
 # multiply-adds, and for each value that its layers give.
@@ -33,6 +35,7 @@ _RECONSTRUCTION = 6.0
 _SECONDS_OF_KERNEL = 0.35
 # Of each layer, and besides: Python, graphs, the converter.
 _BASELINES, _CONVERSION, _VERIFICATION = (0.025, 1.5), (0.012, 1.0), (0.008, 1.5)
+_EQUALIZATION, _CALIBRATION, _ESTIMATION = (0.025, 0.5), (0.06, 1.0), (0.01, 0.5)
 
 
 def expected_stages(job: Job, *, has_pool: bool) -> list[ExpectedStage]:
@@ -44,12 +47,7 @@ def expected_stages(job: Job, *, has_pool: bool) -> list[ExpectedStage]:
     """
     classifier = job.classifier
     of_image = _seconds_of_image(classifier)
-    num_layers = len(classifier.model.layers)
-
-    def stage(name: str, seconds: tuple[float, float], more: float) -> ExpectedStage:
-        of_layer, besides = seconds
-        return ExpectedStage(name, of_layer * num_layers + besides + more)
-
+    stage = functools.partial(_stage_of_layers, len(classifier.model.layers))
     stages = [stage("baselines", _BASELINES, 100 * of_image)]
     if not has_pool and not job.alternates:
         stages += _synthesis(job, of_image)
@@ -58,9 +56,17 @@ def expected_stages(job: Job, *, has_pool: bool) -> list[ExpectedStage]:
         stages += [
             stage("conversion", _CONVERSION, 0.0),
             stage("verification", _VERIFICATION, 60 * of_image),
+            stage("estimation", _ESTIMATION, 300 * of_image),
         ]
     evaluated = 128 * of_image * (3 + len(job.bit_widths))
     return [*stages, ExpectedStage("evaluation", 1 + evaluated)]
+
+
+def _stage_of_layers(
+    num_layers: int, name: str, seconds: tuple[float, float], more: float
+) -> ExpectedStage:
+    of_layer, besides = seconds
+    return ExpectedStage(name, of_layer * num_layers + besides + more)
 
 
 def _seconds_of_image(classifier: Classifier) -> float:
@@ -112,13 +118,20 @@ def _student(job: Job, bit_widths: BitWidths, of_image: float) -> list[ExpectedS
                 (_GENERATOR + _STUDENT) * student.num_steps * of_step,
             ),
         ]
-    kernels = sum(map(has_kernel, job.classifier.model.layers))
+    layers = job.classifier.model.layers
+    stage = functools.partial(_stage_of_layers, len(layers))
+    kernels = sum(map(has_kernel, layers))
     images = _pool_size(job, recipe) * 3 // 4
-    stages = [
+    range_images = min(NUM_RANGE_IMAGES, images)
+    stages = []
+    if student.equalizes and bit_widths.activation_bits < 8:
+        stages.append(stage("equalization", _EQUALIZATION, range_images * of_image))
+    stages += [
+        stage("calibration", _CALIBRATION, range_images * of_image),
         ExpectedStage(
             "reconstruction",
             _SECONDS_OF_KERNEL * kernels + _RECONSTRUCTION * images * of_image,
-        )
+        ),
     ]
     training = student.training_of(bit_widths)
     if training is not None:

@@ -136,7 +136,7 @@ def _fit(
     for bit_widths in job.bit_widths:
         started = time.monotonic()
         plan = make_plan(job.classifier.model, bit_widths, keep_layers)
-        teacher = equalized(job.classifier, plan, images, config)
+        teacher = equalized(job.classifier, plan, images, config, progress)
 
         def student_with(
             extra: frozenset[str],
@@ -221,7 +221,9 @@ def _export(
             ),
         )
         advance()
-    found = estimate(student, job.classifier, fitted.held_out.pixels)
+    with progress.stage("estimation", 1) as advance:
+        found = estimate(student, job.classifier, fitted.held_out.pixels)
+        advance()
     return QuantizedModel(
         name=job.classifier.name,
         bit_widths=fitted.bit_widths,

@@ -203,7 +203,7 @@ class ConsoleProgress:
 
     def _run(self, elapsed: float) -> str:
         seconds = self._time_to_go.seconds(elapsed)
-        return "" if seconds is None else f"; whole run: {format_duration(seconds)}"
+        return "" if seconds is None else f"; run: {format_duration(seconds)} to go"
 
     def _print(self, line: str) -> None:
         # Nobody to show it to, or a full disk behind it, is no reason to stop.

@@ -19,7 +19,7 @@ from gdfq_tf.quantization.student import Student, build_student
 from gdfq_tf.synthesis.image_pool import ImagePool
 
 # Ranges settle with fewer images than kernels do.
-_NUM_RANGE_IMAGES = 512
+NUM_RANGE_IMAGES = 512
 
 
 def equalized(
@@ -27,6 +27,7 @@ def equalized(
     plan: QuantizationPlan,
     images: ImagePool,
     config: ReconstructionConfig,
+    progress: Progress,
 ) -> Classifier:
     """A classifier that computes the same and suits the plan's tensors of few bits.
 
@@ -34,9 +35,12 @@ def equalized(
     """
     if not config.equalizes or all(group.bits == 8 for group in plan.groups.values()):
         return classifier
-    target, inputs = _target_of(classifier, images, config)
-    ranges = channel_ranges(target.model, plan, inputs)
-    return dataclasses.replace(classifier, model=equalize(classifier.model, ranges))
+    with progress.stage("equalization", 1) as advance:
+        target, inputs = _target_of(classifier, images, config)
+        ranges = channel_ranges(target.model, plan, inputs)
+        model = equalize(classifier.model, ranges)
+        advance()
+    return dataclasses.replace(classifier, model=model)
 
 
 def reconstruct(
@@ -55,11 +59,13 @@ def reconstruct(
       plan: of its model.
       images: what it is asked about.
       config: how kernels and ranges are fitted.
-      progress: told of each kernel.
+      progress: told of both.
     """
-    target, inputs = _target_of(classifier, images, config)
-    calibration = calibrate(target, plan, inputs, config.logits_margin)
-    student = build_student(target, plan, calibration)
+    with progress.stage("calibration", 1) as advance:
+        target, inputs = _target_of(classifier, images, config)
+        calibration = calibrate(target, plan, inputs, config.logits_margin)
+        student = build_student(target, plan, calibration)
+        advance()
     pixels = images.pixels[: images_that_fit(classifier.model)]
     with progress.stage("reconstruction", len(student.weight_quantizers)) as advance:
         round_kernels(student, target, pixels, advance, config.rounding)
@@ -73,7 +79,7 @@ def _target_of(
 ) -> tuple[Classifier, np.ndarray]:
     """What students are fitted to, and its inputs from which ranges are read."""
     model = classifier.model
-    pixels = images.pixels[: min(_NUM_RANGE_IMAGES, images_that_fit(model))]
+    pixels = images.pixels[: min(NUM_RANGE_IMAGES, images_that_fit(model))]
     inputs = classifier.preprocessing.to_input(pixels).numpy()
     if config.images_are_noise:
         classifier = dataclasses.replace(

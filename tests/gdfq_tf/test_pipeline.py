@@ -460,7 +460,7 @@ TRAINED = ReconstructionConfig(distillation=DistillationConfig(num_steps=30))
 )
 def test_all_stages_are_announced_first(recipe):
     progress = Announced()
-    quantize(make_classifier(), recipe, WIDTHS[:2], progress=progress)
+    quantize(make_classifier(), recipe, WIDTHS[::2], progress=progress)
     # The caller evaluates what it gets.
     assert [*progress.calls, "evaluation"] == progress.expected
 
@@ -471,11 +471,12 @@ def test_only_students_of_8_bits_throughout_are_not_trained():
     bit_widths = [parse_bit_widths(text) for text in ("w8a8", "w3a8/paper", "w8a7")]
     progress = Announced()
     trained = quantize(make_classifier(), recipe, bit_widths, progress=progress)
-    tail = ["conversion", "verification"]
+    fitted = ["calibration", "reconstruction"]
+    tail = ["conversion", "verification", "estimation"]
     assert progress.calls[3:] == [
-        "reconstruction",
-        *tail,
-        *2 * ["reconstruction", "distillation", *tail],
+        *(*fitted, *tail),
+        *(*fitted, "distillation", *tail),
+        *("equalization", *fitted, "distillation", *tail),
     ]
     untrained = quantize(make_classifier(), TINY_RECIPE, bit_widths)
     same = [

@@ -96,12 +96,12 @@ def test_lines_say_how_long_stage_and_run_will_take(clock):
     assert shown.file.getvalue().splitlines() == [
         "generator: 100 steps",
         # 11 steps of 2 s have gone by instead of 11 s: 139 s times 27 / 16 are left.
-        "generator: about 3.0 min to go; whole run: 3.9 min",
+        "generator: about 3.0 min to go; run: 3.9 min to go",
         "generator: 200.0 s",
         # 50 s times 205 / 105.
-        "refinement: 100 steps; whole run: 1.6 min",
+        "refinement: 100 steps; run: 1.6 min to go",
         # 44.5 s times 216 / 110.5.
-        "refinement: about 89 s to go; whole run: 87 s",
+        "refinement: about 89 s to go; run: 87 s to go",
         "refinement: 100.0 s",
     ]
 

@@ -67,7 +67,7 @@ def test_equalized_by_what_students_are_fitted_to(
     plan = make_plan(tiny_classifier, parse_bit_widths("w4a4/paper"))
     config = ReconstructionConfig(images_are_noise=images_are_noise)
     found = reconstruction.equalized(
-        classifier_of(tiny_classifier), plan, IMAGES, config
+        classifier_of(tiny_classifier), plan, IMAGES, config, NullProgress()
     ).model
     inputs = PREPROCESSING.to_input(IMAGES.pixels).numpy()
     np.testing.assert_allclose(found(inputs), tiny_classifier(inputs), atol=1e-4)
@@ -87,7 +87,9 @@ def test_equalized_by_what_students_are_fitted_to(
 def test_nothing_is_equalized_where_all_activations_have_8_bits(tiny_classifier):
     plan = make_plan(tiny_classifier, parse_bit_widths("w4a8"))
     classifier = classifier_of(tiny_classifier)
-    found = reconstruction.equalized(classifier, plan, IMAGES, ReconstructionConfig())
+    found = reconstruction.equalized(
+        classifier, plan, IMAGES, ReconstructionConfig(), NullProgress()
+    )
     assert found is classifier
 
 
