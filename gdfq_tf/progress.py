@@ -173,6 +173,7 @@ class ConsoleProgress:
                     bars.update(task, metrics=_format_metrics(metrics))
 
             yield advance
+            bars.refresh()  # in notebooks nothing else shows the last step
 
     @contextlib.contextmanager
     def _lines(self, name: str, total: int) -> Iterator[Advance]:
