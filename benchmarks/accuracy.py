@@ -119,9 +119,11 @@ def read_subject(values: flags.FlagValues) -> Subject:
     classifier = commands.load_classifier_from_flags(values)
     require_classes(classifier.name, classifier.head)
     data = read_labelled_images(
-        values.data, classifier.input_shape, num_classes=classifier.num_classes
+        values.data, classifier.input_format, num_classes=classifier.num_classes
     )
-    return Subject(classifier, data, float_logits(classifier, data.pixels))
+    images = classifier.input_format.images(data.pixels)
+    data = dataclasses.replace(data, pixels=images)
+    return Subject(classifier, data, float_logits(classifier, images))
 
 
 def main(values: flags.FlagValues) -> None:

@@ -27,6 +27,7 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
     preprocessing: Preprocessing | str | None = None,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
+    input_range: Sequence[float] = (),
     weights: str | None = None,
     input_size: int | None = None,
     output_name: str | None = None,
@@ -59,6 +60,8 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
         `Preprocessing`.
       mean: for "custom", of pixel / 255, one value or one per channel.
       std: the deviation, likewise.
+      input_range: for features that are no pixels, in place of `preprocessing`: the
+        range they lie in, low and high, or both for each channel.
       weights: for applications and .json files.
       input_size: for applications: height and width of the images.
       output_name: the output to keep of a model that has several.
@@ -107,6 +110,7 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
                 preprocessing=preprocessing,
                 mean=mean,
                 std=std,
+                input_range=input_range,
                 task=task,
                 without_bn_statistics=without_bn_statistics,
             )

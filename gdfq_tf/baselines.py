@@ -34,7 +34,7 @@ def make_baselines(classifier: Classifier, seed: int) -> Baselines:
         0, 256, (_NUM_PTQ_IMAGES, *classifier.input_shape)
     )
     return Baselines(
-        convert_float(_function(classifier), classifier.input_shape),
+        convert_float(_function(classifier), classifier.example_shape),
         quantize_post_training(classifier, noise),
     )
 
@@ -47,11 +47,18 @@ def quantize_post_training(classifier: Classifier, pixels: np.ndarray) -> bytes:
       pixels: uint8 (N, H, W, C); it is calibrated on the first hundred.
     """
     inputs = classifier.preprocessing.to_input(pixels[:_NUM_PTQ_IMAGES]).numpy()
-    return post_training_quantize(_function(classifier), classifier.input_shape, inputs)
+    shape = classifier.example_shape
+    inputs = inputs.reshape(-1, *shape)
+    return post_training_quantize(_function(classifier), shape, inputs)
 
 
 def _function(classifier: Classifier) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Model inputs -> what the original model gave."""
-    return lambda inputs: classifier.head.outputs_of(
-        classifier.model(inputs, training=False)
-    )
+    """Examples, scaled -> what the original model gave."""
+    shape = classifier.input_shape
+
+    def outputs(inputs: tf.Tensor) -> tf.Tensor:
+        if classifier.example_shape != shape:
+            inputs = tf.reshape(inputs, (1, *shape))
+        return classifier.head.outputs_of(classifier.model(inputs, training=False))
+
+    return outputs

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from gdfq_tf.graph.bn_statistics import batch_normalization_layers
+from gdfq_tf.input_format import ExampleShape, InputFormat
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import Preprocessing
 
@@ -69,17 +70,26 @@ class Classifier:
       preprocessing: pixels -> model input, together with the scaling layers that the
         original model began with.
       head: how the original model ended.
+      example_shape: of one example as the original and the exported model take it: an
+        image (height, width, channels), a picture (height, width), a signal (time,
+        features) or values (count,); those of `input_shape`, in the same order.
     """
 
     name: str
     model: keras.Model
     preprocessing: Preprocessing
     head: Head
+    example_shape: ExampleShape
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
         """(height, width, channels); of signals (time, 1, features)."""
         return tuple(self.model.input_shape[1:])
+
+    @property
+    def input_format(self) -> InputFormat:
+        """How examples are given to the original, and to the exported model."""
+        return InputFormat(self.example_shape, self.input_shape, self.preprocessing)
 
     @property
     def num_classes(self) -> int:

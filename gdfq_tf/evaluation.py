@@ -58,7 +58,7 @@ def compare(
     Args:
       files: float ones or int8 ones.
       classifier: what they were made of.
-      pixels: uint8 (N, H, W, C).
+      pixels: uint8, or levels of features, (N, H, W, C).
       labels: int (N,), or None where the images are synthetic: rows have no top-1.
       advance: called once for each file.
 
@@ -87,7 +87,7 @@ def compare(
 
 
 def float_logits(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:
-    """Logits (N, classes) of the float classifier on uint8 pixels (N, H, W, C)."""
+    """Logits (N, classes) of the float classifier on pixels or levels (N, H, W, C)."""
     run = tf.function(classifier.model, reduce_retracing=True)
     return predict_in_batches(
         lambda batch: run(classifier.preprocessing.to_input(batch)).numpy(),
@@ -99,24 +99,27 @@ def float_logits(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:
 def student_outputs(
     network: IntegerNetwork, preprocessing: Preprocessing, pixels: np.ndarray
 ) -> np.ndarray:
-    """int8 outputs (N, classes) of a student on uint8 pixels (N, H, W, C)."""
-    return infer(network, preprocessing.to_int8(pixels))
+    """int8 outputs (N, classes) of a student on pixels or levels (N, H, W, C)."""
+    return infer(network, network.examples(preprocessing.to_int8(pixels)))
 
 
 def tflite_outputs(
     tflite: bytes, preprocessing: Preprocessing, pixels: np.ndarray
 ) -> np.ndarray:
-    """Outputs (N, classes), float32, through LiteRT, on uint8 pixels (N, H, W, C)."""
+    """Outputs (N, classes), float32, of LiteRT on pixels or levels (N, H, W, C)."""
     model = TFLiteClassifier(tflite)
+    taken = (len(pixels), *model.input_shape[1:])
+    inputs = preprocessing.to_input(pixels).numpy().reshape(taken)
     if model.dtype == np.float32:
-        return model.run(preprocessing.to_input(pixels).numpy())
+        return model.run(inputs)
     ours = preprocessing.input_quantization()
     theirs = model.input_quantization
     same_scale = np.isclose(theirs.scale, ours.scale, rtol=1e-3)
     if same_scale and theirs.zero_point == ours.zero_point:
-        return model.dequantize_output(model.run(preprocessing.to_int8(pixels)))
+        integers = preprocessing.to_int8(pixels).reshape(taken)
+        return model.dequantize_output(model.run(integers))
     # Another converter chose the input's grid.
-    return model.logits(preprocessing.to_input(pixels).numpy())
+    return model.logits(inputs)
 
 
 def accuracy_facts(

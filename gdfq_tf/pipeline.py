@@ -216,8 +216,10 @@ def _export(
             network,
             tflite,
             Expectation(fitted.bit_widths.weight_bits, num_operators, kept),
-            job.classifier.preprocessing.to_int8(
-                fitted.images.pixels[:_NUM_VERIFICATION_IMAGES]
+            network.examples(
+                job.classifier.preprocessing.to_int8(
+                    fitted.images.pixels[:_NUM_VERIFICATION_IMAGES]
+                )
             ),
         )
         advance()
@@ -251,7 +253,7 @@ def verify(
       network: the student in integers.
       tflite: the file.
       expectation: of what it holds.
-      images: int8 inputs (N, H, W, C) to compare outputs on, besides random ones.
+      images: int8 inputs (N, *input_shape) to compare outputs on, besides random ones.
 
     Raises:
       ExportError: a rule is broken.

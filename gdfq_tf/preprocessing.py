@@ -4,6 +4,10 @@ Every supported preprocessing is one affine map per channel,
 `x[c] = scale[c] * pixel[c] + offset[c]` with pixels in [0, 255], after an
 optional RGB -> BGR reversal. Where scale and offset are the same for all
 channels the exported int8 input is exactly `pixel - 128`.
+
+Features that are no pixels (MFCCs, sensor values) have a range of their own. It is laid
+over the same 256 levels, so that images can be made of them; features that are
+given are not rounded to those.
 """
 
 from __future__ import annotations
@@ -46,12 +50,15 @@ class Preprocessing:
       scale: per channel, in the model's channel order, > 0.
       offset: per channel, in the model's channel order.
       reverse_channels: whether RGB pixels are turned to BGR first.
+      input_range: of features, (low, high) per channel, which are levels 0 and 255;
+        None: of pixels.
     """
 
     name: str
     scale: tuple[float, ...]
     offset: tuple[float, ...]
     reverse_channels: bool = False
+    input_range: tuple[tuple[float, float], ...] | None = None
 
     def then(
         self, scale: npt.NDArray[np.float64], offset: npt.NDArray[np.float64]
@@ -70,6 +77,8 @@ class Preprocessing:
         One scale and one offset serve all channels, in RGB order, and the range holds
         zero, which pads images.
         """
+        if self.input_range is not None:
+            return False
         same = len(set(self.scale)) == 1 and len(set(self.offset)) == 1
         holds_zero = 0.0 <= -self.offset[0] / self.scale[0] <= 255.0
         return same and holds_zero and not self.reverse_channels
@@ -85,8 +94,19 @@ class Preprocessing:
         high = 255.0 * np.asarray(self.scale) + np.asarray(self.offset)
         return np.asarray(high, np.float32)
 
+    def levels(self, features: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Features (…, channels) as levels, float32, not rounded.
+
+        Raises:
+          ValueError: the preprocessing is of pixels.
+        """
+        if self.input_range is None:
+            raise ValueError(f"preprocessing {self.name!r} takes pixels")
+        low, high = np.transpose(self.input_range)
+        return np.asarray((features - low) * (255.0 / (high - low)), np.float32)
+
     def to_input(self, pixels: Pixels) -> tf.Tensor:
-        """Model input, float32, of pixels (…, channels) in [0, 255]."""
+        """Model input, float32, of pixels or levels (…, channels) in [0, 255]."""
         pixels = tf.cast(pixels, tf.float32)
         if self.reverse_channels:
             pixels = tf.reverse(pixels, axis=[-1])
@@ -144,16 +164,32 @@ class Preprocessing:
         """What firmware computes for the int8 input, in one line."""
         if self.is_uniform:
             return "q = pixel - 128"
-        quantization = self.input_quantization()
+        scale, offset = np.asarray(self.scale), np.asarray(self.offset)
+        if self.input_range is not None:
+            low, high = np.transpose(self.input_range)
+            scale = scale * (255.0 / (high - low))
+            offset = offset - scale * low
+            return self._quantized_feature(scale, offset)
         order = "by channel"
         if len(self.scale) == 3:
             order = f"channels in {'BGR' if self.reverse_channels else 'RGB'} order"
-        scales = ", ".join(f"{s:.9g}" for s in self.scale)
-        offsets = ", ".join(f"{o:.9g}" for o in self.offset)
+        return f"{self._quantized(_line('pixel', scale, offset))}, {order}"
+
+    def _quantized_feature(
+        self, scale: npt.NDArray[np.float64], offset: npt.NDArray[np.float64]
+    ) -> str:
+        """`formula` of a feature, which becomes scale * x + offset."""
+        # Up to what float64 leaves over, features are the input itself.
+        size = np.maximum(np.abs(self.low), np.abs(self.high))
+        if np.allclose(scale, 1.0) and np.all(np.abs(offset) <= 1e-9 * size):
+            return self._quantized("x")
+        return f"{self._quantized(_line('x', scale, offset))}, by channel"
+
+    def _quantized(self, value: str) -> str:
+        quantization = self.input_quantization()
         return (
-            f"q = clamp(round((pixel * [{scales}] + [{offsets}]) / "
-            f"{quantization.scale:.9g}) + {quantization.zero_point}, -128, 127), "
-            f"{order}"
+            f"q = clamp(round({value} / {quantization.scale:.9g}) + "
+            f"{quantization.zero_point}, -128, 127)"
         )
 
 
@@ -203,6 +239,49 @@ def make_preprocessing(
         scale=_for_each(num_channels, known.scale),
         offset=_for_each(num_channels, known.offset),
     )
+
+
+def preprocessing_of_features(
+    input_range: Sequence[float], num_channels: int
+) -> Preprocessing:
+    """The `Preprocessing` of features that have a range of their own.
+
+    Args:
+      input_range: low, high; or low, high of each channel, one behind the other.
+      num_channels: channels of the classifier's input.
+
+    Raises:
+      UserError: a wrong count, or no range.
+    """
+    values = np.asarray(input_range, np.float64).ravel()
+    given = ",".join(f"{value:g}" for value in values)
+    if values.size not in (2, 2 * num_channels):
+        raise UserError(
+            f"{option('input_range', given)} holds {values.size} values; expected low "
+            f"and high, or both for each of the classifier's {num_channels} channels: "
+            f"2 or {2 * num_channels} values"
+        )
+    pairs = np.broadcast_to(values.reshape(-1, 2), (num_channels, 2))
+    low, high = pairs.T
+    if not np.all(np.isfinite(values)) or not np.all(low < high):
+        raise UserError(
+            f"{option('input_range', given)} is no range; expected finite numbers, "
+            "each low below its high, such as -123,26"
+        )
+    return Preprocessing(
+        "features",
+        scale=tuple(map(float, (high - low) / 255.0)),
+        offset=tuple(map(float, low)),
+        input_range=tuple((float(a), float(b)) for a, b in pairs),
+    )
+
+
+def _line(
+    variable: str, scale: npt.NDArray[np.float64], offset: npt.NDArray[np.float64]
+) -> str:
+    scales = ", ".join(f"{s:.9g}" for s in scale)
+    offsets = ", ".join(f"{o:.9g}" for o in offset)
+    return f"({variable} * [{scales}] + [{offsets}])"
 
 
 def _check_custom(

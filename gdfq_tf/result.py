@@ -179,7 +179,8 @@ class Result:
         """All files of the run beside each other: accuracy, likeness, size, latency.
 
         Args:
-          pixels: uint8 (N, H, W, C); None: the synthetic images, without top-1.
+          pixels: uint8 pixels, or features, (N, ...) as the model takes them; None:
+            the synthetic images, without top-1.
           labels: int (N,), the classes of `pixels`.
           progress: is told of the stage.
 
@@ -188,6 +189,8 @@ class Result:
         """
         if pixels is None:
             pixels, labels = self.images.pixels[:_NUM_COMPARED_IMAGES], None
+        else:
+            pixels = self.job.classifier.input_format.images(pixels)
         files, progress = self.files(), progress or NullProgress()
         with progress.stage("evaluation", len(files)) as advance:
             return compare(files, self.job.classifier, pixels, labels, advance)
@@ -209,12 +212,18 @@ class Result:
             "recipe": dataclasses.asdict(job.recipe),
             "classifier": {
                 "name": classifier.name,
-                "input_shape": classifier.input_shape,
+                "input_shape": classifier.example_shape,
+                "image_shape": classifier.input_shape,
+                "input": classifier.input_format.in_words(),
                 "num_classes": classifier.num_classes,
                 "head": classifier.head.value,
                 "bn_statistics_used": classifier.has_bn_statistics,
                 "preprocessing": dataclasses.asdict(classifier.preprocessing),
                 "int8_input": classifier.preprocessing.formula(),
+                "int8_input_quantization": dataclasses.asdict(
+                    classifier.preprocessing.input_quantization()
+                ),
+                "exported_input_shape": [1, *classifier.example_shape],
             },
             "models": [{**row, **facts} for row, facts in zip(rows, own, strict=True)],
             "seconds": {"synthesis": self.synthesis_seconds},

@@ -14,6 +14,7 @@ import numpy as np
 from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.evaluation import ModelFile
+from gdfq_tf.input_format import InputFormat
 from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.system.output_directory import OutputDirectory, claim
@@ -132,12 +133,24 @@ def model_and_student_files(summary: dict[str, Any]) -> set[str]:
     return files | {student_file(file) for file in files}
 
 
+def input_format_of(summary: dict[str, Any]) -> InputFormat:
+    """How the models of a run take their examples."""
+    facts = summary["classifier"]
+    return InputFormat(
+        tuple(facts["input_shape"]),
+        tuple(facts["image_shape"]),
+        preprocessing_of(summary),
+    )
+
+
 def preprocessing_of(summary: dict[str, Any]) -> Preprocessing:
     """The input contract that a summary holds."""
     fields = summary["classifier"]["preprocessing"]
+    pairs = fields.get("input_range")
     return Preprocessing(
         fields["name"],
         tuple(fields["scale"]),
         tuple(fields["offset"]),
         fields["reverse_channels"],
+        pairs and tuple((low, high) for low, high in pairs),
     )

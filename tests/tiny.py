@@ -64,7 +64,8 @@ def classifier_of(
     model: keras.Model, preprocessing: str = "tf", head: Head = Head.LOGITS
 ) -> Classifier:
     """The `Classifier` of a canonical model for images of three channels."""
-    return Classifier("tiny", model, make_preprocessing(preprocessing, 3), head)
+    shape = tuple(model.input_shape[1:])
+    return Classifier("tiny", model, make_preprocessing(preprocessing, 3), head, shape)
 
 
 class Recorder:

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tflite_export.errors import ExportError
 from tflite_export.export_graph import dense_names, export_graph
 from tflite_export.fully_connected import fold_dense
-from tflite_export.integer_network import IntegerNetwork
+from tflite_export.integer_network import IntegerNetwork, Shape
 from tflite_export.names import printable
 from tflite_export.quiet import quiet_stderr
 
@@ -32,24 +32,22 @@ def convert_network(network: IntegerNetwork) -> bytes:
     return fold_dense(_convert(converter), dense_names(network))
 
 
-def convert_float(
-    model: Callable[[tf.Tensor], tf.Tensor], input_shape: tuple[int, int, int]
-) -> bytes:
+def convert_float(model: Callable[[tf.Tensor], tf.Tensor], input_shape: Shape) -> bytes:
     """A float model as a float32 TFLite model, batch 1."""
     return _convert(_converter(model, input_shape))
 
 
 def post_training_quantize(
     model: Callable[[tf.Tensor], tf.Tensor],
-    input_shape: tuple[int, int, int],
+    input_shape: Shape,
     representative_inputs: np.ndarray,
 ) -> bytes:
     """The converter's own int8 quantization of a float model, batch 1.
 
     Args:
-      model: float32 (1, H, W, C) -> (1, classes).
-      input_shape: (H, W, C).
-      representative_inputs: model inputs (N, H, W, C) float32; their activations
+      model: float32 (1, *input_shape) -> (1, classes).
+      input_shape: of one example.
+      representative_inputs: model inputs (N, *input_shape) float32; their activations
         fix every range.
     """
     converter = _converter(model, input_shape)
@@ -64,7 +62,7 @@ def post_training_quantize(
 
 
 def _converter(
-    model: Callable[[tf.Tensor], tf.Tensor], input_shape: tuple[int, int, int]
+    model: Callable[[tf.Tensor], tf.Tensor], input_shape: Shape
 ) -> tf.lite.TFLiteConverter:
     # A concrete function of batch 1 rather than the Keras model: with a dynamic
     # batch every Reshape would drag SHAPE, STRIDED_SLICE and PACK along.

@@ -63,20 +63,25 @@ class IntegerOp:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class IntegerNetwork:
-    """Operations in executable order, from one image tensor to logits.
+    """Operations in executable order, from one tensor to logits.
 
     Attributes:
-      input_name, input_shape: of the image tensor, (H, W, C).
+      input_name, input_shape: of the tensor it takes, without batch: (H, W, C), (H, W)
+        or (values,).
       input_quant_params: of the same.
       ops: the last one's output are the logits (classes,), or what comes of them.
       softmax: whether the exported model ends in a softmax.
     """
 
     input_name: str
-    input_shape: tuple[int, int, int]
+    input_shape: Shape
     input_quant_params: QuantParams
     ops: tuple[IntegerOp, ...]
     softmax: bool
+
+    def examples(self, values: np.ndarray) -> np.ndarray:
+        """Values (N, ...) of its inputs, in their order, as (N, *input_shape)."""
+        return values.reshape(-1, *self.input_shape)
 
     def quant_params(self, name: str) -> QuantParams:
         """Those of a tensor, by its name."""

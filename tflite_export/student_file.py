@@ -50,7 +50,7 @@ _is_bits = integer_within(2, 8)
 _GRID_FIELDS: Fields = {"scale": is_scale, "zero_point": is_quantized}
 _NETWORK_FIELDS: Fields = {
     "input_name": is_name,
-    "input_shape": list_of(3, is_size),
+    "input_shape": list_of(None, is_size),
     "input_grid": is_object,
     "softmax": is_bool,
     "ops": lambda value: isinstance(value, list),

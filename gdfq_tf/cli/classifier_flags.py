@@ -8,7 +8,11 @@ from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.cli.flags import numbers
 from gdfq_tf.errors import UserError
 from gdfq_tf.frontend.load import load_classifier
-from gdfq_tf.preprocessing import Preprocessing, make_preprocessing
+from gdfq_tf.preprocessing import (
+    Preprocessing,
+    make_preprocessing,
+    preprocessing_of_features,
+)
 
 
 def load_classifier_from_flags(values: flags.FlagValues) -> Classifier:
@@ -26,6 +30,7 @@ def load_classifier_from_flags(values: flags.FlagValues) -> Classifier:
         preprocessing=values.preprocessing,
         mean=numbers(values, "mean"),
         std=numbers(values, "std"),
+        input_range=numbers(values, "input_range"),
         task=values.task,
         without_bn_statistics=values.without_bn_statistics,
     )
@@ -49,6 +54,8 @@ def preprocessing_from_flags(
     values: flags.FlagValues, num_channels: int
 ) -> Preprocessing:
     """The input contract that the flags name, for a model without a classifier."""
+    if input_range := numbers(values, "input_range"):
+        return preprocessing_of_features(input_range, num_channels)
     return make_preprocessing(
         values.preprocessing,
         num_channels,

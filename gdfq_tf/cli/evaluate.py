@@ -25,10 +25,10 @@ from gdfq_tf.cli.classifier_flags import (
 from gdfq_tf.cli.labelled_images import read_labelled_images
 from gdfq_tf.cli.reporting import results_table
 from gdfq_tf.errors import UserError
-from gdfq_tf.preprocessing import Preprocessing
+from gdfq_tf.input_format import InputFormat
 from gdfq_tf.run_directory import (
+    input_format_of,
     model_and_student_files,
-    preprocessing_of,
     read_summary,
     student_file,
 )
@@ -75,26 +75,31 @@ def _evaluate(model: str, data: str, values: flags.FlagValues) -> dict:
         session.stage(f"LiteRT on {path}")
         tflite = read_tflite(path)
         shape = TFLiteClassifier(tflite).input_shape[1:]
-        images = read_labelled_images(data, shape, values.num_images)
-        preprocessing = _preprocessing(path, shape[-1], summary, values)
-        outputs = evaluation.tflite_outputs(tflite, preprocessing, images.pixels)
+        taken = _input_format(path, shape, summary, values)
+        images = read_labelled_images(data, taken, values.num_images)
+        outputs = evaluation.tflite_outputs(
+            tflite, taken.preprocessing, taken.images(images.pixels)
+        )
     elif path.suffix == ".npz":
         network = load_network(path)
-        shape = network.input_shape
-        images = read_labelled_images(data, shape, values.num_images)
-        preprocessing = _preprocessing(path, shape[-1], summary, values)
-        outputs = evaluation.student_outputs(network, preprocessing, images.pixels)
+        taken = _input_format(path, network.input_shape, summary, values)
+        images = read_labelled_images(data, taken, values.num_images)
+        outputs = evaluation.student_outputs(
+            network, taken.preprocessing, taken.images(images.pixels)
+        )
     else:
         session.stage("loading")
         classifier = load_classifier_from_flags(values)
         require_classes(classifier.name, classifier.head)
         images = read_labelled_images(
             data,
-            classifier.input_shape,
+            classifier.input_format,
             values.num_images,
             num_classes=classifier.num_classes,
         )
-        outputs = evaluation.float_logits(classifier, images.pixels)
+        outputs = evaluation.float_logits(
+            classifier, classifier.input_format.images(images.pixels)
+        )
     if images.labels.max() >= outputs.shape[-1]:
         raise UserError(
             f"{data} has labels up to {images.labels.max()}, but {model} knows "
@@ -113,15 +118,24 @@ def _summary_of(path: Path) -> dict | None:
     return summary if path.name in model_and_student_files(summary) else None
 
 
-def _preprocessing(
-    path: Path, channels: int, summary: dict | None, values: flags.FlagValues
-) -> Preprocessing:
-    """As the flags say, else as the summary of the run says that wrote the file."""
-    if values.preprocessing:
-        return preprocessing_from_flags(values, channels)
-    if summary is not None:
-        return preprocessing_of(summary)
+def _input_format(
+    path: Path,
+    shape: tuple[int, ...],
+    summary: dict | None,
+    values: flags.FlagValues,
+) -> InputFormat:
+    """As the summary of the run says that wrote a file, but for what flags say."""
+    known = None if summary is None else input_format_of(summary)
+    if values.preprocessing or values.input_range:
+        # Without a run there is nothing but the shape that the file itself tells.
+        height, width, channels = (1, 1, *shape)[-3:]
+        if known is not None:
+            height, width, channels = known.image_shape
+        preprocessing = preprocessing_from_flags(values, channels)
+        return InputFormat(shape, (height, width, channels), preprocessing)
+    if known is not None:
+        return known
     raise UserError(
         f"{path} does not tell how its input was scaled and lies in no run directory; "
-        "pass --preprocessing"
+        "pass --preprocessing, or --input_range for features"
     )

@@ -33,6 +33,7 @@ _OF_OTHER_MODELS = (
     "preprocessing",
     "mean",
     "std",
+    "input_range",
 )
 
 
@@ -237,6 +238,12 @@ def define_classifier_flags(flags_: Flags) -> None:
     )
     flags_.texts("mean", [], "For custom: mean of pixel / 255, one or per channel.")
     flags_.texts("std", [], "For custom: deviation of pixel / 255, likewise.")
+    flags_.texts(
+        "input_range",
+        [],
+        "For features that are no pixels, in place of --preprocessing: the range that "
+        "they lie in, low,high, or both for each channel.",
+    )
     flags_.string(
         "weights",
         "For keras.applications names and .json files: a .weights.h5 or .h5 file; for "
@@ -277,8 +284,8 @@ def check_classifier_flags(values: flags.FlagValues) -> None:
             f"{option(given[0])} does not go with {option('model', embedded.NAME)}, of "
             "which all is known; drop it"
         )
-    numbers(values, "mean")
-    numbers(values, "std")
+    for name in ("mean", "std", "input_range"):
+        numbers(values, name)
 
 
 def numbers(values: flags.FlagValues, name: str) -> tuple[float, ...]:

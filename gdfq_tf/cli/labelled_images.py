@@ -4,19 +4,19 @@ Four sources, told apart by the specification string: a `.npz` file, the name
 of a `keras.datasets` image set, a folder of IDX files (the MNIST format) and
 a folder of class folders with image files. Arrays must already have the
 classifier's input size; image files are resized (see `read_labelled_images`).
+Features that are no pixels come as arrays.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import gzip
-import math
 import pathlib
-from collections.abc import Sequence
 
 import numpy as np
 
-from gdfq_tf.errors import UserError
+from gdfq_tf.errors import UserError, option
+from gdfq_tf.input_format import InputFormat
 from gdfq_tf.keras_compat import keras
 
 KERAS_DATASETS = ("mnist", "fashion_mnist", "cifar10", "cifar100")
@@ -31,7 +31,8 @@ class LabelledImages:
     """Images with their classes.
 
     Attributes:
-      pixels: uint8 (N, H, W, C), RGB or gray.
+      pixels: uint8 (N, H, W, C), RGB or gray; or features. Not checked yet: (N, ...)
+        of any type.
       labels: int64 (N,), class indices.
       class_names: by index, or None where the source holds no names.
     """
@@ -43,12 +44,12 @@ class LabelledImages:
 
 def read_labelled_images(
     spec: str,
-    input_shape: Sequence[int],
+    input_format: InputFormat,
     num_images: int | None = None,
     *,
     num_classes: int | None = None,
 ) -> LabelledImages:
-    """The test images a specification names, in the classifier's input size.
+    """The test images a specification names, see `InputFormat.reshaped`.
 
     Image files are converted to RGB or gray by the classifier's channels,
     scaled (bicubic, antialiased) until they just cover the input and cropped
@@ -59,7 +60,7 @@ def read_labelled_images(
         `KERAS_DATASETS` (test split, downloaded once); folder with
         t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, plain or `.gz`;
         folder of class folders, classes numbered in alphabetical order.
-      input_shape: (height, width, channels) of the classifier's input.
+      input_format: how the classifier takes its examples.
       num_images: how many to read at most, None for all. Arrays give their
         first images; class folders, being sorted by class, give images spread
         evenly over the whole list.
@@ -78,12 +79,16 @@ def read_labelled_images(
     elif spec in KERAS_DATASETS or _idx_files(path, "test"):
         images = read_split(spec, "test")
     elif path.is_dir():
-        images = _read_class_folders(path, input_shape, num_images)
+        images = _read_class_folders(path, input_format, num_images)
     else:
         raise _unknown(spec)
-    _check(images, spec, tuple(input_shape), num_classes)
+    _check_labels(images, spec, num_classes)
+    try:
+        pixels = input_format.reshaped(images.pixels[:num_images])
+    except UserError as error:
+        raise UserError(f"{spec}: {error.render(option)}") from error
     return LabelledImages(
-        images.pixels[:num_images],
+        pixels,
         images.labels[:num_images].astype(np.int64),
         images.class_names,
     )
@@ -160,13 +165,13 @@ def _read_idx(path: pathlib.Path) -> np.ndarray:
 
 
 def _read_class_folders(
-    folder: pathlib.Path, input_shape: Sequence[int], num_images: int | None
+    folder: pathlib.Path, input_format: InputFormat, num_images: int | None
 ) -> LabelledImages:
-    height, width, channels = input_shape
-    if channels not in _PIL_MODES:
+    shape = input_format.picture_shape
+    if shape is None:
         raise UserError(
-            f"image files give 1 or 3 channels, but the classifier takes {channels}; "
-            "pass an .npz file instead"
+            "image files give pixels of 1 or 3 channels, but the classifier takes "
+            f"{input_format.in_words()}; pass an .npz file instead"
         )
     names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
     files = [
@@ -182,7 +187,7 @@ def _read_class_folders(
         )
     if num_images is not None and num_images < len(files):
         files = [files[i * len(files) // num_images] for i in range(num_images)]
-    pixels = [_read_image(path, (height, width, channels)) for path, _ in files]
+    pixels = [_read_image(path, shape) for path, _ in files]
     return LabelledImages(
         np.stack(pixels), np.array([label for _, label in files]), names
     )
@@ -206,24 +211,8 @@ def _read_image(path: pathlib.Path, shape: tuple[int, int, int]) -> np.ndarray:
     return np.asarray(fitted, np.uint8).reshape(shape)
 
 
-def _check(
-    images: LabelledImages,
-    spec: str,
-    input_shape: tuple[int, ...],
-    num_classes: int | None,
-) -> None:
+def _check_labels(images: LabelledImages, spec: str, num_classes: int | None) -> None:
     pixels, labels = images.pixels, images.labels
-    if pixels.dtype != np.uint8:
-        raise UserError(
-            f"{spec}: pixels are {pixels.dtype}; expected uint8 in 0..255, before "
-            "any preprocessing (it is applied here)"
-        )
-    if pixels.shape[1:] != input_shape:
-        raise UserError(
-            f"{spec}: images are {pixels.shape[1:]}, but the classifier takes "
-            f"{input_shape} (height, width, channels); "
-            f"{_advice(pixels.shape[1:], input_shape)}"
-        )
     if labels.shape != pixels.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise UserError(
             f"{spec}: labels are {labels.dtype} {labels.shape}; expected one class "
@@ -247,21 +236,8 @@ def _check(
         )
 
 
-def _advice(shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
-    """What makes images of the one shape such of the other."""
-    if shape == (expected[-1], *expected[:-1]):
-        return "move the channels to the end, np.moveaxis(images, 1, -1)"
-    if shape[:-1] == expected[:-1] and shape[-1] == 1:
-        return f"repeat the channel, np.repeat(images, {expected[-1]}, -1)"
-    if math.prod(shape) == math.prod(expected):
-        return "reshape them"
-    return "resize or convert them first"
-
-
 def _from_arrays(pixels: np.ndarray, labels: np.ndarray) -> LabelledImages:
-    """Adds the channel axis gray images lack; drops the label axis CIFAR has."""
-    if pixels.ndim == 3:
-        pixels = pixels[..., np.newaxis]
+    """Drops the label axis that CIFAR has."""
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     return LabelledImages(pixels, labels)

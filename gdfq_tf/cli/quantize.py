@@ -93,7 +93,7 @@ def _read_data(
     require_classes(classifier.name, classifier.head)
     return read_labelled_images(
         spec,
-        classifier.input_shape,
+        classifier.input_format,
         values.num_images,
         num_classes=classifier.num_classes,
     )

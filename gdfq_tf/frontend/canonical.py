@@ -17,7 +17,7 @@ behind it, see `bn_statistics.normalized_tensor`); Flatten, Reshape, ZeroPadding
 Cropping2D.
 
 Signals (time, features) are images (time, 1, features), and layers over time the
-same over height.
+same over height. What is reshaped to an image or a signal first is taken reshaped.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from gdfq_tf.config import TASKS
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.frontend.folding import absorb_resizing, fold, two_class_logits
 from gdfq_tf.frontend.importer import all_layers, read_graph, valid_name
+from gdfq_tf.frontend.input_shapes import absorb_input_reshapes
 from gdfq_tf.frontend.legalization import legalize
 from gdfq_tf.frontend.ops import LINEAR, Op, Ops
 from gdfq_tf.frontend.steps import class_name, is_symbolic, refuse
@@ -51,6 +52,8 @@ class Canonical:
       head: what the source gives of those logits.
       input_scale, input_offset: float64 (C,); where the source takes x, the model
         takes input_scale * x + input_offset.
+      example_shape: of one example as the source takes it, resized if it resizes; the
+        model takes the same values in the same order.
       resizing: the Keras layer by which the source resizes its images first, or None;
         the model takes them resized.
     """
@@ -59,6 +62,7 @@ class Canonical:
     head: Head
     input_scale: np.ndarray
     input_offset: np.ndarray
+    example_shape: tuple[int, ...]
     resizing: Layer | None = None
 
 
@@ -67,7 +71,8 @@ def canonicalize(source: KerasModel, task: str = "classification") -> Canonical:
 
     Args:
       source: Functional or Sequential model of Keras 3 or tf_keras; input
-        (N, H, W, C) or (N, time, features), output (N, classes), or (N, ...) features.
+        (N, H, W, C), (N, time, features) or (N, values), output (N, classes), or
+        (N, ...) features.
       task: one of `TASKS`: whether the outputs tell classes or labels, or are
         features.
 
@@ -92,11 +97,15 @@ def canonicalize(source: KerasModel, task: str = "classification") -> Canonical:
                 "softmax is supported as the last layer only, of classifiers",
             )
     ops, resizing = absorb_resizing(ops)
+    example_shape = tuple(source.inputs[0].shape)[1:]
+    if resizing is not None:
+        example_shape = ops[0].config["shape"]
+    ops = absorb_input_reshapes(ops, len(example_shape))
     ops, scale, offset = fold(ops)
     ops = legalize(ops)
     check_folded_values(ops)
     model = _build(_with_biases(ops), valid_name(source.name))
-    return Canonical(model, head, scale, offset, resizing)
+    return Canonical(model, head, scale, offset, example_shape, resizing)
 
 
 def _check_ends(source: KerasModel, task: str) -> None:
@@ -121,10 +130,10 @@ def _check_ends(source: KerasModel, task: str) -> None:
             f"for classes: choose it with {option('output_name', listed(names[:1]))}"
         )
     shape, out = tuple(inputs[0].shape), tuple(outputs[0].shape)
-    if len(shape) not in (3, 4):
+    if len(shape) not in (2, 3, 4):
         raise UserError(
-            f"{model} takes {shape}; expected images (None, height, "
-            "width, channels) or signals (None, time, features)"
+            f"{model} takes {shape}; expected images (None, height, width, channels), "
+            "signals (None, time, features) or rows (None, values)"
         )
     is_resized = any(class_name(layer) == "Resizing" for layer in all_layers(source))
     if None in shape[1:] and not is_resized:

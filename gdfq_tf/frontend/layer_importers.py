@@ -362,7 +362,12 @@ def _custom_scale(call: Call) -> list[Step]:
 
 
 def _input(call: Call) -> list[Step]:
-    return [Step("InputLayer", {"shape": image_shape(call.output.shape)[1:]})]
+    shape = image_shape(call.output.shape)[1:]
+    if len(shape) > 1:
+        return [Step("InputLayer", {"shape": shape})]
+    # A row of values is an image of one position.
+    image = Step("InputLayer", {"shape": (1, 1, *shape)}, suffix="_image")
+    return [image, Step("Reshape", {"target_shape": shape})]
 
 
 _LAYERS: dict[str, Callable[[Call], list[Step]]] = {

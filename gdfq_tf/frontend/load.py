@@ -25,7 +25,6 @@ from gdfq_tf.frontend.soundness import (
     probe_images,
     warn_of_silent_channels,
 )
-from gdfq_tf.frontend.steps import image_shape
 from gdfq_tf.graph.bn_statistics import (
     batch_normalization_layers,
     batch_statistics,
@@ -34,7 +33,11 @@ from gdfq_tf.graph.bn_statistics import (
 from gdfq_tf.keras_compat import KerasModel, Layer, keras
 from gdfq_tf.memory_needs import require_memory_for_any_run
 from gdfq_tf.model_files.readers import ReadOptions, SourceModel, read_model
-from gdfq_tf.preprocessing import Preprocessing, make_preprocessing
+from gdfq_tf.preprocessing import (
+    Preprocessing,
+    make_preprocessing,
+    preprocessing_of_features,
+)
 from gdfq_tf.system.reproducibility import random_states_kept
 from tflite_export.names import shown
 
@@ -68,6 +71,7 @@ class Interpretation:
         `config.PREPROCESSINGS`; None for applications: the one they come with.
       mean, std: for preprocessing "custom" only, in units of 1, one value or one
         per channel.
+      input_range: of features that are no pixels: low, high, or both per channel.
       task: "classification", or "features" for a network whose outputs stand for no
         class: an embedding, a regression, an image.
       without_bn_statistics: takes a classifier that has no BatchNormalization, and no
@@ -77,6 +81,7 @@ class Interpretation:
     preprocessing: Preprocessing | str | None = None
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    input_range: tuple[float, ...] = ()
     task: str = "classification"
     without_bn_statistics: bool = False
 
@@ -92,6 +97,7 @@ def load_classifier(  # noqa: PLR0913 - the front door: one keyword for each opt
     preprocessing: Preprocessing | str | None = None,
     mean: Sequence[float] = (),
     std: Sequence[float] = (),
+    input_range: Sequence[float] = (),
     task: str = "classification",
     without_bn_statistics: bool = False,
 ) -> Classifier:
@@ -113,6 +119,8 @@ def load_classifier(  # noqa: PLR0913 - the front door: one keyword for each opt
         torch, caffe, unit, uint8 and custom; for applications known.
       mean: for "custom" only, of pixel / 255, one value or one per channel.
       std: likewise, the deviation.
+      input_range: for features that are no pixels, in place of `preprocessing`: the
+        range they lie in, low and high, or both for each channel, one behind the other.
       task: "classification", or "features" for an embedding, a regression, an image.
       without_bn_statistics: takes a classifier that has no BatchNormalization, and no
         other.
@@ -127,7 +135,12 @@ def load_classifier(  # noqa: PLR0913 - the front door: one keyword for each opt
     """
     reading = ReadOptions(weights, input_size, output_name, allow_unsafe)
     interpretation = Interpretation(
-        preprocessing, tuple(mean), tuple(std), task, without_bn_statistics
+        preprocessing,
+        tuple(mean),
+        tuple(std),
+        tuple(np.ravel(input_range).tolist()),
+        task,
+        without_bn_statistics,
     )
     given = [*_given(reading), *_given(interpretation)]
     if isinstance(model, Classifier):
@@ -185,6 +198,7 @@ def translate_classifier(
         canonical.model,
         preprocessing.then(canonical.input_scale, canonical.input_offset),
         canonical.head,
+        canonical.example_shape,
     )
     _check_normalization(classifier, interpretation.without_bn_statistics)
     _check_soundness(classifier)
@@ -214,10 +228,18 @@ def _check_normalization(classifier: Classifier, without_bn_statistics: bool) ->
 def _resolve(interpretation: Interpretation, channels: int) -> Preprocessing:
     preprocessing = interpretation.preprocessing
     mean, std = interpretation.mean, interpretation.std
+    if interpretation.input_range:
+        if preprocessing is not None or mean or std:
+            raise UserError(
+                f"{option('input_range')} is of features, which take no preprocessing, "
+                "mean or std; pass the one or the other"
+            )
+        return preprocessing_of_features(interpretation.input_range, channels)
     if preprocessing is None:
         raise UserError(
             "the model does not tell how its input was scaled; pass the scaling it "
-            f"was trained with, {_A_PREPROCESSING}"
+            f"was trained with, {_A_PREPROCESSING}; or, for features that are no "
+            f"pixels, their {option('input_range')}"
         )
     if isinstance(preprocessing, str):
         return make_preprocessing(preprocessing, channels, mean=mean, std=std)
@@ -248,18 +270,14 @@ def _check_equal(
       The largest difference of the outputs, in the unit that `TOLERANCE` has.
     """
     # A source of fixed batch size may refuse any other number of images.
-    num_images = source.inputs[0].shape[0] or num_probes(
-        classifier.input_shape, _PROOF_IMAGES
-    )
-    source_shape = tuple(source.inputs[0].shape)[1:]
-    height, width, _ = image_shape((None, *source_shape))[1:]
-    own_height, own_width, channels = classifier.input_shape
-    # A source that resizes takes other sizes, or any.
-    shape = (num_images, height or own_height, width or own_width, channels)
-    pixels = np.random.default_rng(0).integers(0, 256, shape)
-    images = preprocessing.to_input(pixels).numpy()
-    if len(source_shape) == 2:
-        images = np.squeeze(images, axis=2)  # signals
+    num_images, *source_shape = source.inputs[0].shape
+    num_images = num_images or num_probes(classifier.input_shape, _PROOF_IMAGES)
+    shape, source_shape = classifier.input_shape, tuple(source_shape)
+    if resizing is not None:  # what takes other sizes, or any
+        sides = zip(source_shape, shape, strict=True)
+        shape = source_shape = tuple(theirs or own for theirs, own in sides)
+    pixels = np.random.default_rng(0).integers(0, 256, (num_images, *shape))
+    images = preprocessing.to_input(pixels).numpy().reshape(num_images, *source_shape)
     if resizing is not None:
         pixels = np.asarray(resizing(pixels.astype(np.float32)))
     expected = np.asarray(source(images, training=False), np.float32)

@@ -126,7 +126,8 @@ def layer_figures(
         batch = pixels[start : min(start + size, _NUM_IMAGES)]
         outputs = probe(teacher.preprocessing.to_input(batch), training=False)
         outputs = outputs if isinstance(outputs, list) else [outputs]
-        integers = infer_tensors(network, teacher.preprocessing.to_int8(batch), tensors)
+        examples = network.examples(teacher.preprocessing.to_int8(batch))
+        integers = infer_tensors(network, examples, tensors)
         for name, output in zip(tensors, outputs, strict=True):
             params = network.quant_params(name)
             steps = integers[name].astype(np.float64) - params.zero_point

@@ -75,9 +75,9 @@ def lower(student: Student, classifier: Classifier) -> IntegerNetwork:
         name: quant_params_of_group[group] for name, group in plan.tensor_groups.items()
     }
     input_layer = model.layers[0]
-    ops: list[IntegerOp] = []
+    ops = _to_image(classifier, input_layer.name, quant_params_of[input_layer.name])
     # Where a layer's output lives: fused layers have none of their own.
-    tensor_of = {input_layer.name: input_layer.name}
+    tensor_of = {input_layer.name: ops[-1].name if ops else input_layer.name}
     for layer in model.layers[1:]:
         if layer.name in tensor_of:
             continue
@@ -109,11 +109,29 @@ def lower(student: Student, classifier: Classifier) -> IntegerNetwork:
         ops.append(IntegerOp(name, "sigmoid", (ops[-1].name,), quant_params))
     return IntegerNetwork(
         input_name=input_layer.name,
-        input_shape=classifier.input_shape,
+        input_shape=classifier.example_shape,
         input_quant_params=quant_params_of[input_layer.name],
         ops=tuple(ops),
         softmax=classifier.head.ends_in_softmax,
     )
+
+
+def _to_image(
+    classifier: Classifier, name: str, quant_params: QuantParams
+) -> list[IntegerOp]:
+    """The reshape of examples to the image that the network begins with, if any."""
+    shape = classifier.input_shape
+    if classifier.example_shape == shape:
+        return []
+    # No layer has a slash in its name.
+    image = IntegerOp(
+        f"{name}/image",
+        "reshape",
+        (name,),
+        quant_params,
+        attributes={"shape": list(shape)},
+    )
+    return [image]
 
 
 def _fused_chain(

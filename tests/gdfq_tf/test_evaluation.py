@@ -6,9 +6,8 @@ import tensorflow as tf
 
 from gdfq_tf import evaluation
 from gdfq_tf.baselines import make_baselines
-from gdfq_tf.classifier import Classifier, Head
-from gdfq_tf.preprocessing import make_preprocessing
-from tests.tiny import INPUT_SHAPE, build_tiny_classifier
+from gdfq_tf.classifier import Head
+from tests.tiny import INPUT_SHAPE, build_tiny_classifier, classifier_of
 from tflite_export.convert import post_training_quantize
 from tflite_export.interpreter import TFLiteClassifier
 
@@ -17,8 +16,7 @@ PIXELS = np.random.default_rng(0).integers(0, 256, (20, *INPUT_SHAPE)).astype(np
 
 @pytest.fixture(scope="module", params=["unit", "torch"])
 def classifier(request):
-    preprocessing = make_preprocessing(request.param, 3)
-    return Classifier("tiny", build_tiny_classifier(), preprocessing, Head.SOFTMAX)
+    return classifier_of(build_tiny_classifier(), request.param, Head.SOFTMAX)
 
 
 @pytest.fixture(scope="module")

@@ -24,11 +24,15 @@ from gdfq_tf.config import (
 )
 from gdfq_tf.errors import UserError
 from gdfq_tf.job import Job
-from gdfq_tf.preprocessing import make_preprocessing
 from gdfq_tf.quantization import mixed_precision
 from gdfq_tf.quantization.estimation import AccuracyEstimate, blend
 from gdfq_tf.synthesis.image_pool import ImagePool
-from tests.tiny import INPUT_SHAPE, NUM_CLASSES, build_tiny_classifier
+from tests.tiny import (
+    INPUT_SHAPE,
+    NUM_CLASSES,
+    build_tiny_classifier,
+    classifier_of,
+)
 from tflite_export.errors import ExportError
 from tflite_export.flatbuffer import read_model
 from tflite_export.interpreter import TFLiteClassifier
@@ -45,8 +49,7 @@ WIDTHS = tuple(map(parse_bit_widths, ("w8a8", "w4a8", "w4a4/paper")))
 
 
 def make_classifier(head: Head = Head.LOGITS) -> Classifier:
-    preprocessing = make_preprocessing("tf", 3)
-    return Classifier("tiny", build_tiny_classifier(), preprocessing, head)
+    return classifier_of(build_tiny_classifier(), "tf", head)
 
 
 def quantize(classifier, recipe, bit_widths, *, pool=None, progress=None, **options):

@@ -11,17 +11,15 @@ import pytest
 
 from gdfq_tf import result as module
 from gdfq_tf.baselines import Baselines
-from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, BitWidths
 from gdfq_tf.errors import UserError
 from gdfq_tf.job import Job
-from gdfq_tf.preprocessing import make_preprocessing
 from gdfq_tf.quantization.estimation import AccuracyEstimate
 from gdfq_tf.quantization.layer_figures import LayerFigures, LayerTable
 from gdfq_tf.result import QuantizedModel, Result
 from gdfq_tf.run_directory import SYNTHETIC_IMAGES, read_summary
 from gdfq_tf.synthesis.image_pool import ImagePool
-from tests.tiny import build_tiny_classifier
+from tests.tiny import build_tiny_classifier, classifier_of
 from tflite_export.integer_network import IntegerNetwork, IntegerOp
 from tflite_export.quantization_params import QuantParams
 from tflite_export.student_file import load_network
@@ -58,9 +56,7 @@ def result():
     images = ImagePool(
         np.arange(8, dtype=np.uint8).reshape(2, 2, 2, 1), np.array([1, 0], np.int32)
     )
-    classifier = Classifier(
-        "net", build_tiny_classifier(), make_preprocessing("tf", 3), Head.LOGITS
-    )
+    classifier = dataclasses.replace(classifier_of(build_tiny_classifier()), name="net")
     job = Job(classifier, RECIPES[DEFAULT_RECIPE], tuple(m.bit_widths for m in models))
     return Result(job, images, models, Baselines(b"float", b"noise"), 1.0)
 

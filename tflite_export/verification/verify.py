@@ -98,7 +98,7 @@ def verify_file(
       tflite: the file's bytes, whatever they are.
       network: the student, sound.
       expectation: for the structure; None: what follows from the network.
-      images: int8 (N, H, W, C) to compare outputs on, in addition to random ones.
+      images: int8 (N, *input_shape) to compare outputs on, in addition to random ones.
       num_random_images: how many random ones.
       converted: what `convert_network` makes of the student now; None: bytes are not
         compared, for a file that it made a moment ago.

@@ -551,8 +551,16 @@ def damaged(run, tmp_path):
             ["--preprocessing=tf", "--data={inputs}/classes.npz"],
             "labels up to 3",
         ),
-        ("lone.tflite", ["--data={inputs}/small.npz"], "(7, 8, 3)"),
-        ("lone.tflite", ["--data={inputs}/none.npz"], "none.npz does not exist"),
+        (
+            "lone.tflite",
+            ["--preprocessing=tf", "--data={inputs}/small.npz"],
+            "(7, 8, 3)",
+        ),
+        (
+            "lone.tflite",
+            ["--preprocessing=tf", "--data={inputs}/none.npz"],
+            "none.npz does not exist",
+        ),
         (
             "lone.tflite",
             ["--preprocessing=tf", "--result_json={inputs}/none/x.json"],

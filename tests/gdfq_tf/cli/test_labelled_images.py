@@ -1,18 +1,32 @@
 from __future__ import annotations
 
 import gzip
-import re
 import struct
 
 import numpy as np
 import pytest
 
-from gdfq_tf.cli.labelled_images import read_labelled_images, read_split
+from gdfq_tf.cli import labelled_images
+from gdfq_tf.cli.labelled_images import LabelledImages, read_split
 from gdfq_tf.errors import UserError
+from gdfq_tf.input_format import InputFormat
 from gdfq_tf.keras_compat import keras
+from gdfq_tf.preprocessing import make_preprocessing, preprocessing_of_features
 
 GRAY = (4, 4, 1)
 RGB = (4, 4, 3)
+
+
+def pixels_of(shape, image_shape=None) -> InputFormat:
+    image_shape = image_shape or shape
+    preprocessing = make_preprocessing("unit", image_shape[-1])
+    return InputFormat(shape, image_shape, preprocessing)
+
+
+def read_labelled_images(spec, shape, *arguments, **options) -> LabelledImages:
+    return labelled_images.read_labelled_images(
+        spec, pixels_of(shape), *arguments, **options
+    )
 
 
 def some_pixels(count=6, shape=GRAY):
@@ -91,8 +105,10 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path):
         "pixels are float32; expected uint8", npz(x=pixels / np.float32(255), y=labels)
     )
     refuses("pixels are int64; expected uint8", npz(x=pixels.astype(int), y=labels))
-    refuses(r"images are \(4, 4, 1\), but .* \(4, 4, 3\)", npz(x=pixels, y=labels), RGB)
-    refuses(r"images are \(\)", npz(x=pixels[:, 0, 0, 0], y=labels))
+    refuses(
+        r"examples are \(4, 4, 1\), but .* \(4, 4, 3\)", npz(x=pixels, y=labels), RGB
+    )
+    refuses(r"examples are \(\)", npz(x=pixels[:, 0, 0, 0], y=labels))
     refuses(r"labels are int64 \(5,\)", npz(x=pixels, y=labels[:5]))
     refuses(r"labels are int64 \(6, 6\)", npz(x=pixels, y=np.eye(6, dtype=int)))
     refuses("labels are float64", npz(x=pixels, y=labels / 1.0))
@@ -132,18 +148,49 @@ def test_damage_anywhere_in_an_npz_file_is_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected", "advice"),
+    ("shape", "image_shape", "found"),
     [
-        ((3, 5, 4), (5, 4, 3), "np.moveaxis(images, 1, -1)"),
-        ((5, 4, 1), (5, 4, 3), "np.repeat(images, 3, -1)"),
-        ((20, 3), (5, 4, 3), "reshape them"),
-        ((6, 4, 3), (5, 4, 3), "resize or convert them first"),
+        ((28, 28), (28, 28, 1), (28, 28)),
+        ((28, 28), (28, 28, 1), (28, 28, 1)),
+        ((28, 28), (28, 1, 28), (28, 28)),
+        ((49, 10), (49, 10, 1), (49, 10)),
+        ((784,), (28, 28, 1), (784,)),
+        ((784,), (28, 28, 1), (28, 28)),
+        ((375,), (125, 1, 3), (125, 3)),
+        ((28, 28, 1), (28, 28, 1), (1, 28, 28)),
     ],
 )
-def test_images_of_other_shapes_come_with_advice(tmp_path, shape, expected, advice):
-    pixels = np.zeros((2, *shape), np.uint8)
-    spec = write_npz(tmp_path / "a.npz", x=pixels, y=np.arange(2))
-    refuses(re.escape(advice), spec, expected)
+def test_data_in_the_order_of_the_models_input_is_taken(
+    tmp_path, shape, image_shape, found
+):
+    pixels = some_pixels(3, found)
+    spec = write_npz(tmp_path / "a.npz", x=pixels, y=np.arange(3))
+    images = labelled_images.read_labelled_images(spec, pixels_of(shape, image_shape))
+    assert images.pixels.shape == (3, *image_shape)
+    np.testing.assert_array_equal(images.pixels.ravel(), pixels.ravel())
+
+
+def test_features_are_left_as_they_are(tmp_path):
+    features = np.array([[-123.25, 26.0], [1e3, 0.5]], np.float32)
+    spec = write_npz(tmp_path / "a.npz", x=features, y=[0, 1])
+    taken = InputFormat((2,), (1, 1, 2), preprocessing_of_features((-123, 26), 2))
+    images = labelled_images.read_labelled_images(spec, taken)
+    np.testing.assert_array_equal(images.pixels[:, 0, 0], features)
+    write_image(tmp_path / "a" / "0.png", np.zeros(GRAY[:2], np.uint8))
+    with pytest.raises(UserError, match=r"takes \(2,\) features; pass an .npz file"):
+        labelled_images.read_labelled_images(str(tmp_path), taken)
+
+
+@pytest.mark.parametrize(
+    ("shape", "image_shape"), [((4, 6), (4, 6, 1)), ((4, 6), (4, 1, 6))]
+)
+def test_models_without_a_channel_take_gray_image_files(tmp_path, shape, image_shape):
+    pixels = some_pixels(1, shape)
+    write_image(tmp_path / "a" / "0.png", pixels[0])
+    images = labelled_images.read_labelled_images(
+        str(tmp_path), pixels_of(shape, image_shape)
+    )
+    np.testing.assert_array_equal(images.pixels.ravel(), pixels.ravel())
 
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -228,7 +275,7 @@ def test_image_files_take_the_classifiers_channels(tmp_path):
     write_image(tmp_path / "a" / "0.png", np.full(GRAY[:2], 77, np.uint8))
     (image,) = read_labelled_images(str(tmp_path), RGB).pixels
     np.testing.assert_array_equal(image, np.full(RGB, 77))
-    refuses("give 1 or 3 channels, but the classifier takes 2", tmp_path, (4, 4, 2))
+    refuses(r"of 1 or 3 channels, but .* takes \(4, 4, 2\)", tmp_path, (4, 4, 2))
 
 
 def test_unreadable_image_folders_are_refused(tmp_path):
