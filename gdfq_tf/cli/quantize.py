@@ -140,7 +140,7 @@ def _close(result: Result, summary: dict[str, Any], output_dir: str) -> None:
     console.print(results_table(title, rows, complaints(summary)))
     seconds = summary["seconds"]["total"]
     lines = [
-        f"int8 input: {summary['classifier']['int8_input']}",
+        "int8 input: {int8_input}, for {input}".format(**summary["classifier"]),
         "verified against the student on this machine's LiteRT: "
         + ", ".join(
             f"{model.bit_widths.name} {100 * model.agreement.exact_outputs:.2f} % of "

@@ -668,8 +668,8 @@ SIGNALS = {
         ["ZeroPadding2D", "Conv2D", "DepthToSpace"],
     ),
     "as_an_image": (
-        lambda lay, x: lay.Conv2D(2, (3, 3))(lay.Reshape((11, 3, 1))(x)),
-        ["Reshape", "Conv2D"],
+        lambda lay, x: lay.Conv2D(2, 3)(lay.Reshape((11, 3, 1))(lay.Conv1D(3, 1)(x))),
+        ["Conv2D", "Reshape", "Conv2D"],
     ),
 }
 
