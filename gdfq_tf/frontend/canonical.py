@@ -41,6 +41,8 @@ from gdfq_tf.graph import layers
 from gdfq_tf.keras_compat import KerasModel, Layer, SymbolicTensor, keras
 from tflite_export.names import listed, shown
 
+_SOME_SIZE = 224  # where advice needs one
+
 
 @dataclasses.dataclass(frozen=True)
 class Canonical:
@@ -137,10 +139,11 @@ def _check_ends(source: KerasModel, task: str) -> None:
         )
     is_resized = any(class_name(layer) == "Resizing" for layer in all_layers(source))
     if None in shape[1:] and not is_resized:
+        fixed = tuple(size or _SOME_SIZE for size in shape[1:])
         raise UserError(
-            f"{model} takes {shape}, images of no fixed size; fix it and "
+            f"{model} takes {shape}, inputs of no fixed size; fix it and "
             "save that: fixed = keras.models.clone_model(model, "
-            "keras.Input((224, 224, 3))); fixed.set_weights(model.get_weights())"
+            f"keras.Input({fixed})); fixed.set_weights(model.get_weights())"
         )
     if task == "features":
         if None in out[1:] or len(out) < 2:

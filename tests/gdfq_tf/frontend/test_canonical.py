@@ -1227,7 +1227,7 @@ def test_weights_that_are_no_numbers_are_refused(k, value):
 @pytest.mark.parametrize("k", LIBRARIES)
 def test_no_classifier_of_images(k):
     lay = k.layers
-    image, other = k.Input((8, 8, 3)), k.Input((4,))
+    image, other, volume = k.Input((8, 8, 3)), k.Input((4,)), k.Input((2, 2, 2, 1))
     flat = lay.Flatten(name="flat")(image)
     logits = lay.Dense(2, name="classes")(flat)
     for inputs, out, pattern in (
@@ -1247,7 +1247,11 @@ def test_no_classifier_of_images(k):
             lay.Concatenate()([flat, other]),
             r"has 2 inputs; expected one",
         ),
-        (other, lay.Dense(2)(other), r"takes \(None, 4\); expected images"),
+        (
+            volume,
+            lay.Dense(2)(lay.Flatten()(volume)),
+            r"takes \(None, 2, 2, 2, 1\); expected images",
+        ),
     ):
         matches(pattern, refusal(k.Model(inputs, out)))
 
@@ -1257,8 +1261,19 @@ def test_undefined_image_size_is_refused_and_the_advice_works(k):
     image = k.Input((None, None, 3))
     x = k.layers.GlobalAveragePooling2D()(k.layers.Conv2D(4, 3)(image))
     model = randomize(k.Model(image, k.layers.Dense(2)(x)))
-    matches(r"\(None, None, None, 3\), images of no fixed size", refusal(model))
+    matches(r"\(None, None, None, 3\), inputs of no fixed size", refusal(model))
     fixed = k.models.clone_model(model, k.Input((224, 224, 3)))
+    fixed.set_weights(model.get_weights())
+    check_same(fixed)
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_undefined_length_of_signals_is_refused_and_the_advice_works(k):
+    signal = k.Input((None, 3))
+    x = k.layers.GlobalAveragePooling1D()(k.layers.Conv1D(4, 3)(signal))
+    model = randomize(k.Model(signal, k.layers.Dense(2)(x)))
+    matches(r"\(None, None, 3\), .*keras.Input\(\(224, 3\)\)", refusal(model))
+    fixed = k.models.clone_model(model, k.Input((224, 3)))
     fixed.set_weights(model.get_weights())
     check_same(fixed)
 
