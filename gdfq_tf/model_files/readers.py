@@ -191,7 +191,7 @@ def read_file(
             "call model.load_weights and save it with model.save('classifier.keras')"
         )
     with in_one_line(f"{path} is damaged or no model's JSON, save the model again"):
-        config = json.loads(file.config, object_hook=_without_tuples)
+        config = json.loads(file.config, object_hook=_as_json)
         spec = read_model_spec(
             config, str(path), check_layer, allow_unsafe=allow_unsafe
         )
@@ -298,6 +298,10 @@ def _check_code(layer: LayerSpec, library: KerasLibrary, path: Path) -> None:
         )
 
 
-def _without_tuples(value: dict[str, object]) -> object:
-    """A JSON object, or the list that stands for a tuple in SavedModels."""
-    return value["items"] if value.get("class_name") == "__tuple__" else value
+# What tf_keras writes for what JSON has no form for but a list.
+_LISTS = ("__tuple__", "TensorShape")
+
+
+def _as_json(value: dict[str, object]) -> object:
+    """A JSON object, or the list that stands for a tuple or a shape of tf_keras."""
+    return value["items"] if value.get("class_name") in _LISTS else value
