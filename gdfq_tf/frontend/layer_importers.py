@@ -57,8 +57,8 @@ def check_precision(call: Call) -> None:
     if policy != "float32" and call.inputs:
         refuse_layer(
             layer,
-            f"its dtype policy is {policy}; build the model under the float32 policy, "
-            "load the weights into it and save that",
+            f"its dtype policy is {policy}; pass the model as it was before "
+            "model.quantize(...)",
         )
 
 

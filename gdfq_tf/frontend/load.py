@@ -31,7 +31,7 @@ from gdfq_tf.graph.bn_statistics import (
     batch_statistics,
     is_untouched,
 )
-from gdfq_tf.keras_compat import KerasModel, Layer, keras
+from gdfq_tf.keras_compat import KerasModel, Layer, computing_in_float32, keras
 from gdfq_tf.memory_needs import require_memory_for_any_run
 from gdfq_tf.model_files.readers import ReadOptions, SourceModel, read_model
 from gdfq_tf.preprocessing import Preprocessing, make_preprocessing
@@ -82,6 +82,7 @@ class Interpretation:
 
 
 @random_states_kept()
+@computing_in_float32()
 def load_classifier(  # noqa: PLR0913 - the front door: one keyword for each option
     model: ModelLike,
     *,

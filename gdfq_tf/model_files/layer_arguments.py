@@ -157,14 +157,17 @@ def _axis(value: Json) -> Argument:
 
 
 def _dtype(value: Json) -> str:
-    """The name of a dtype or of a policy."""
+    """A dtype: that of integers, or float32 for every precision and policy.
+
+    Policies say in what precision to train; the weights of all are real numbers.
+    """
     if isinstance(value, dict):
         if not _POLICIES.fullmatch(value["class_name"]):
             raise ValueError
         value = value["config"]["name"]
-    if value not in _DTYPES:
+    if value not in (*FLOAT_POLICIES, *_INTEGERS):
         raise ValueError
-    return value
+    return value if value in _INTEGERS else "float32"
 
 
 def _activation(value: Json) -> str | ActivationLayer:
@@ -250,10 +253,16 @@ ACTIVATIONS = (
 )
 _FUNCTION_MODULES = (None, "builtins", "keras.activations")
 _POLICIES = re.compile(r"DTypePolicy|FloatDTypePolicy|Policy|PolicyV1")
-_DTYPES = (
-    *("float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16"),
-    *("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "bool"),
+# Precisions of real numbers, and of two of them: computed in one, stored in another.
+FLOAT_POLICIES = (
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+    "mixed_float16",
+    "mixed_bfloat16",
 )
+_INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "bool")
 _CONSTANT_DTYPES = ("float16", "float32", "float64", "int32", "int64", "uint8")
 # Arguments that matter to training only. Each Keras adds some; they are not looked at.
 TRAINING_ARGUMENTS = re.compile(
@@ -271,7 +280,10 @@ SIDES = Kind("integers from 0 for each side", _sides)
 SHAPE = Kind("positive sizes, null where one is open", _shape(1))
 TARGET_SHAPE = Kind("sizes, -1 for the rest", _shape(-1))
 AXIS = Kind("an axis, or a list of them", _axis)
-DTYPE = Kind(f"one of {', '.join(_DTYPES)}", _dtype)
+DTYPE = Kind(
+    f"one of {', '.join((*FLOAT_POLICIES, *_INTEGERS))}, as before model.quantize(...)",
+    _dtype,
+)
 ACTIVATION = Kind(
     f"one of {', '.join(ACTIVATIONS)}, {' or '.join(ACTIVATION_LAYERS)}", _activation
 )

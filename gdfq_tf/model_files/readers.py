@@ -26,6 +26,7 @@ from gdfq_tf.model_files.applications import (
 )
 from gdfq_tf.model_files.failures import in_one_line
 from gdfq_tf.model_files.file_cell import inspect_file
+from gdfq_tf.model_files.float32_copy import in_float32
 from gdfq_tf.model_files.libraries import library_of_version
 from gdfq_tf.model_files.model_builder import ParameterBudget, build_model
 from gdfq_tf.model_files.model_spec import LayerSpec, bytecode
@@ -100,7 +101,7 @@ def read_model(
     if isinstance(model, (str, os.PathLike)):
         source = _read_named(os.fspath(model), options, check_layer)
     else:
-        source = _take_live(model, options)
+        source = _take_live(model, options, check_layer)
     if options.output_name is None:
         return source
     chosen = _with_one_output(source.model, options.output_name)
@@ -130,7 +131,9 @@ def _read_named(
     return SourceModel(_file_name(path.stem), source)
 
 
-def _take_live(model: KerasModel, options: ReadOptions) -> SourceModel:
+def _take_live(
+    model: KerasModel, options: ReadOptions, check_layer: CheckLayer
+) -> SourceModel:
     if library_of_model(model) is None:
         raise UserError(
             f"{option('model')} is a {type(model).__name__}; expected a path, "
@@ -142,7 +145,7 @@ def _take_live(model: KerasModel, options: ReadOptions) -> SourceModel:
                 f"{option(name, getattr(options, name))} was given with a model in "
                 "memory, which holds all it has; it belongs to files and names: drop it"
             )
-    return SourceModel(_file_name(model.name), model)
+    return SourceModel(_file_name(model.name), in_float32(model, check_layer))
 
 
 def _file_name(name: str) -> str:
