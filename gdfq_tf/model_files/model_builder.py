@@ -139,12 +139,11 @@ class _Builder:
             }
             return _resolved(refs, given, own_calls)
 
-        return self._library.Model(
-            tensors(spec.inputs), tensors(spec.outputs), name=spec.name
-        )
+        model_class = _named(self._library.Model, spec.subclass)
+        return model_class(tensors(spec.inputs), tensors(spec.outputs), name=spec.name)
 
     def _sequential(self, spec: ModelSpec) -> KerasModel:
-        model = self._library.Sequential(name=spec.name)
+        model = _named(self._library.Sequential, spec.subclass)(name=spec.name)
         for layer in spec.layers:
             model.add(self._layer(layer))
             if getattr(model, "inputs", None):
@@ -251,6 +250,13 @@ class _Builder:
         outputs = _outputs(layer(*arguments, **keywords))
         _check_sizes(name, outputs)
         return outputs
+
+
+def _named(model_class: type, name: str | None) -> type:
+    """A class of Keras, or one that adds to it nothing but a name."""
+    if name is None or not name.isidentifier():
+        return model_class
+    return type(name, (model_class,), {})
 
 
 def _in_order(producers: Mapping[_Key, set[_Key]], given: set[_Key]) -> Iterator[_Key]:

@@ -74,6 +74,8 @@ class ModelSpec:
       inputs, outputs: `TensorRef`s in lists and dicts; None of Sequential models.
       input_shape: of Sequential models that have it noted beside their layers.
       calls: as of `LayerSpec`.
+      subclass: name of its author's class, under which weights are stored; None if it
+        is of Keras' own.
     """
 
     name: str
@@ -82,6 +84,7 @@ class ModelSpec:
     outputs: Structure = None
     input_shape: tuple[int | None, ...] | None = None
     calls: tuple[CallSpec, ...] = ()
+    subclass: str | None = None
 
     @property
     def is_sequential(self) -> bool:
