@@ -27,6 +27,7 @@ __all__ = [
     "computing_in_float32",
     "import_keras_3",
     "keras",
+    "library_of_layer",
     "library_of_model",
     "saved_metadata_pb2",
     "seed_source",
@@ -84,6 +85,11 @@ def library_of_model(value: object) -> KerasLibrary:
     if keras_3 is None or not isinstance(value, keras_3.Model):
         return None
     return import_keras_3()
+
+
+def library_of_layer(layer: Layer) -> KerasLibrary:
+    """The Keras that a layer is of."""
+    return keras if isinstance(layer, keras.layers.Layer) else sys.modules["keras"]
 
 
 @contextlib.contextmanager

@@ -31,7 +31,13 @@ from gdfq_tf.frontend.steps import (
     refuse_layer,
 )
 from gdfq_tf.frontend.transposed_convolution import phase_kernel, phases
-from gdfq_tf.keras_compat import Layer
+from gdfq_tf.keras_compat import Layer, library_of_layer
+from gdfq_tf.model_files.augmentation import (
+    CHANGES_IMAGES,
+    augmentation_class,
+    is_augmentation,
+    is_identity,
+)
 from gdfq_tf.model_files.layer_arguments import ACTIVATION_LAYERS, IDENTITIES
 
 
@@ -46,7 +52,7 @@ def translate(call: Call) -> list[Step]:
     check_precision(call)
     if getattr(layer, "data_format", None) == "channels_first":
         refuse_layer(layer, "it is channels_first; expected channels_last")
-    return _TRANSLATORS[class_name(layer)](call)
+    return _TRANSLATORS.get(class_name(layer), _augmentation)(call)
 
 
 def check_precision(call: Call) -> None:
@@ -64,7 +70,7 @@ def check_precision(call: Call) -> None:
 
 def check_layer(name: str, class_name: str) -> None:
     """Raises UserError unless layers of this class can be translated."""
-    if class_name not in _TRANSLATORS:
+    if class_name not in _TRANSLATORS and not is_augmentation(class_name):
         supported = ", ".join(sorted(_LAYERS.keys() - set(IDENTITIES)))
         default = f"supported are {supported} and what is the identity at inference"
         if class_name.startswith("tf."):
@@ -361,6 +367,17 @@ def _custom_scale(call: Call) -> list[Step]:
     return [scaled, Step("Add", inputs=(0, -1))]
 
 
+def _augmentation(call: Call) -> list[Step]:
+    """None, of what changes images in training only."""
+    layer = call.layer
+    library = library_of_layer(layer)
+    if augmentation_class(library, class_name(layer)) is not type(layer):
+        refuse_layer(layer, "it is no layer of Keras' own; use one of those")
+    if not is_identity(layer):
+        refuse_layer(layer, CHANGES_IMAGES)
+    return []
+
+
 def _input(call: Call) -> list[Step]:
     return [Step("InputLayer", {"shape": image_shape(call.output.shape)[1:]})]
 
@@ -402,6 +419,7 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     "SeparableConv1D": _separable_conv,
     "SeparableConv2D": _separable_conv,
     "Softmax": _softmax,
+    "SyncBatchNormalization": _batch_normalization,
     "UpSampling1D": _upsampling,
     "UpSampling2D": _upsampling,
     "ZeroPadding1D": _moving("padding"),

@@ -16,6 +16,7 @@ from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.config import PREPROCESSINGS
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.frontend.canonical import canonicalize
+from gdfq_tf.frontend.ends import trimmed
 from gdfq_tf.frontend.layer_importers import check_layer
 from gdfq_tf.frontend.soundness import (
     check_magnitudes,
@@ -173,7 +174,8 @@ def translate_classifier(
     The difference is the largest on random images, relative to the largest output
     if that exceeds 1. Errors as of `load_classifier`.
     """
-    canonical = canonicalize(source.model, interpretation.task)
+    model = trimmed(source.model, interpretation.task)
+    canonical = canonicalize(model, interpretation.task)
     preprocessing = _resolve(
         dataclasses.replace(
             interpretation,
@@ -189,9 +191,7 @@ def translate_classifier(
     )
     _check_normalization(classifier, interpretation.without_bn_statistics)
     _check_soundness(classifier)
-    difference = _check_equal(
-        source.model, classifier, preprocessing, canonical.resizing
-    )
+    difference = _check_equal(model, classifier, preprocessing, canonical.resizing)
     return classifier, difference
 
 
@@ -269,6 +269,8 @@ def _check_equal(
     outputs = classifier.head.outputs_of(logits)
     if classifier.head == Head.SIGMOID:
         outputs = outputs[:, 1:]
+    elif classifier.head == Head.LOGIT:
+        outputs = outputs[:, 1:] - outputs[:, :1]
     largest = max(1.0, np.abs(expected).max())
     difference = np.abs(outputs.numpy() - expected).max() / largest
     if not difference <= TOLERANCE:  # so that NaN is refused as well

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, SupportsFloat, TypeAlias, TypeGuard
 
 import numpy as np
+import tensorflow as tf
 
 from gdfq_tf.frontend.steps import (
     Call,
@@ -387,6 +388,34 @@ def call_parameters(call: Call) -> dict[str, Any]:
     return vars(call.layer) | call.keywords
 
 
+# ---- behind the scores of classes
+
+
+def is_cast_to_real(call: Call) -> bool:
+    """Whether a call changes the precision of real numbers and nothing else."""
+    is_cast = class_name(call.layer) in ("Cast", "tf.cast")
+    dtype = call_parameters(call).get("dtype") if is_cast else None
+    return is_cast and tf.as_dtype(dtype).is_floating
+
+
+def _post_processing(call: Call) -> list[Step]:
+    """None, of a cast between precisions; classes out of scores are no layer's work."""
+    if not is_cast_to_real(call) or call.inputs[0].dtype == "bool":
+        refuse_layer(
+            call.layer,
+            "it makes other things of numbers; expected it at the end of a classifier "
+            "only, which is taken up to the scores of its classes",
+        )
+    return []
+
+
+# Those may stand behind a classifier's scores.
+POST_PROCESSING = (
+    *("Argmax", "Cast", "Greater", "GreaterEqual", "TopK"),
+    *("tf.cast", "tf.math.argmax", "tf.math.greater", "tf.math.greater_equal"),
+    "tf.math.top_k",
+)
+
 OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
     # Keras 3 operations; some share their name with the layer of that meaning.
     "Add": add,
@@ -416,6 +445,7 @@ OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
         }.items()
     },
     "LeakyRelu": _leaky_relu_operation("negative_slope"),
+    **dict.fromkeys(POST_PROCESSING, _post_processing),
     # TensorFlow functions.
     "tf.__operators__.add": add,
     "tf.__operators__.getitem": _get_item,

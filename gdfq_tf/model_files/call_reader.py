@@ -48,7 +48,7 @@ def read_keywords(keywords: Mapping[str, Json]) -> dict[str, Structure]:
     """Arguments of an operation, by `OPERANDS` and `OPERATION_ARGUMENTS`."""
     found = {}
     for keyword, value in keywords.items():
-        if value is None or keyword in ("name", "dtype", "var"):
+        if value is None or keyword in ("name", "var"):
             continue  # of the operation itself, or of what may be assigned to
         if keyword in OPERANDS:
             found[keyword] = _value(value, keyword)

@@ -50,7 +50,7 @@ class LayerSpec:
 
     Attributes:
       class_name: one of `ARGUMENTS` or `IDENTITIES`, of `OPERATION_MODULES` if it
-        `is_operation`, "Lambda", or "tf.FUNCTION".
+        `is_operation`, a layer that `is_augmentation`, "Lambda", or "tf.FUNCTION".
       name: unique in its model.
       arguments: of the constructor, checked; of Lambda layers, code and all.
       calls: in the model that holds it; none in Sequential models.

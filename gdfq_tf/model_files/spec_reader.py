@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 
 from gdfq_tf.errors import UserError
+from gdfq_tf.model_files.augmentation import is_augmentation
 from gdfq_tf.model_files.call_reader import read_calls, read_keywords, read_refs
 from gdfq_tf.model_files.layer_arguments import (
     ARGUMENTS,
@@ -153,7 +154,11 @@ class _Reader:
             return {}
         try:
             if is_operation:
-                return read_keywords(config)
+                # The dtype of all others is the precision to compute in.
+                unread = () if class_name == "Cast" else ("dtype",)
+                return read_keywords(
+                    {key: x for key, x in config.items() if key not in unread}
+                )
             return plain_arguments(class_name, config)
         except ArgumentError as error:
             raise self._refusal(class_name, name, error) from None
@@ -248,7 +253,12 @@ def _is_of_keras(value: Mapping[str, Json]) -> bool:
 
 
 def _is_layer(known_as: str) -> bool:
-    return known_as in ARGUMENTS or known_as in IDENTITIES or known_as.startswith("tf.")
+    return (
+        known_as in ARGUMENTS
+        or known_as in IDENTITIES
+        or known_as.startswith("tf.")
+        or is_augmentation(known_as)
+    )
 
 
 def _is_operation(layer: Mapping[str, Json], class_name: str) -> bool:
