@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from gdfq_tf.errors import option
 from gdfq_tf.frontend.operation_importers import (
     OPERATIONS,
     activation_steps,
@@ -21,6 +20,7 @@ from gdfq_tf.frontend.operation_importers import (
     mean,
     reshape,
 )
+from gdfq_tf.frontend.refusals import reason_against
 from gdfq_tf.frontend.steps import (
     Call,
     Step,
@@ -70,12 +70,11 @@ def check_precision(call: Call) -> None:
 
 def check_layer(name: str, class_name: str) -> None:
     """Raises UserError unless layers of this class can be translated."""
-    if class_name not in _TRANSLATORS and not is_augmentation(class_name):
-        supported = ", ".join(sorted(_LAYERS.keys() - set(IDENTITIES)))
-        default = f"supported are {supported} and what is the identity at inference"
-        if class_name.startswith("tf."):
-            default = f"this TensorFlow function is none of {_FUNCTION_NAMES}"
-        refuse(name, class_name, _REASONS.get(class_name, default))
+    if class_name in _TRANSLATORS or is_augmentation(class_name):
+        return
+    if class_name.startswith("tf."):
+        refuse(name, class_name, f"this function is none of {_FUNCTION_NAMES}")
+    refuse(name, class_name, reason_against(class_name))
 
 
 def _weights(layer: Layer) -> tuple[np.ndarray, ...]:
@@ -428,8 +427,3 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
 _TRANSLATORS = OPERATIONS | _LAYERS
 
 _FUNCTION_NAMES = ", ".join(sorted(n for n in OPERATIONS if n.startswith("tf.")))
-_REASONS = {
-    "Lambda": "it holds Python code, which is not run unasked; use standard layers "
-    f"instead, or pass {option('allow_unsafe', True)}, which runs the code in the "
-    "file: only if you trust whoever made it, as it may do whatever you may",
-}
