@@ -31,11 +31,12 @@ def trimmed(model: KerasModel, task: str) -> KerasModel:
     outputs = list(getattr(model, "outputs", None) or [])
     if not outputs or not all(map(is_symbolic, outputs)):
         return model
-    calls = _calls(outputs)
     scores: list[SymbolicTensor] = outputs
     left_out: list[str] = []
     if task == "classification":
-        scores, left_out = _scores(outputs, calls)
+        scores, left_out = _scores(outputs)
+    if len(scores) != 1:
+        return model
     if left_out:
         warnings.warn(
             f"model {shown(model.name)} ends in {listed(left_out)}; it is taken up to "
@@ -48,9 +49,8 @@ def trimmed(model: KerasModel, task: str) -> KerasModel:
     inputs = [x for x in model.inputs if _producer(x) in used]
     if not inputs or (len(inputs) == len(model.inputs) and not left_out):
         return model
-    return library_of_model(model).Model(
-        _one_or_all(inputs), _one_or_all(scores), name=model.name
-    )
+    given = inputs[0] if len(inputs) == 1 else inputs
+    return library_of_model(model).Model(given, scores[0], name=model.name)
 
 
 def likely_output(model: KerasModel) -> str | None:
@@ -82,9 +82,10 @@ def _producer(tensor: SymbolicTensor) -> _Producer:
 
 
 def _scores(
-    outputs: Iterable[SymbolicTensor], calls: Mapping[_Producer, Call]
+    outputs: Iterable[SymbolicTensor],
 ) -> tuple[list[SymbolicTensor], list[str]]:
     """What outputs are made of, each once, and the operations that make them."""
+    calls = _calls(outputs)
     scores: list[SymbolicTensor] = []
     left_out: list[str] = []
     for tensor in outputs:
@@ -103,7 +104,3 @@ def _gives_classes(call: Call) -> bool:
     function = getattr(call.layer, "activation", None)
     name = getattr(function, "__name__", class_name(call.layer))
     return name.lower() in _OF_CLASSES
-
-
-def _one_or_all(tensors: list[SymbolicTensor]) -> SymbolicTensor | list[SymbolicTensor]:
-    return tensors[0] if len(tensors) == 1 else tensors

@@ -29,8 +29,8 @@ REFUSED_LAYERS: Mapping[str, str] = {
         "Bidirectional ConvLSTM1D ConvLSTM2D ConvLSTM3D GRU GRUCell LSTM LSTMCell "
         "SimpleRNN SimpleRNNCell StackedRNNCells"
     ),
-    "attention has a softmax in the middle and products of activations, which no "
-    "integer kernel here has; use convolutions": (
+    "attention has a softmax in the middle and matrix products of activations, which "
+    "no integer kernel here has; use convolutions": (
         "AdditiveAttention Attention GroupedQueryAttention MultiHeadAttention"
     ),
     "it takes text or categories; apply it to the data before the model": (

@@ -93,6 +93,16 @@ def test_classifiers_are_taken_up_to_their_scores(tmp_path, k, suffix, process):
 
 
 @KERASES
+def test_several_scores_stay_outputs(k):
+    image, features = backbone(k)
+    scores = [k.layers.Dense(3, name=name)(features) for name in ("left", "right")]
+    model = k.Model(image, {"a": largest(k, scores[0]), "b": scores[1]})
+    assert "has the outputs a, b; expected one" in refusal(trained(model))
+    with pytest.warns(UserWarning, match="it is taken up to the scores"):
+        check(load(model, output_name="a"), k.Model(image, scores[0]))
+
+
+@KERASES
 def test_casts_to_real_numbers_are_nothing_to_tell_of(k):
     image, x = backbone(k)
     cast = k.ops.cast if k is keras else tf.cast
