@@ -25,6 +25,7 @@ PARTS: Mapping[str, Callable[..., str]] = {
     "layers": reference_tables.layers,
     "operations": reference_tables.operations,
     "recipes": reference_tables.recipes,
+    "refusals": reference_tables.refusals,
     "speed": result_tables.speed,
 }
 _PART = re.compile(r"(<!-- made: ([^\n]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 
 from gdfq_tf.cli.flags import COMMANDS
 from gdfq_tf.config import RECIPES, FineTuningConfig, Recipe
+from gdfq_tf.errors import UserError
 from gdfq_tf.frontend.operation_importers import OPERATIONS
+from gdfq_tf.frontend.refusals import REFUSED_LAYERS, REFUSED_OPERATIONS
 from gdfq_tf.model_files.layer_arguments import (
     ACTIVATIONS,
     ARGUMENTS,
@@ -88,6 +90,16 @@ def layers() -> str:
     rows = [(_code(names), _code(shown)) for shown, names in by_arguments.items()]
     rows.append((_code(IDENTITIES), "none: the identity at inference"))
     return markdown_table(("layers", "arguments"), sorted(rows), "ll")
+
+
+def refusals() -> str:
+    """Layers and operations that are refused, by reason."""
+    rows = [
+        (_code(sorted(names.split())), str(UserError(reason)))
+        for table in (REFUSED_LAYERS, REFUSED_OPERATIONS)
+        for reason, names in table.items()
+    ]
+    return markdown_table(("layers or operations", "why, and what to do"), rows, "ll")
 
 
 def operations() -> str:

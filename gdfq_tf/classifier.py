@@ -25,12 +25,14 @@ class Head(str, enum.Enum):
     |---|---|---|
     | logits | one logit per class | the same |
     | softmax | their softmax | the same |
+    | logit | one logit z, of class 1 where z > 0 | two logits, -z / 2 and z / 2 |
     | sigmoid | p of one sigmoid unit | the softmax of two logits, (1 - p, p) |
     | multi_label | a sigmoid per label, any number of which may be on | the same |
     | features | numbers of no class: embedding, regression, image | the same |
     """
 
     LOGITS = "logits"
+    LOGIT = "logit"
     SOFTMAX = "softmax"
     SIGMOID = "sigmoid"
     MULTI_LABEL = "multi_label"
@@ -39,7 +41,7 @@ class Head(str, enum.Enum):
     @property
     def has_classes(self) -> bool:
         """Whether each image belongs to one of the classes."""
-        return self in (Head.LOGITS, Head.SOFTMAX, Head.SIGMOID)
+        return self in (Head.LOGITS, Head.LOGIT, Head.SOFTMAX, Head.SIGMOID)
 
     @property
     def ends_in_softmax(self) -> bool:

@@ -8,7 +8,9 @@ is configured, stays the caller's choice: nothing here sets an environment varia
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import tf_keras as keras
@@ -22,8 +24,10 @@ __all__ = [
     "KerasModel",
     "Layer",
     "SymbolicTensor",
+    "computing_in_float32",
     "import_keras_3",
     "keras",
+    "library_of_layer",
     "library_of_model",
     "saved_metadata_pb2",
     "seed_source",
@@ -81,3 +85,37 @@ def library_of_model(value: object) -> KerasLibrary:
     if keras_3 is None or not isinstance(value, keras_3.Model):
         return None
     return import_keras_3()
+
+
+def library_of_layer(layer: Layer) -> KerasLibrary:
+    """The Keras that a layer is of."""
+    return keras if isinstance(layer, keras.layers.Layer) else sys.modules["keras"]
+
+
+@contextlib.contextmanager
+def computing_in_float32() -> Iterator[None]:
+    """Layers made meanwhile compute in float32, whatever the caller's are to.
+
+    The policies are those of the whole process; afterwards they are what they were.
+    """
+    with contextlib.ExitStack() as policies:
+        for library in filter(None, (keras, sys.modules.get("keras"))):
+            policies.enter_context(_float32_policy(library))
+        yield
+
+
+@contextlib.contextmanager
+def _float32_policy(library: KerasLibrary) -> Iterator[None]:
+    policies, numbers = library.mixed_precision, library.backend
+    policy, dtype = policies.global_policy(), numbers.floatx()
+    if policy.name == dtype == "float32":
+        # Set once, a policy would no longer follow the dtype.
+        yield
+        return
+    numbers.set_floatx("float32")
+    policies.set_global_policy("float32")
+    try:
+        yield
+    finally:
+        numbers.set_floatx(dtype)
+        policies.set_global_policy(policy)

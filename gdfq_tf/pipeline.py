@@ -20,6 +20,7 @@ from gdfq_tf.config import BitWidths, FineTuningConfig, ReconstructionConfig
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.expected_stages import expected_stages
 from gdfq_tf.job import Job
+from gdfq_tf.keras_compat import computing_in_float32
 from gdfq_tf.progress import NullProgress, Progress
 from gdfq_tf.quantization.alternating import train_alternating
 from gdfq_tf.quantization.distillation import distill
@@ -102,7 +103,7 @@ def quantize(
             f"recipe {job.recipe.name!r} makes its images in turn with the student; "
             f"expected no pool: take another {option('recipe')}"
         )
-    with reproducible(job.seed):
+    with reproducible(job.seed), computing_in_float32():
         progress.expect(expected_stages(job, has_pool=pool is not None))
         with progress.stage("baselines", 1) as advance:
             baselines = make_baselines(job.classifier, job.seed)

@@ -24,12 +24,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import warnings
 
 import numpy as np
 
 from gdfq_tf.classifier import Head
 from gdfq_tf.config import TASKS
 from gdfq_tf.errors import UserError, option
+from gdfq_tf.frontend.ends import likely_output
 from gdfq_tf.frontend.folding import absorb_resizing, fold, two_class_logits
 from gdfq_tf.frontend.importer import all_layers, read_graph, valid_name
 from gdfq_tf.frontend.input_shapes import absorb_input_reshapes
@@ -39,9 +41,12 @@ from gdfq_tf.frontend.steps import class_name, is_symbolic, refuse
 from gdfq_tf.frontend.stored_values import check_folded_values, check_stored_values
 from gdfq_tf.graph import layers
 from gdfq_tf.keras_compat import KerasModel, Layer, SymbolicTensor, keras
+from gdfq_tf.model_files.model_outputs import named_outputs
 from tflite_export.names import listed, shown
 
 _SOME_SIZE = 224  # where advice needs one
+# Kinds that no logit comes out of.
+_FUNCTIONS = ("Activation", "LeakyReLU", "ReLU", "Softmax")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,15 +126,17 @@ def _check_ends(source: KerasModel, task: str) -> None:
             "or a Sequential model with an Input layer: rebuild it that way"
         )
     if len(inputs) != 1:
+        names = [x._keras_history[0].name for x in inputs]
         raise UserError(
-            f"{model} has {len(inputs)} inputs; expected one, for "
-            "images: cut it with keras.Model(image, logits)"
+            f"{model} has {len(inputs)} inputs that its outputs depend on, "
+            f"{listed(names)}; expected one, for images: train it on the images alone, "
+            "or with constants in place of the others"
         )
     if len(outputs) != 1:
-        names = list(source.output_names)
+        names, likely = list(named_outputs(source)), likely_output(source)
         raise UserError(
             f"{model} has the outputs {listed(names)}; expected one, "
-            f"for classes: choose it with {option('output_name', listed(names[:1]))}"
+            f"for classes: choose it with {option('output_name', likely)}"
         )
     shape, out = tuple(inputs[0].shape), tuple(outputs[0].shape)
     if len(shape) not in (2, 3, 4):
@@ -161,12 +168,12 @@ def _split_head(ops: Ops, num_outputs: int) -> tuple[Ops, Head]:
     """The ops up to two or more logits, and `Canonical.head`."""
     end = ops[-1]
     is_sigmoid = end.config.get("activation") == "sigmoid"
-    if num_outputs == 1 and not is_sigmoid:
+    if num_outputs == 1 and end.kind in _FUNCTIONS and not is_sigmoid:
         refuse(
             end.name,
             end.kind,
             "as the last layer it gives one value, so it is not a classifier; expected "
-            "2 or more classes or labels, one sigmoid for two classes, or "
+            "2 or more classes or labels, one logit or sigmoid for two classes, or "
             f"{option('task', 'features')}",
         )
     head = Head.LOGITS
@@ -174,6 +181,14 @@ def _split_head(ops: Ops, num_outputs: int) -> tuple[Ops, Head]:
         ops, head = ops[:-1], Head.MULTI_LABEL
     elif is_sigmoid:
         ops, head = two_class_logits(ops[:-1]), Head.SIGMOID
+    elif num_outputs == 1:
+        warnings.warn(
+            f"layer {shown(end.name)} gives one value, taken for the logit of two "
+            "classes, 1 where it is above 0; if it stands for something else, the task "
+            "is features",
+            stacklevel=2,
+        )
+        ops, head = two_class_logits(ops), Head.LOGIT
     elif end.kind == "Softmax":
         ops, head = ops[:-1], Head.SOFTMAX
     return ops, head

@@ -72,7 +72,7 @@ class _Reader:
         """
         produced = dict(bound)
         outputs = list(outputs)
-        for call in _calls(outputs, set(bound)):
+        for call in calls_behind(outputs, bound):
             inputs = tuple(produced[_key(tensor)] for tensor in call.inputs)
             if _is_model(call.layer):
                 inner = map(_key, call.layer.inputs)
@@ -160,7 +160,9 @@ def _producers(model: KerasModel) -> Iterator[Layer]:
             yield layer
 
 
-def _calls(outputs: Iterable[SymbolicTensor], bound: set[_Key]) -> Iterator[Call]:
+def calls_behind(
+    outputs: Iterable[SymbolicTensor], bound: Iterable[_Key] = ()
+) -> Iterator[Call]:
     """The calls between the bound tensors and some outputs, producers first."""
     done = {key[:2] for key in bound}
     stack = list(reversed(list(outputs)))

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from gdfq_tf.errors import option
 from gdfq_tf.frontend.operation_importers import (
     OPERATIONS,
     activation_steps,
@@ -21,6 +20,7 @@ from gdfq_tf.frontend.operation_importers import (
     mean,
     reshape,
 )
+from gdfq_tf.frontend.refusals import reason_against
 from gdfq_tf.frontend.steps import (
     Call,
     Step,
@@ -31,7 +31,13 @@ from gdfq_tf.frontend.steps import (
     refuse_layer,
 )
 from gdfq_tf.frontend.transposed_convolution import phase_kernel, phases
-from gdfq_tf.keras_compat import Layer
+from gdfq_tf.keras_compat import Layer, library_of_layer
+from gdfq_tf.model_files.augmentation import (
+    CHANGES_IMAGES,
+    augmentation_class,
+    is_augmentation,
+    is_identity,
+)
 from gdfq_tf.model_files.layer_arguments import ACTIVATION_LAYERS, IDENTITIES
 
 
@@ -46,7 +52,7 @@ def translate(call: Call) -> list[Step]:
     check_precision(call)
     if getattr(layer, "data_format", None) == "channels_first":
         refuse_layer(layer, "it is channels_first; expected channels_last")
-    return _TRANSLATORS[class_name(layer)](call)
+    return _TRANSLATORS.get(class_name(layer), _augmentation)(call)
 
 
 def check_precision(call: Call) -> None:
@@ -57,19 +63,18 @@ def check_precision(call: Call) -> None:
     if policy != "float32" and call.inputs:
         refuse_layer(
             layer,
-            f"its dtype policy is {policy}; build the model under the float32 policy, "
-            "load the weights into it and save that",
+            f"its dtype policy is {policy}; pass the model as it was before "
+            "model.quantize(...)",
         )
 
 
 def check_layer(name: str, class_name: str) -> None:
     """Raises UserError unless layers of this class can be translated."""
-    if class_name not in _TRANSLATORS:
-        supported = ", ".join(sorted(_LAYERS.keys() - set(IDENTITIES)))
-        default = f"supported are {supported} and what is the identity at inference"
-        if class_name.startswith("tf."):
-            default = f"this TensorFlow function is none of {_FUNCTION_NAMES}"
-        refuse(name, class_name, _REASONS.get(class_name, default))
+    if class_name in _TRANSLATORS or is_augmentation(class_name):
+        return
+    if class_name.startswith("tf."):
+        refuse(name, class_name, f"this function is none of {_FUNCTION_NAMES}")
+    refuse(name, class_name, reason_against(class_name))
 
 
 def _weights(layer: Layer) -> tuple[np.ndarray, ...]:
@@ -361,6 +366,17 @@ def _custom_scale(call: Call) -> list[Step]:
     return [scaled, Step("Add", inputs=(0, -1))]
 
 
+def _augmentation(call: Call) -> list[Step]:
+    """None, of what changes images in training only."""
+    layer = call.layer
+    library = library_of_layer(layer)
+    if augmentation_class(library, class_name(layer)) is not type(layer):
+        refuse_layer(layer, "it is no layer of Keras' own; use one of those")
+    if not is_identity(layer):
+        refuse_layer(layer, CHANGES_IMAGES)
+    return []
+
+
 def _input(call: Call) -> list[Step]:
     shape = image_shape(call.output.shape)[1:]
     if len(shape) > 1:
@@ -407,6 +423,7 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     "SeparableConv1D": _separable_conv,
     "SeparableConv2D": _separable_conv,
     "Softmax": _softmax,
+    "SyncBatchNormalization": _batch_normalization,
     "UpSampling1D": _upsampling,
     "UpSampling2D": _upsampling,
     "ZeroPadding1D": _moving("padding"),
@@ -415,8 +432,3 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
 _TRANSLATORS = OPERATIONS | _LAYERS
 
 _FUNCTION_NAMES = ", ".join(sorted(n for n in OPERATIONS if n.startswith("tf.")))
-_REASONS = {
-    "Lambda": "it holds Python code, which is not run unasked; use standard layers "
-    f"instead, or pass {option('allow_unsafe', True)}, which runs the code in the "
-    "file: only if you trust whoever made it, as it may do whatever you may",
-}

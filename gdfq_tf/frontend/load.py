@@ -16,6 +16,7 @@ from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.config import PREPROCESSINGS
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.frontend.canonical import canonicalize
+from gdfq_tf.frontend.ends import trimmed
 from gdfq_tf.frontend.layer_importers import check_layer
 from gdfq_tf.frontend.soundness import (
     check_magnitudes,
@@ -30,7 +31,7 @@ from gdfq_tf.graph.bn_statistics import (
     batch_statistics,
     is_untouched,
 )
-from gdfq_tf.keras_compat import KerasModel, Layer, keras
+from gdfq_tf.keras_compat import KerasModel, Layer, computing_in_float32, keras
 from gdfq_tf.memory_needs import require_memory_for_any_run
 from gdfq_tf.model_files.readers import ReadOptions, SourceModel, read_model
 from gdfq_tf.preprocessing import (
@@ -87,6 +88,7 @@ class Interpretation:
 
 
 @random_states_kept()
+@computing_in_float32()
 def load_classifier(  # noqa: PLR0913 - the front door: one keyword for each option
     model: ModelLike,
     *,
@@ -185,7 +187,8 @@ def translate_classifier(
     The difference is the largest on random images, relative to the largest output
     if that exceeds 1. Errors as of `load_classifier`.
     """
-    canonical = canonicalize(source.model, interpretation.task)
+    model = trimmed(source.model, interpretation.task)
+    canonical = canonicalize(model, interpretation.task)
     preprocessing = _resolve(
         dataclasses.replace(
             interpretation,
@@ -202,9 +205,7 @@ def translate_classifier(
     )
     _check_normalization(classifier, interpretation.without_bn_statistics)
     _check_soundness(classifier)
-    difference = _check_equal(
-        source.model, classifier, preprocessing, canonical.resizing
-    )
+    difference = _check_equal(model, classifier, preprocessing, canonical.resizing)
     return classifier, difference
 
 
@@ -286,6 +287,8 @@ def _check_equal(
     outputs = classifier.head.outputs_of(logits)
     if classifier.head == Head.SIGMOID:
         outputs = outputs[:, 1:]
+    elif classifier.head == Head.LOGIT:
+        outputs = outputs[:, 1:] - outputs[:, :1]
     largest = max(1.0, np.abs(expected).max())
     difference = np.abs(outputs.numpy() - expected).max() / largest
     if not difference <= TOLERANCE:  # so that NaN is refused as well

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Callable, Iterable
-from typing import Any, SupportsFloat, TypeAlias
+import numbers
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, SupportsFloat, TypeAlias, TypeGuard
 
 import numpy as np
+import tensorflow as tf
 
 from gdfq_tf.frontend.steps import (
     Call,
@@ -283,22 +285,31 @@ def _pad(call: Call) -> list[Step]:
 
 
 def _get_item(call: Call) -> list[Step]:
-    """x[:, a:b:s, c:d:t, e:f]: crops, then every s-th row and t-th column."""
-    shape = tuple(call.inputs[0].shape)
+    """x[:, a:b:s, c:d:t, e:f] and other plain indices, x[..., :8] or x[:, None, None].
+
+    Crops, then every s-th row and t-th column, then the shape that integers and None
+    ask for.
+    """
+    shape, out = tuple(call.inputs[0].shape), tuple(call.output.shape)
     spec = call_parameters(call).get("slice_spec", call.arguments[-1])
     items = list(spec) if isinstance(spec, (list, tuple)) else [spec]
-    slices = [s for s in map(_as_slice, items) if s is not None]
-    if len(shape) != 4 or len(slices) < len(items) or slices[0] != slice(None):
-        refuse_layer(call.layer, f"it takes {items} of {shape}; expected x[:, …, …, …]")
-    slices += [slice(None)] * (len(shape) - len(slices))
-    sizes = shape[1:]
-    bounds = [s.indices(n) for s, n in zip(slices[1:], sizes, strict=True)]
-    every = tuple(step for _, _, step in bounds)
-    if min(every) < 1 or every[2] > 1:
+    taken = f"it takes {items} of {shape}"
+    slices = _slices(items, len(shape))
+    if slices is None or not 2 <= len(shape) <= 4 or slices[0] != slice(None):
         refuse_layer(
             call.layer,
-            f"it takes {items} of {shape}; expected positive steps over height and "
-            "width, and none over channels",
+            f"{taken}; expected slices, integers, … and None, of every image the same",
+        )
+    sizes = _as_image(shape[1:], 1)
+    slices = _as_image(slices[1:], slice(None))
+    bounds = [s.indices(n) for s, n in zip(slices, sizes, strict=True)]
+    counts = [len(range(*bound)) for bound in bounds]
+    every = tuple(step for _, _, step in bounds)
+    if min(every) < 1 or every[2] > 1 or not all(counts):
+        refuse_layer(
+            call.layer,
+            f"{taken}; expected positive steps over height and width, none over "
+            "channels, and something left",
         )
     crops = tuple(
         (start, size - max(start, stop))
@@ -311,17 +322,51 @@ def _get_item(call: Call) -> list[Step]:
         pool = {"pool_size": 1, "strides": every[:2], "padding": "valid"}
         steps.append(Step("AveragePooling2D", pool, suffix="_every"))
     if any(crops[2]):
-        positions = int(np.prod(tuple(call.output.shape)[1:3]))
         crop = Step("Cropping2D", {"cropping": ((0, 0), crops[2])})
-        steps += _on_channels(crop, positions, sizes[2], call.output.shape)
+        steps += _on_channels(crop, counts[0] * counts[1], sizes[2], out)
+    elif len(out) != len(shape) or None in items:
+        steps.append(reshape_step(out))
     return steps
 
 
-def _as_slice(item: object) -> slice | None:
-    """A slice of Keras 3, or of tf_keras, which stores it as a dict; else None."""
+def _slices(items: Iterable[object], rank: int) -> list[slice] | None:
+    """The slices of an index, one per dimension; None if it is not made of such.
+
+    Integers are slices of one, and dimensions that None adds are left out.
+    """
+    slices: list[Any] = [_as_slice(item) for item in items if item is not None]
+    rest = [slice(None)] * (rank - len(slices) + (Ellipsis in slices))
+    if Ellipsis in slices:
+        where = slices.index(Ellipsis)
+        slices[where : where + 1] = rest
+    else:
+        slices += rest
+    return slices if all(isinstance(s, slice) for s in slices) else None
+
+
+def _as_slice(item: object) -> object:
+    """A slice of Keras 3, or of tf_keras, which stores it as a dict; `...` as it is."""
     if isinstance(item, dict):
-        return slice(item["start"], item["stop"], item["step"])
-    return item if isinstance(item, slice) else None
+        item = slice(item["start"], item["stop"], item["step"])
+    if _is_integer(item):
+        return slice(item, item + 1 or None)
+    if isinstance(item, slice):
+        parts = (item.start, item.stop, item.step)
+        return item if all(x is None or _is_integer(x) for x in parts) else None
+    return item if item is Ellipsis else None
+
+
+def _is_integer(value: object) -> TypeGuard[int]:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _as_image(values: Sequence[Any], filler: object) -> list[Any]:
+    """What there is for each dimension -> for height, width and channels.
+
+    Units are images of one position, signals images of width 1.
+    """
+    *spatial, channels = values
+    return [*spatial, *[filler] * (2 - len(spatial)), channels]
 
 
 def _on_channels(
@@ -339,9 +384,39 @@ def call_parameters(call: Call) -> dict[str, Any]:
     """The parameters of an operation by name, wherever Keras keeps them."""
     if class_name(call.layer).startswith("tf."):
         signature = inspect.signature(call.layer.function)
-        return signature.bind(*call.arguments, **call.keywords).arguments
+        bound = signature.bind(*call.arguments, **call.keywords)
+        bound.apply_defaults()
+        return bound.arguments
     return vars(call.layer) | call.keywords
 
+
+# ---- behind the scores of classes
+
+
+def is_cast_to_real(call: Call) -> bool:
+    """Whether a call changes the precision of real numbers and nothing else."""
+    is_cast = class_name(call.layer) in ("Cast", "tf.cast")
+    dtype = call_parameters(call).get("dtype") if is_cast else None
+    return is_cast and tf.as_dtype(dtype).is_floating
+
+
+def _post_processing(call: Call) -> list[Step]:
+    """None, of a cast between precisions; classes out of scores are no layer's work."""
+    if not is_cast_to_real(call) or call.inputs[0].dtype == "bool":
+        refuse_layer(
+            call.layer,
+            "it makes other things of numbers; expected it at the end of a classifier "
+            "only, which is taken up to the scores of its classes",
+        )
+    return []
+
+
+# Those may stand behind a classifier's scores.
+POST_PROCESSING = (
+    *("Argmax", "Cast", "Greater", "GreaterEqual", "TopK"),
+    *("tf.cast", "tf.math.argmax", "tf.math.greater", "tf.math.greater_equal"),
+    "tf.math.top_k",
+)
 
 OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
     # Keras 3 operations; some share their name with the layer of that meaning.
@@ -372,6 +447,7 @@ OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
         }.items()
     },
     "LeakyRelu": _leaky_relu_operation("negative_slope"),
+    **dict.fromkeys(POST_PROCESSING, _post_processing),
     # TensorFlow functions.
     "tf.__operators__.add": add,
     "tf.__operators__.getitem": _get_item,

@@ -48,7 +48,7 @@ def read_keywords(keywords: Mapping[str, Json]) -> dict[str, Structure]:
     """Arguments of an operation, by `OPERANDS` and `OPERATION_ARGUMENTS`."""
     found = {}
     for keyword, value in keywords.items():
-        if value is None or keyword in ("name", "dtype", "var"):
+        if value is None or keyword in ("name", "var"):
             continue  # of the operation itself, or of what may be assigned to
         if keyword in OPERANDS:
             found[keyword] = _value(value, keyword)
@@ -161,13 +161,14 @@ def _object(value: Mapping[str, Json]) -> Structure:
         if set(value) != {"start", "stop", "step"}:
             raise ValueError
         return {key: _index(item) for key, item in value.items()}
-    class_name, content = value["class_name"], value["config"]
+    class_name = value["class_name"]
+    if class_name == "__ellipsis__":
+        return Ellipsis
+    content = value["config"]
     if class_name == "__keras_tensor__":
         return _ref(content["keras_history"])
     if class_name == "__slice__":
         return slice(*(_index(content[key]) for key in ("start", "stop", "step")))
-    if class_name == "__ellipsis__":
-        return Ellipsis
     return np.asarray(numbers(value))
 
 

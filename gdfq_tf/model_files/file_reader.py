@@ -207,12 +207,11 @@ def _read_hdf5(
                 continue
             if isinstance(item, h5py.Group):
                 groups[name] = _notes(item)
-            elif name.startswith(root) and item.dtype.kind in "fiub":
+            elif name.startswith(root) and _kind(item.dtype) in "fiub":
                 datasets[name] = item
         if wanted is not None:
             for name, dataset in datasets.items():
-                dtype = dataset.dtype.newbyteorder("<")
-                wanted[name] = np.asarray(dataset[()], dtype, order="C")
+                wanted[name] = _numbers(dataset[()])
         return {
             "config": _attribute(file, "model_config"),
             "keras_version": _attribute(file, "keras_version"),
@@ -220,10 +219,28 @@ def _read_hdf5(
             "notes_names": "vars" in file and "name" in file["vars"].attrs,
             "groups": groups,
             "datasets": [
-                [name, dataset.dtype.kind, list(dataset.shape)]
+                [name, _kind(dataset.dtype), list(dataset.shape)]
                 for name, dataset in datasets.items()
             ],
         }
+
+
+def _is_bfloat16(dtype: np.dtype) -> bool:
+    """Whether two bytes that neither HDF5 nor NumPy knows: Keras writes one such."""
+    return dtype.kind == "V" and dtype.itemsize == 2
+
+
+def _kind(dtype: np.dtype) -> str:
+    """NumPy's letter for a kind of number; "V" for what is none."""
+    return "f" if _is_bfloat16(dtype) else dtype.kind
+
+
+def _numbers(values: Any) -> np.ndarray:  # noqa: ANN401 - array, or a number
+    """Stored numbers as NumPy has them: bfloat16 is the upper half of float32."""
+    array = np.asarray(values, order="C")
+    if _is_bfloat16(array.dtype):
+        return (array.view("<u2").astype("<u4") << 16).view("<f4")
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 
 def _walk(file: h5py.File) -> Iterator[tuple[str, Any]]:
@@ -328,14 +345,14 @@ def _read_saved_model(path: Path, room: int, wanted: _Arrays | None) -> dict[str
     _check_size(sum(sizes), on_disk, room)
     if wanted is not None:
         for name, key in keys.items():
-            wanted[name] = np.asarray(checkpoint.get_tensor(key), order="C")
+            wanted[name] = _numbers(checkpoint.get_tensor(key))
     return {
         "config": root.metadata,
         "keras_version": "2",
         "notes_names": False,
         "groups": {},
         "datasets": [
-            [name, dtypes[key].as_numpy_dtype().dtype.kind, list(shapes[key])]
+            [name, _kind(np.dtype(dtypes[key].as_numpy_dtype)), list(shapes[key])]
             for name, key in keys.items()
         ],
     }

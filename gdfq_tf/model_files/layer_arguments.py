@@ -26,6 +26,8 @@ UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 _LARGEST_COUNT = 2**24  # filters, units, pixels of one side
 _MOST_CONSTANTS = 2**20  # numbers of one constant
 _LONGEST_NAME = 256
+_MOST_PLAIN_VALUES = 16
+_WORD = re.compile(r"[a-z_]{1,32}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,14 +159,30 @@ def _axis(value: Json) -> Argument:
 
 
 def _dtype(value: Json) -> str:
-    """The name of a dtype or of a policy."""
+    """A dtype: that of integers, or float32 for every precision and policy.
+
+    Policies say in what precision to train; the weights of all are real numbers.
+    """
     if isinstance(value, dict):
         if not _POLICIES.fullmatch(value["class_name"]):
             raise ValueError
         value = value["config"]["name"]
-    if value not in _DTYPES:
+    if value not in (*FLOAT_POLICIES, *_INTEGERS):
         raise ValueError
-    return value
+    return value if value in _INTEGERS else "float32"
+
+
+def _plain(value: Json) -> Argument:
+    """Numbers, flags and words, or lists of them: nothing that names a file or code."""
+    if isinstance(value, list) and len(value) <= _MOST_PLAIN_VALUES:
+        return tuple(_plain(item) for item in value)
+    if isinstance(value, str):
+        if not _WORD.fullmatch(value):
+            raise ValueError
+        return value
+    if isinstance(value, bool):
+        return value
+    return integer(value) if type(value) is int else number(value)
 
 
 def _activation(value: Json) -> str | ActivationLayer:
@@ -186,10 +204,18 @@ def plain_arguments(class_name: str, config: Mapping[str, Json]) -> dict[str, Ar
 
     Left out is what matters to training only, and what is null: a default.
 
+    Args:
+      class_name: of one of `ARGUMENTS`, or of a layer that only changes images in
+        training, whose arguments each Keras calls as it likes.
+      config: as found.
+
     Raises:
       ArgumentError: one is unknown or no value of its kind.
     """
-    kinds, arguments = ARGUMENTS[class_name], {}
+    kinds = ARGUMENTS.get(class_name)
+    if kinds is None:
+        kinds = dict.fromkeys(config, PLAIN) | _COMMON
+    arguments = {}
     for argument, value in config.items():
         if value is None or TRAINING_ARGUMENTS.fullmatch(argument):
             continue
@@ -250,15 +276,21 @@ ACTIVATIONS = (
 )
 _FUNCTION_MODULES = (None, "builtins", "keras.activations")
 _POLICIES = re.compile(r"DTypePolicy|FloatDTypePolicy|Policy|PolicyV1")
-_DTYPES = (
-    *("float16", "bfloat16", "float32", "float64", "mixed_float16", "mixed_bfloat16"),
-    *("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "bool"),
+# Precisions of real numbers, and of two of them: computed in one, stored in another.
+FLOAT_POLICIES = (
+    "float16",
+    "bfloat16",
+    "float32",
+    "float64",
+    "mixed_float16",
+    "mixed_bfloat16",
 )
+_INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "bool")
 _CONSTANT_DTYPES = ("float16", "float32", "float64", "int32", "int64", "uint8")
 # Arguments that matter to training only. Each Keras adds some; they are not looked at.
 TRAINING_ARGUMENTS = re.compile(
     r"\w+_(initializer|regularizer|constraint)|renorm\w*|quantization_config"
-    r"|lora_\w+|virtual_batch_size|momentum|synchronized"
+    r"|lora_\w+|virtual_batch_size|momentum|synchronized|seed"
 )
 
 NAME = Kind(f"a text of 1 to {_LONGEST_NAME} characters", _name)
@@ -271,10 +303,14 @@ SIDES = Kind("integers from 0 for each side", _sides)
 SHAPE = Kind("positive sizes, null where one is open", _shape(1))
 TARGET_SHAPE = Kind("sizes, -1 for the rest", _shape(-1))
 AXIS = Kind("an axis, or a list of them", _axis)
-DTYPE = Kind(f"one of {', '.join(_DTYPES)}", _dtype)
+DTYPE = Kind(
+    f"one of {', '.join((*FLOAT_POLICIES, *_INTEGERS))}, as before model.quantize(...)",
+    _dtype,
+)
 ACTIVATION = Kind(
     f"one of {', '.join(ACTIVATIONS)}, {' or '.join(ACTIVATION_LAYERS)}", _activation
 )
+PLAIN = Kind("numbers, flags and words", _plain)
 DATA_FORMAT = _one_of("channels_last", "channels_first")
 PADDING = _one_of("valid", "same", "causal")
 
@@ -317,6 +353,7 @@ _RESIZED = {
 }
 
 # Layers that are the identity at inference: of their arguments only the name matters.
+# Those that change images in training are told by `augmentation`.
 IDENTITIES = (
     "ActivityRegularization",
     "AlphaDropout",
@@ -324,12 +361,6 @@ IDENTITIES = (
     "GaussianDropout",
     "GaussianNoise",
     "Identity",
-    "RandomBrightness",
-    "RandomContrast",
-    "RandomFlip",
-    "RandomRotation",
-    "RandomTranslation",
-    "RandomZoom",
     "SpatialDropout1D",
     "SpatialDropout2D",
     "StochasticDepth",
@@ -401,6 +432,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
     "SeparableConv2D": _CONVOLUTION | _FILTERS | _MULTIPLIER,
     "Softmax": {**_COMMON, "axis": AXIS},
     "Subtract": _COMMON,
+    "SyncBatchNormalization": _NORMALIZATION,
     "UpSampling1D": {**_COMMON, "size": SIZES},
     "UpSampling2D": _RESIZED | {"size": SIZES},
     "ZeroPadding1D": {**_COMMON, "padding": SIDES, "data_format": DATA_FORMAT},
@@ -409,11 +441,14 @@ ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
 
 # Arguments by which layers make their weights; these come from the file afterwards.
 INITIALIZERS: Mapping[str, tuple[str, ...]] = {
-    "BatchNormalization": (
-        "beta_initializer",
-        "gamma_initializer",
-        "moving_mean_initializer",
-        "moving_variance_initializer",
+    **dict.fromkeys(
+        ("BatchNormalization", "SyncBatchNormalization"),
+        (
+            "beta_initializer",
+            "gamma_initializer",
+            "moving_mean_initializer",
+            "moving_variance_initializer",
+        ),
     ),
     "Conv1D": ("kernel_initializer", "bias_initializer"),
     "Conv1DTranspose": ("kernel_initializer", "bias_initializer"),
@@ -437,12 +472,17 @@ INITIALIZERS: Mapping[str, tuple[str, ...]] = {
 
 # Keras 3 operations, which files write beside layers: class -> module of Keras 3.
 OPERATION_MODULES: Mapping[str, str] = {
+    "Cast": "core",
+    "TopK": "math",
     **dict.fromkeys(
         (
             "Add",
+            "Argmax",
             "Concatenate",
             "Divide",
             "GetItem",
+            "Greater",
+            "GreaterEqual",
             "Max",
             "Mean",
             "Multiply",
@@ -483,14 +523,18 @@ OPERATION_ARGUMENTS: Mapping[str, Kind] = {
     "axis": AXIS,
     "beta": NUMBER,
     "constant_values": NUMBER,
+    "dtype": DTYPE,
+    "k": COUNT,
     "keepdims": FLAG,
     "mode": Kind("constant", lambda value: _in(value.lower(), ("constant",))),
     "name": NAME,
     "negative_slope": NUMBER,
     "newshape": TARGET_SHAPE,
+    "output_type": DTYPE,
     "pad_width": Kind("integers from 0 for each side", _sides_of_each_axis),
     "paddings": Kind("integers from 0 for each side", _sides_of_each_axis),
     "shape": TARGET_SHAPE,
+    "sorted": FLAG,
 }
 # Those that may be tensors, or constants beside tensors.
 OPERANDS = (

@@ -17,7 +17,14 @@ import numpy as np
 
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import KerasLibrary, KerasModel, Layer, SymbolicTensor
+from gdfq_tf.model_files.augmentation import (
+    CHANGES_IMAGES,
+    augmentation_class,
+    is_identity,
+    make_augmentation,
+)
 from gdfq_tf.model_files.layer_arguments import (
+    ARGUMENTS,
     IDENTITIES,
     INITIALIZERS,
     OPERATION_MODULES,
@@ -33,10 +40,11 @@ from gdfq_tf.model_files.model_spec import (
 )
 from tflite_export.names import shown
 
-# Layers of keras.applications, in modules that Keras does not export.
-_APPLICATION_MODULES = {
-    "CustomScaleLayer": "inception_resnet_v2",
-    "LayerScale": "convnext",
+# Layers in modules that Keras does not export, or not among its layers.
+_MODULES = {
+    "CustomScaleLayer": "applications.inception_resnet_v2",
+    "LayerScale": "applications.convnext",
+    "SyncBatchNormalization": "layers.normalization.batch_normalization",
 }
 # float32 values of one tensor, for one image: half a gigabyte of them.
 _LARGEST_TENSOR = 2**27
@@ -139,12 +147,11 @@ class _Builder:
             }
             return _resolved(refs, given, own_calls)
 
-        return self._library.Model(
-            tensors(spec.inputs), tensors(spec.outputs), name=spec.name
-        )
+        model_class = _named(self._library.Model, spec.subclass)
+        return model_class(tensors(spec.inputs), tensors(spec.outputs), name=spec.name)
 
     def _sequential(self, spec: ModelSpec) -> KerasModel:
-        model = self._library.Sequential(name=spec.name)
+        model = _named(self._library.Sequential, spec.subclass)(name=spec.name)
         for layer in spec.layers:
             model.add(self._layer(layer))
             if getattr(model, "inputs", None):
@@ -173,6 +180,8 @@ class _Builder:
                 f"keras.src.ops.{OPERATION_MODULES[spec.class_name]}"
             )
             return getattr(module, spec.class_name)(**arguments, name=spec.name)
+        if spec.class_name not in ARGUMENTS:
+            return self._augmentation(spec.class_name, arguments)
         layer_class = self._class(spec.class_name)
         if spec.class_name == "InputLayer":
             shape = arguments.get("batch_shape", arguments.get("batch_input_shape"))
@@ -183,10 +192,23 @@ class _Builder:
         )
         return layer_class(**arguments, **initializers)
 
+    def _augmentation(
+        self, class_name: str, arguments: Mapping[str, Argument]
+    ) -> Layer:
+        """The identity, if that is what such a layer is at inference."""
+        name, reason = arguments["name"], CHANGES_IMAGES
+        layer_class = augmentation_class(self._library, class_name)
+        if layer_class is None:
+            reason = f"the {self._library.__name__} installed has no such layer"
+        elif is_identity(make_augmentation(layer_class, arguments)):
+            return self._library.layers.Activation("linear", name=name)
+        raise UserError(
+            f"layer {shown(name)} ({class_name}) is not supported: {reason}"
+        )
+
     def _class(self, class_name: str) -> Callable[..., Layer]:
-        if class_name in _APPLICATION_MODULES:
-            module = _APPLICATION_MODULES[class_name]
-            name = f"{self._library.__name__}.src.applications.{module}"
+        if class_name in _MODULES:
+            name = f"{self._library.__name__}.src.{_MODULES[class_name]}"
             return getattr(importlib.import_module(name), class_name)
         return getattr(self._library.layers, class_name)
 
@@ -251,6 +273,13 @@ class _Builder:
         outputs = _outputs(layer(*arguments, **keywords))
         _check_sizes(name, outputs)
         return outputs
+
+
+def _named(model_class: type, name: str | None) -> type:
+    """A class of Keras, or one that adds to it nothing but a name."""
+    if name is None or not name.isidentifier():
+        return model_class
+    return type(name, (model_class,), {})
 
 
 def _in_order(producers: Mapping[_Key, set[_Key]], given: set[_Key]) -> Iterator[_Key]:

@@ -50,7 +50,7 @@ class LayerSpec:
 
     Attributes:
       class_name: one of `ARGUMENTS` or `IDENTITIES`, of `OPERATION_MODULES` if it
-        `is_operation`, "Lambda", or "tf.FUNCTION".
+        `is_operation`, a layer that `is_augmentation`, "Lambda", or "tf.FUNCTION".
       name: unique in its model.
       arguments: of the constructor, checked; of Lambda layers, code and all.
       calls: in the model that holds it; none in Sequential models.
@@ -74,6 +74,8 @@ class ModelSpec:
       inputs, outputs: `TensorRef`s in lists and dicts; None of Sequential models.
       input_shape: of Sequential models that have it noted beside their layers.
       calls: as of `LayerSpec`.
+      subclass: name of its author's class, under which weights are stored; None if it
+        is of Keras' own.
     """
 
     name: str
@@ -82,6 +84,7 @@ class ModelSpec:
     outputs: Structure = None
     input_shape: tuple[int | None, ...] | None = None
     calls: tuple[CallSpec, ...] = ()
+    subclass: str | None = None
 
     @property
     def is_sequential(self) -> bool:

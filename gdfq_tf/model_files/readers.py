@@ -26,8 +26,10 @@ from gdfq_tf.model_files.applications import (
 )
 from gdfq_tf.model_files.failures import in_one_line
 from gdfq_tf.model_files.file_cell import inspect_file
+from gdfq_tf.model_files.float32_copy import in_float32
 from gdfq_tf.model_files.libraries import library_of_version
 from gdfq_tf.model_files.model_builder import ParameterBudget, build_model
+from gdfq_tf.model_files.model_outputs import with_one_output
 from gdfq_tf.model_files.model_spec import LayerSpec, bytecode
 from gdfq_tf.model_files.model_weights import inspect_weights, load_weights
 from gdfq_tf.model_files.spec_reader import CheckLayer, read_model_spec
@@ -63,8 +65,8 @@ class ReadOptions:
         "imagenet".
       input_size: for applications only: height and width of the images, None: the
         application's own. The number of classes is told by the weights file.
-      output_name: of a model with several outputs: the one to keep, by its name or
-        that of the layer it comes from.
+      output_name: of a model with several outputs: the one to keep, by its key in a
+        dict, its name or that of the layer it comes from.
       allow_unsafe: takes Lambda layers of a file and runs the code that it holds for
         them; it may do whatever this process may. Other code stays refused.
     """
@@ -100,10 +102,10 @@ def read_model(
     if isinstance(model, (str, os.PathLike)):
         source = _read_named(os.fspath(model), options, check_layer)
     else:
-        source = _take_live(model, options)
+        source = _take_live(model, options, check_layer)
     if options.output_name is None:
         return source
-    chosen = _with_one_output(source.model, options.output_name)
+    chosen = with_one_output(source.model, options.output_name)
     return dataclasses.replace(source, model=chosen)
 
 
@@ -130,7 +132,9 @@ def _read_named(
     return SourceModel(_file_name(path.stem), source)
 
 
-def _take_live(model: KerasModel, options: ReadOptions) -> SourceModel:
+def _take_live(
+    model: KerasModel, options: ReadOptions, check_layer: CheckLayer
+) -> SourceModel:
     if library_of_model(model) is None:
         raise UserError(
             f"{option('model')} is a {type(model).__name__}; expected a path, "
@@ -142,30 +146,12 @@ def _take_live(model: KerasModel, options: ReadOptions) -> SourceModel:
                 f"{option(name, getattr(options, name))} was given with a model in "
                 "memory, which holds all it has; it belongs to files and names: drop it"
             )
-    return SourceModel(_file_name(model.name), model)
+    return SourceModel(_file_name(model.name), in_float32(model, check_layer))
 
 
 def _file_name(name: str) -> str:
     """A name that is safe for file names."""
     return re.sub(r"[^A-Za-z0-9._-]+", "_", name).strip("._-") or "classifier"
-
-
-def _with_one_output(model: KerasModel, output_name: str) -> KerasModel:
-    outputs = getattr(model, "outputs", None) or []
-    layer_names = [tensor._keras_history[0].name for tensor in outputs]
-    # A Sequential model of Keras 3 has no names for its one output.
-    names = list(getattr(model, "output_names", None) or layer_names)
-    pairs = zip(names, layer_names, strict=True)
-    found = [index for index, pair in enumerate(pairs) if output_name in pair]
-    if len(found) != 1:
-        raise UserError(
-            f"{option('output_name', output_name)} names {len(found)} outputs of the "
-            f"model; expected one of {listed(names)}"
-        )
-    if len(names) == 1:
-        return model
-    inputs = model.inputs if len(model.inputs) > 1 else model.inputs[0]
-    return library_of_model(model).Model(inputs, outputs[found[0]])
 
 
 def read_file(
@@ -191,14 +177,14 @@ def read_file(
             "call model.load_weights and save it with model.save('classifier.keras')"
         )
     with in_one_line(f"{path} is damaged or no model's JSON, save the model again"):
-        config = json.loads(file.config, object_hook=_without_tuples)
+        config = json.loads(file.config, object_hook=_as_json)
+        # Without a version: HDF5 files from before Keras 2, and the JSON of Keras 3.
+        version = file.keras_version or config.get("keras_version")
+        version = str(version or ("3" if file_format == "json" else "1"))
+        library = library_of_version(version, path)
         spec = read_model_spec(
             config, str(path), check_layer, allow_unsafe=allow_unsafe
         )
-    # Without a version: HDF5 files from before Keras 2, and the JSON of Keras 3.
-    version = file.keras_version or config.get("keras_version")
-    version = str(version or ("3" if file_format == "json" else "1"))
-    library = library_of_version(version, path)
     lambdas = [x for x in spec.all_layers() if x.class_name == "Lambda"]
     for layer in lambdas:
         _check_code(layer, library, path)
@@ -298,6 +284,10 @@ def _check_code(layer: LayerSpec, library: KerasLibrary, path: Path) -> None:
         )
 
 
-def _without_tuples(value: dict[str, object]) -> object:
-    """A JSON object, or the list that stands for a tuple in SavedModels."""
-    return value["items"] if value.get("class_name") == "__tuple__" else value
+# What tf_keras writes for what JSON has no form for but a list.
+_LISTS = ("__tuple__", "TensorShape")
+
+
+def _as_json(value: dict[str, object]) -> object:
+    """A JSON object, or the list that stands for a tuple or a shape of tf_keras."""
+    return value["items"] if value.get("class_name") in _LISTS else value

@@ -8,9 +8,11 @@ only training needs is not looked at. `model_builder.py` builds the result.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 
 from gdfq_tf.errors import UserError
+from gdfq_tf.model_files.augmentation import is_augmentation
 from gdfq_tf.model_files.call_reader import read_calls, read_keywords, read_refs
 from gdfq_tf.model_files.layer_arguments import (
     ARGUMENTS,
@@ -38,6 +40,7 @@ _MOST_CALLS = 20_000  # models inside models counted once for every call
 _DEEPEST = 16  # models inside models
 _KERAS_PACKAGES = ("keras", "tf_keras")
 _MODEL_CLASSES = ("Functional", "Sequential", "Model")
+_FUNCTIONAL_KEYS = {"layers", "input_layers", "output_layers"}
 _CODE_ARGUMENTS = ("function", "mask", "output_shape")  # of Lambda layers
 
 CheckLayer = Callable[[str, str], None]
@@ -77,15 +80,21 @@ class _Reader:
         self._num_layers = 0
 
     def model(self, config: Json, depth: int) -> ModelSpec:
-        class_name, content = config["class_name"], config["config"]
-        if class_name not in _MODEL_CLASSES or not _is_of_keras(config):
-            raise UserError(
-                f"{self._source} holds a model of the class {_object_name(config)}; "
-                "expected Keras' own Functional or Sequential: rebuild it with "
-                "keras.Model(inputs, outputs)"
-            )
+        content = config["config"]
         if isinstance(content, list):  # early Sequential files hold the bare list
             content = {"layers": content}
+        kind = _kind_of_graph(config)
+        if kind is None:
+            raise UserError(
+                f"{self._source} holds a model of the class {_object_name(config)} "
+                "and no graph of layers, only code could tell what it computes; "
+                "expected Keras' own Functional or Sequential, or a class built like "
+                "them: rebuild it with keras.Model(inputs, outputs)"
+            )
+        subclass = None
+        if not _is_own_model(config):
+            _warn_of_class(config, self._source)
+            subclass = NAME.read(config["class_name"])
         if depth > _DEEPEST:
             raise UserError(
                 f"{self._source} holds models inside models, more than {_DEEPEST} deep"
@@ -99,20 +108,19 @@ class _Reader:
         layers = tuple(self._layer(layer, depth) for layer in content["layers"])
         _check_names(layers, self._source)
         name = NAME.read(content.get("name") or config.get("name") or "model")
-        if class_name == "Sequential":
+        if kind == "Sequential":
             shape = content.get("build_input_shape")
-            return ModelSpec(
-                name, layers, input_shape=None if shape is None else SHAPE.read(shape)
-            )
+            shape = None if shape is None else SHAPE.read(shape)
+            return ModelSpec(name, layers, input_shape=shape, subclass=subclass)
         inputs, outputs = (
             read_refs(content[key]) for key in ("input_layers", "output_layers")
         )
-        return ModelSpec(name, layers, inputs, outputs)
+        return ModelSpec(name, layers, inputs, outputs, subclass=subclass)
 
     def _layer(self, layer: Json, depth: int) -> LayerSpec | ModelSpec:
         class_name, config = layer["class_name"], layer["config"]
         calls = layer.get("inbound_nodes") or []
-        if class_name in _MODEL_CLASSES:
+        if _kind_of_graph(layer):
             model = self.model(layer, depth + 1)
             name, found = layer.get("name", model.name), self._calls(calls, model.name)
             return dataclasses.replace(model, name=NAME.read(name), calls=found)
@@ -146,7 +154,11 @@ class _Reader:
             return {}
         try:
             if is_operation:
-                return read_keywords(config)
+                # The dtype of all others is the precision to compute in.
+                unread = () if class_name == "Cast" else ("dtype",)
+                return read_keywords(
+                    {key: x for key, x in config.items() if key not in unread}
+                )
             return plain_arguments(class_name, config)
         except ArgumentError as error:
             raise self._refusal(class_name, name, error) from None
@@ -198,13 +210,55 @@ def _count_calls(model: ModelSpec, source: str) -> int:
     return total
 
 
+def _is_own_model(value: Mapping[str, Json]) -> bool:
+    return value["class_name"] in _MODEL_CLASSES and _is_of_keras(value)
+
+
+def _kind_of_graph(value: Mapping[str, Json]) -> str | None:
+    """Which of Keras' own models a JSON object is read as; None if it is no model.
+
+    Subclasses with a graph, that train in a way of their own, write it as Keras' own
+    models do.
+    """
+    class_name, content = value["class_name"], value["config"]
+    if _is_own_model(value):
+        return class_name
+    if not isinstance(content, dict):
+        return None
+    if content.keys() >= _FUNCTIONAL_KEYS:
+        return "Functional"
+    return "Sequential" if _begins_with_an_input(content) else None
+
+
+def _begins_with_an_input(content: Mapping[str, Json]) -> bool:
+    """Whether it holds a list of layers as a Sequential model with an input does."""
+    layers = content.get("layers")
+    if not isinstance(layers, list) or not layers or not isinstance(layers[0], dict):
+        return False
+    return layers[0].get("class_name") == "InputLayer"
+
+
+def _warn_of_class(value: Mapping[str, Json], source: str) -> None:
+    warnings.warn(
+        f"{source} holds a model of the class {_object_name(value)}, whose code is not "
+        "run: it is taken for the graph of layers that it was built with; check the "
+        "outputs if the class has a call method of its own",
+        stacklevel=2,
+    )
+
+
 def _is_of_keras(value: Mapping[str, Json]) -> bool:
     module = value.get("module") or "keras"
     return isinstance(module, str) and module.split(".")[0] in _KERAS_PACKAGES
 
 
 def _is_layer(known_as: str) -> bool:
-    return known_as in ARGUMENTS or known_as in IDENTITIES or known_as.startswith("tf.")
+    return (
+        known_as in ARGUMENTS
+        or known_as in IDENTITIES
+        or known_as.startswith("tf.")
+        or is_augmentation(known_as)
+    )
 
 
 def _is_operation(layer: Mapping[str, Json], class_name: str) -> bool:

@@ -949,6 +949,24 @@ def test_one_sigmoid_becomes_two_logits(k, use_bias):
 
 
 @pytest.mark.parametrize("k", LIBRARIES)
+@pytest.mark.parametrize("pools_last", [False, True])
+def test_one_logit_becomes_two(k, pools_last):
+    image = k.Input((6, 6, 3))
+    pool, conv = k.layers.GlobalAveragePooling2D(), k.layers.Conv2D(1, 3)
+    last = k.layers.Dense(1, name="logit")
+    outputs_ = pool(conv(image)) if pools_last else last(pool(image))
+    source = randomize(k.Model(image, outputs_))
+    with pytest.warns(UserWarning, match=r"gives one value, .* 1 where it is above 0"):
+        canonical = canonicalize(source)
+    assert canonical.head == Head.LOGIT
+    first, second = np.split(canonical.model(source_images(source)), 2, axis=1)
+    np.testing.assert_allclose(
+        second - first, source(source_images(source)), rtol=1e-4, atol=1e-5
+    )
+    np.testing.assert_allclose(first, -second, rtol=1e-5)
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
 def test_one_sigmoid_behind_a_convolution(k):
     def body(lay, x):
         x = lay.Conv2D(1, 1)(lay.GlobalAveragePooling2D(keepdims=True)(x))
@@ -1135,7 +1153,7 @@ REFUSALS = {
     ),
     "unknown_layer": (
         lambda lay, x: lay.PReLU(name="learnt")(x),
-        r"'learnt' \(PReLU\).*supported are Activation, AveragePooling1D",
+        r"'learnt' \(PReLU\).*no integer kernel here; train it with ReLU",
     ),
     "bicubic": (
         lambda lay, x: lay.UpSampling2D(interpolation="bicubic", name="up")(x),
@@ -1209,9 +1227,9 @@ def test_layer_norm_that_leaves_the_mean_is_refused():
 
 def test_other_operations_are_refused():
     text = refusal(make(tf_keras, lambda lay, x: tf.math.exp(x)))
-    matches(r"\(tf.math.exp\).*TensorFlow function is none of.* tf.math.add", text)
+    matches(r"\(tf.math.exp\).*this function is none of.* tf.math.add", text)
     text = refusal(make(keras, lambda lay, x: keras.ops.exp(x)))
-    matches(r"\(Exp\) is not supported", text)
+    matches(r"\(Exp\) is not supported: this function has no integer kernel", text)
 
 
 @pytest.mark.parametrize("k", LIBRARIES)
@@ -1236,16 +1254,25 @@ def test_no_classifier_of_images(k):
             lay.Conv2D(3, 1)(image),
             r"\(None, 8, 8, 3\), so it is not a classifier",
         ),
-        (image, lay.Dense(1)(flat), r"one value, so it is not a classifier"),
+        (
+            image,
+            lay.Dense(1, activation="tanh")(flat),
+            r"one value, so it is not a classifier",
+        ),
         (
             image,
             [logits, flat],
             r"outputs classes, flat; expected.*output_name='classes'",
         ),
         (
+            image,
+            [logits, lay.Dense(3, name="more")(flat)],
+            r"outputs classes, more; expected .*choose it with output_name$",
+        ),
+        (
             [image, other],
             lay.Concatenate()([flat, other]),
-            r"has 2 inputs; expected one",
+            r"has 2 inputs that its outputs depend on, .*: train it on the images al",
         ),
         (
             volume,
