@@ -45,6 +45,18 @@ def require_classes(name: str, head: Head) -> None:
         )
 
 
+def given_preprocessing(
+    values: flags.FlagValues, classifier: Classifier
+) -> Preprocessing:
+    """Pixels -> input of the network that the flags name, as its author built it."""
+    return make_preprocessing(
+        classifier.preprocessing.name,
+        classifier.input_shape[-1],
+        mean=numbers(values, "mean"),
+        std=numbers(values, "std"),
+    )
+
+
 def preprocessing_from_flags(
     values: flags.FlagValues, num_channels: int
 ) -> Preprocessing:
