@@ -134,19 +134,19 @@ def check_family(name: str, size: int) -> Row:
     row = Row(name, "Keras 3" if library is keras else "tf_keras", size)
     try:
         source = build_application(library, name, size)
-        classifier, difference = translate_classifier(
+        translation = translate_classifier(
             SourceModel(name.lower(), source),
             Interpretation(
                 preprocessing="uint8",
                 without_bn_statistics=not layers_of(source, "BatchNormalization"),
             ),
         )
-        result = quantize(Job(classifier, RECIPE, WIDTHS))
+        result = quantize(Job(translation.classifier, RECIPE, WIDTHS))
     except (UserError, ExportError) as error:
         return dataclasses.replace(row, error=str(error))
     return dataclasses.replace(
         row,
-        difference=difference,
+        difference=translation.difference,
         num_operators=len(read_model(result.models[0].tflite).operators),
         converters_operators=len(read_model(result.baselines.noise_ptq).operators),
         exact=tuple(model.agreement.exact_outputs for model in result),

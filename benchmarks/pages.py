@@ -24,6 +24,7 @@ PARTS: Mapping[str, Callable[..., str]] = {
     "estimate-errors": result_tables.estimate_errors,
     "layers": reference_tables.layers,
     "operations": reference_tables.operations,
+    "preprocessing-fits": result_tables.preprocessing_fits,
     "recipes": reference_tables.recipes,
     "refusals": reference_tables.refusals,
     "speed": result_tables.speed,

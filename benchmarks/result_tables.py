@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.ablation import VARIANTS
 from benchmarks.reference_tables import markdown_table
-from gdfq_tf.config import DEFAULT_RECIPE
+from gdfq_tf.config import DEFAULT_RECIPE, PREPROCESSINGS
 
 _FOLDER = Path(__file__).resolve().parent.parent / "docs" / "results"
 # Recipes of the rows, as tables name them, in their order.
@@ -128,6 +128,30 @@ def estimate_errors(*names: str) -> str:
             agreement = _span(group, _error_of_agreement)
             cells.append((title, str(len(group)), agreement, _span(group, _error)))
     return markdown_table(titles, cells, "lrrr")
+
+
+def preprocessing_fits() -> str:
+    """Misfit of every candidate, one line for each network; the right one is bold."""
+    names = [name for name in PREPROCESSINGS if name != "custom"]
+    titles = ("network", "images", *names, "own", "taken if none is given", "refused")
+    cells = [
+        (
+            row["network"].replace("_", " "),
+            row["images"],
+            *(_misfit(row, name) for name in (*names, "custom")),
+            row["chosen"] or "asks",
+            ", ".join(row["refused"]),
+        )
+        for row in _read("preprocessing_fit")
+    ]
+    return markdown_table(titles, cells, "ll" + "r" * (len(names) + 1) + "ll")
+
+
+def _misfit(row: Row, name: str) -> str:
+    if name not in row["misfits"]:
+        return ""
+    text = f"{row['misfits'][name]:.2f}"
+    return f"**{text}**" if name == row["right"] else text
 
 
 def speed() -> str:

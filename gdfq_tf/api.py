@@ -57,7 +57,7 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
         `Recipe`.
       preprocessing: what the model was trained on: "tf" [-1, 1], "torch", "caffe",
         "unit" [0, 1], "uint8" [0, 255], "custom" with `mean` and `std`, or a
-        `Preprocessing`.
+        `Preprocessing`; None: what graph or statistics tell, if they do.
       mean: for "custom", of pixel / 255, one value or one per channel.
       std: the deviation, likewise.
       input_range: for features that are no pixels, in place of `preprocessing`: the

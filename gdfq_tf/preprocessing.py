@@ -70,6 +70,13 @@ class Preprocessing:
             offset=tuple(float(o) for o in scale * self.offset + offset),
         )
 
+    def after(
+        self, first: Preprocessing
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Scale and offset, (channels,) each, with which `first.then` gives this."""
+        scale = np.array(self.scale) / first.scale
+        return scale, self.offset - scale * first.offset
+
     @property
     def is_uniform(self) -> bool:
         """Whether levels of the input can be pixels - 128.

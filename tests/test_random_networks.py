@@ -299,10 +299,11 @@ def test_signals(k, shape):
 
 
 def check_all_the_way(source, head, bit_widths, seed):
-    classifier, difference = translate_classifier(
+    translation = translate_classifier(
         SourceModel("random", source), Interpretation(preprocessing="tf")
     )
-    assert difference <= 1e-4
+    classifier = translation.classifier
+    assert translation.difference <= 1e-4
     assert classifier.head is Head(head or Head.LOGITS)
     shape = (24, *classifier.input_shape)
     pixels = np.random.default_rng(seed).integers(0, 256, shape)

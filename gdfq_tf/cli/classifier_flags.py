@@ -50,14 +50,28 @@ def require_classes(name: str, head: Head) -> None:
         )
 
 
+def given_preprocessing(
+    values: flags.FlagValues, classifier: Classifier
+) -> Preprocessing:
+    """Pixels -> input of the network that the flags name, as its author built it."""
+    channels = classifier.input_shape[-1]
+    return _input_contract(values, classifier.preprocessing.name, channels)
+
+
 def preprocessing_from_flags(
     values: flags.FlagValues, num_channels: int
 ) -> Preprocessing:
     """The input contract that the flags name, for a model without a classifier."""
+    return _input_contract(values, values.preprocessing, num_channels)
+
+
+def _input_contract(
+    values: flags.FlagValues, name: str, num_channels: int
+) -> Preprocessing:
     if input_range := numbers(values, "input_range"):
         return preprocessing_of_features(input_range, num_channels)
     return make_preprocessing(
-        values.preprocessing,
+        name,
         num_channels,
         mean=numbers(values, "mean"),
         std=numbers(values, "std"),

@@ -17,12 +17,15 @@ from absl import flags
 from gdfq_tf import embedded, evaluation
 from gdfq_tf.classifier import Head
 from gdfq_tf.cli import session
+from gdfq_tf.cli.class_names import numbering, read_class_names
 from gdfq_tf.cli.classifier_flags import (
+    given_preprocessing,
     load_classifier_from_flags,
     preprocessing_from_flags,
     require_classes,
 )
-from gdfq_tf.cli.labelled_images import read_labelled_images
+from gdfq_tf.cli.float_doubts import float_doubts
+from gdfq_tf.cli.labelled_images import LabelledImages, read_labelled_images
 from gdfq_tf.cli.reporting import results_table
 from gdfq_tf.errors import UserError
 from gdfq_tf.input_format import InputFormat
@@ -40,7 +43,8 @@ from tflite_export.student_file import load_network
 def main(values: flags.FlagValues) -> None:
     """Evaluates every model that --model names on the same images."""
     data = values.data or str(embedded.TEST_IMAGES_PATH)
-    rows = [_evaluate(path, data, values) for path in _models(values.model)]
+    found = [_evaluate(path, data, values) for path in _models(values.model)]
+    rows = [row for row, _ in found]
     if values.result_json:
         write_whole(
             Path(values.result_json),
@@ -48,7 +52,13 @@ def main(values: flags.FlagValues) -> None:
             begin=session.holds,
         )
     title = f"{rows[0]['num_images']} images of {data}"
-    rich.console.Console().print(results_table(title, rows))
+    names = rows[0].get("class_names")
+    foot = numbering(names) if names else None
+    console = rich.console.Console()
+    console.print(results_table(title, rows, foot=foot))
+    for _, doubts in found:
+        for line in doubts:
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _models(model: str) -> Iterator[str]:
@@ -63,7 +73,10 @@ def _models(model: str) -> Iterator[str]:
             yield str(student)
 
 
-def _evaluate(model: str, data: str, values: flags.FlagValues) -> dict:
+def _evaluate(
+    model: str, data: str, values: flags.FlagValues
+) -> tuple[dict, list[str]]:
+    """A model's row, and what `float_doubts` says of a float classifier."""
     path = Path(model).expanduser()
     session.stage(
         f"{'LiteRT on' if path.suffix == '.tflite' else 'evaluation of'} {path}"
@@ -71,19 +84,20 @@ def _evaluate(model: str, data: str, values: flags.FlagValues) -> dict:
     summary = _summary_of(path)
     if summary is not None:
         require_classes(path.name, Head(summary["classifier"]["head"]))
+    classifier = None
     if path.suffix == ".tflite":
         session.stage(f"LiteRT on {path}")
         tflite = read_tflite(path)
         shape = TFLiteClassifier(tflite).input_shape[1:]
         taken = _input_format(path, shape, summary, values)
-        images = read_labelled_images(data, taken, values.num_images)
+        images = _read(data, taken, values)
         outputs = evaluation.tflite_outputs(
             tflite, taken.preprocessing, taken.images(images.pixels)
         )
     elif path.suffix == ".npz":
         network = load_network(path)
         taken = _input_format(path, network.input_shape, summary, values)
-        images = read_labelled_images(data, taken, values.num_images)
+        images = _read(data, taken, values)
         outputs = evaluation.student_outputs(
             network, taken.preprocessing, taken.images(images.pixels)
         )
@@ -91,22 +105,37 @@ def _evaluate(model: str, data: str, values: flags.FlagValues) -> dict:
         session.stage("loading")
         classifier = load_classifier_from_flags(values)
         require_classes(classifier.name, classifier.head)
-        images = read_labelled_images(
-            data,
-            classifier.input_format,
-            values.num_images,
-            num_classes=classifier.num_classes,
-        )
-        outputs = evaluation.float_logits(
-            classifier, classifier.input_format.images(images.pixels)
-        )
+        taken = classifier.input_format
+        images = _read(data, taken, values, classifier.num_classes)
+        outputs = evaluation.float_logits(classifier, taken.images(images.pixels))
     if images.labels.max() >= outputs.shape[-1]:
         raise UserError(
             f"{data} has labels up to {images.labels.max()}, but {model} knows "
             f"{outputs.shape[-1]} classes; pass the data it was trained for"
         )
     facts = evaluation.accuracy_facts(np.asarray(outputs), images.labels, None)
-    return {"title": path.name, **facts}
+    row = {"title": path.name, **facts}
+    if images.class_names is not None:
+        row["class_names"] = images.class_names
+    if classifier is None:
+        return row, []
+    given = given_preprocessing(values, classifier)
+    return row, float_doubts(classifier, given, images, row)
+
+
+def _read(
+    data: str,
+    taken: InputFormat,
+    values: flags.FlagValues,
+    num_classes: int | None = None,
+) -> LabelledImages:
+    return read_labelled_images(
+        data,
+        taken,
+        values.num_images,
+        num_classes=num_classes,
+        class_names=read_class_names(values.labels),
+    )
 
 
 def _summary_of(path: Path) -> dict | None:

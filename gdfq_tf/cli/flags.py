@@ -234,7 +234,8 @@ def define_classifier_flags(flags_: Flags) -> None:
         PREPROCESSINGS,
         "What the classifier was trained on: tf [-1, 1]; torch, caffe: as in "
         "keras.applications; unit [0, 1]; uint8 [0, 255]; custom: --mean and --std. "
-        "Known by itself for keras.applications names.",
+        "Known by itself for keras.applications names, told by the statistics of other "
+        "models if these are clear.",
     )
     flags_.texts("mean", [], "For custom: mean of pixel / 255, one or per channel.")
     flags_.texts("std", [], "For custom: deviation of pixel / 255, likewise.")
@@ -365,6 +366,7 @@ def _define_quantize(flags_: Flags) -> None:
         "Labelled test images, for this table alone: an .npz with x_test and y_test, a "
         "keras.datasets name, or a folder of class folders.",
     )
+    _define_labels(flags_)
     flags_.integer("num_images", None, "How many of them at most.", low=1)
 
 
@@ -382,6 +384,15 @@ def _check_quantize(values: flags.FlagValues) -> None:
         raise UserError(
             f"{option('max_accuracy_loss', loss)} must be a number of points"
         )
+
+
+def _define_labels(flags_: Flags) -> None:
+    flags_.texts(
+        "labels",
+        [],
+        "Names of the class folders of --data in the order of the model's outputs, or "
+        "a text file with one in each line; alphabetical if not given.",
+    )
 
 
 def _define_convert(flags_: Flags) -> None:
@@ -412,6 +423,7 @@ def _define_evaluate(flags_: Flags) -> None:
         "data",
         "Labelled images: .npz, keras.datasets name, or folder of class folders.",
     )
+    _define_labels(flags_)
     flags_.integer("num_images", None, "How many of them at most.", low=1)
     flags_.string("result_json", "Also write the results to this file.")
 

@@ -12,9 +12,11 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import pathlib
+from collections.abc import Sequence
 
 import numpy as np
 
+from gdfq_tf.cli.class_names import numbered
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.input_format import InputFormat
 from gdfq_tf.keras_compat import keras
@@ -48,6 +50,7 @@ def read_labelled_images(
     num_images: int | None = None,
     *,
     num_classes: int | None = None,
+    class_names: Sequence[str] = (),
 ) -> LabelledImages:
     """The test images a specification names, see `InputFormat.reshaped`.
 
@@ -59,17 +62,19 @@ def read_labelled_images(
       spec: path of an `.npz` file with x_test/y_test or x/y; one of
         `KERAS_DATASETS` (test split, downloaded once); folder with
         t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte, plain or `.gz`;
-        folder of class folders, classes numbered in alphabetical order.
+        folder of class folders.
       input_format: how the classifier takes its examples.
       num_images: how many to read at most, None for all. Arrays give their
         first images; class folders, being sorted by class, give images spread
         evenly over the whole list.
       num_classes: of the classifier, to check the labels with; None checks
         that they are >= 0 only.
+      class_names: of class folders, in the order of the classifier's outputs; none:
+        alphabetical.
 
     Raises:
       UserError: unknown source, missing or damaged file, pixels not uint8,
-        size or labels that do not fit the classifier.
+        size or labels that do not fit the classifier, names that are not the folders'.
     """
     if num_images is not None and num_images < 1:
         raise UserError(f"number of images must be at least 1, got {num_images}")
@@ -79,9 +84,15 @@ def read_labelled_images(
     elif spec in KERAS_DATASETS or _idx_files(path, "test"):
         images = read_split(spec, "test")
     elif path.is_dir():
-        images = _read_class_folders(path, input_format, num_images)
+        names = numbered(_folders_in(path), class_names)
+        images = _read_class_folders(path, names, input_format, num_images)
     else:
         raise _unknown(spec)
+    if class_names and images.class_names is None:
+        raise UserError(
+            f"{option('labels')} is for class folders, but {spec} holds class numbers; "
+            "drop it"
+        )
     _check_labels(images, spec, num_classes)
     try:
         pixels = input_format.reshaped(images.pixels[:num_images])
@@ -164,8 +175,15 @@ def _read_idx(path: pathlib.Path) -> np.ndarray:
         ) from error
 
 
+def _folders_in(folder: pathlib.Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir() if entry.is_dir()]
+
+
 def _read_class_folders(
-    folder: pathlib.Path, input_format: InputFormat, num_images: int | None
+    folder: pathlib.Path,
+    names: tuple[str, ...],
+    input_format: InputFormat,
+    num_images: int | None,
 ) -> LabelledImages:
     shape = input_format.picture_shape
     if shape is None:
@@ -173,7 +191,6 @@ def _read_class_folders(
             "image files give pixels of 1 or 3 channels, but the classifier takes "
             f"{input_format.in_words()}; pass an .npz file instead"
         )
-    names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir()))
     files = [
         (path, label)
         for label, name in enumerate(names)
@@ -229,7 +246,7 @@ def _check_labels(images: LabelledImages, spec: str, num_classes: int | None) ->
         )
     names = images.class_names
     if names is not None and num_classes is not None and len(names) != num_classes:
-        # Numbered alphabetically, a missing folder would shift all later classes.
+        # A missing folder would shift all later classes.
         raise UserError(
             f"{spec}: holds {len(names)} class folders, but the classifier has "
             f"{num_classes} classes; give each class a folder, empty if need be"

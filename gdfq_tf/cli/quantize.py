@@ -18,7 +18,13 @@ from absl import flags
 from gdfq_tf import embedded
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.cli import session
-from gdfq_tf.cli.classifier_flags import load_classifier_from_flags, require_classes
+from gdfq_tf.cli.class_names import numbering, read_class_names
+from gdfq_tf.cli.classifier_flags import (
+    given_preprocessing,
+    load_classifier_from_flags,
+    require_classes,
+)
+from gdfq_tf.cli.float_doubts import float_doubts
 from gdfq_tf.cli.labelled_images import LabelledImages, read_labelled_images
 from gdfq_tf.cli.reporting import results_table
 from gdfq_tf.cli.runner import CommandProgress
@@ -72,14 +78,19 @@ def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
     )
     images = (None, None) if data is None else (data.pixels, data.labels)
     rows = result.compare(*images, progress=progress)
+    doubts = []
+    if data is not None:
+        given = given_preprocessing(values, classifier)
+        doubts = float_doubts(classifier, given, data, rows[0])
     summary = _summary(result, rows, values)
+    summary["class_names"] = None if data is None else data.class_names
     summary["seconds"]["total"] = time.monotonic() - started
     session.stage("writing")
     output.publish(
         lambda directory: result.write(directory, summary),
         session.fallback_directories(),
     )
-    _close(result, summary, values.output_dir)
+    _close(result, summary, values.output_dir, doubts)
 
 
 def _read_data(
@@ -96,6 +107,7 @@ def _read_data(
         classifier.input_format,
         values.num_images,
         num_classes=classifier.num_classes,
+        class_names=read_class_names(values.labels),
     )
 
 
@@ -131,13 +143,17 @@ def _summary(
     return summary
 
 
-def _close(result: Result, summary: dict[str, Any], output_dir: str) -> None:
+def _close(
+    result: Result, summary: dict[str, Any], output_dir: str, doubts: list[str]
+) -> None:
     """The table, what is proven and estimated, and what to ship."""
     rows, name = summary["models"], result.job.classifier.name
     images = "labelled test" if "top1" in rows[0] else "synthetic"
     console = rich.console.Console()
     title = f"{name}, {rows[0]['num_images']} {images} images"
-    console.print(results_table(title, rows, complaints(summary)))
+    names = summary["class_names"]
+    foot = numbering(names) if names else None
+    console.print(results_table(title, rows, complaints(summary), foot))
     seconds = summary["seconds"]["total"]
     lines = [
         "int8 input: {int8_input}, for {input}".format(**summary["classifier"]),
@@ -161,5 +177,6 @@ def _close(result: Result, summary: dict[str, Any], output_dir: str) -> None:
     ]
     if not result.job.classifier.has_bn_statistics:
         lines.append("no BatchNormalization statistics were used: the model has none")
-    lines += [f"written to {output_dir} in {seconds:.0f} s", *verdict(summary)]
+    lines.append(f"written to {output_dir} in {seconds:.0f} s")
+    lines += [*doubts, *verdict(summary)]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)

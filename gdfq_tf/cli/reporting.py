@@ -37,7 +37,10 @@ _COLUMNS: Mapping[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
 
 
 def results_table(
-    title: str, rows: Sequence[Mapping[str, Any]], marked: Collection[str] = ()
+    title: str,
+    rows: Sequence[Mapping[str, Any]],
+    marked: Collection[str] = (),
+    foot: str | None = None,
 ) -> rich.table.Table:
     """A table of rows as summary.json holds them; columns nobody filled are left out.
 
@@ -46,9 +49,11 @@ def results_table(
       rows: with `title` and any of top1 and its interval, agreement_with_float,
         label_agreement_with_float (0..1), signal_to_noise_db, size_bytes, latency_ms.
       marked: titles of rows that something is wrong with.
+      foot: below the table.
     """
     shown = [key for key in _COLUMNS if any(key in row for row in rows)]
-    table = rich.table.Table(title=title, box=rich.box.SIMPLE_HEAVY)
+    caption = None if foot is None else rich.markup.escape(foot)
+    table = rich.table.Table(title=title, caption=caption, box=rich.box.SIMPLE_HEAVY)
     table.add_column("model")
     for key in shown:
         table.add_column(_COLUMNS[key][0], justify="right")

@@ -5,13 +5,53 @@ Measured accuracy decides where there are labelled images, the estimate elsewher
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-# Estimated points of top-1, or of labels, from which on a file is called a loss.
-_LARGEST_ESTIMATED_LOSS = 3.0
-# Of features: an error that no longer hides behind 8-bit rounding.
-_SMALLEST_SIGNAL_TO_NOISE_DB = 15.0
+
+@dataclasses.dataclass(frozen=True)
+class _Estimated:
+    """How one figure that is estimated without labels is judged.
+
+    Attributes:
+      loss: what is lost, of the figure.
+      limit: the largest loss of a good file.
+      broken: the loss from which on a file is of no use.
+      words: what is said of a loss beyond the limit.
+    """
+
+    loss: Callable[[float], float]
+    limit: float
+    broken: float
+    words: str
+
+
+# Points of top-1, or of labels, that no way of quantizing costs which works at all.
+_BROKEN_LOSS = 25.0
+# Key of a row's estimate -> how it is judged.
+_ESTIMATED: Mapping[str, _Estimated] = {
+    "accuracy_loss": _Estimated(
+        lambda points: points,
+        3.0,
+        _BROKEN_LOSS,
+        "about {:.1f} points lost, as estimated",
+    ),
+    "label_agreement": _Estimated(
+        lambda share: 100 - 100 * share,
+        3.0,
+        _BROKEN_LOSS,
+        "{:.1f} % of labels are others than float's",
+    ),
+    # An error no longer hides behind 8-bit rounding; or is as large as the signal.
+    "signal_to_noise_db": _Estimated(
+        lambda decibels: -decibels,
+        -15.0,
+        0.0,
+        "its error is {:+.1f} dB beside the signal",
+    ),
+}
+_BROKEN = ": broken, do not ship it"
 # A file must be so much smaller to be worth any loss.
 _WORTHWHILE_SAVING = 0.1
 
@@ -58,23 +98,25 @@ def complaint(row: Row, reference: Row, noise: Row) -> str | None:
       noise: of the converter's quantization calibrated on noise.
     """
     if "top1" in row:
-        low = reference["top1_interval_95"][0]
-        if row["top1"] < low:
-            drop = 100 * (reference["top1"] - row["top1"])
-            return f"{drop:.1f} points below float, beyond its interval"
-        if row["top1"] < noise["top1"]:
-            return "no better than calibrating on noise"
+        return _measured_complaint(row, reference, noise)
+    ((figure, judged),) = (
+        (row["estimate"][key], judged)
+        for key, judged in _ESTIMATED.items()
+        if key in row["estimate"]
+    )
+    loss = judged.loss(figure)
+    if loss <= judged.limit:
         return None
-    estimate = row["estimate"]
-    if "accuracy_loss" in estimate:
-        if estimate["accuracy_loss"] > _LARGEST_ESTIMATED_LOSS:
-            return f"about {estimate['accuracy_loss']:.1f} points lost, as estimated"
-    elif "label_agreement" in estimate:
-        agreement = 100 * estimate["label_agreement"]
-        if agreement < 100 - _LARGEST_ESTIMATED_LOSS:
-            return f"{100 - agreement:.1f} % of labels are others than float's"
-    elif estimate["signal_to_noise_db"] < _SMALLEST_SIGNAL_TO_NOISE_DB:
-        return f"its error is {estimate['signal_to_noise_db']:.1f} dB below the signal"
+    return judged.words.format(loss) + (_BROKEN if loss >= judged.broken else "")
+
+
+def _measured_complaint(row: Row, reference: Row, noise: Row) -> str | None:
+    drop = 100 * (reference["top1"] - row["top1"])
+    if row["top1"] < reference["top1_interval_95"][0]:
+        text = f"{drop:.1f} points below float, beyond its interval"
+        return text + (_BROKEN if drop >= _BROKEN_LOSS else "")
+    if row["top1"] < noise["top1"]:
+        return "no better than calibrating on noise"
     return None
 
 

@@ -6,18 +6,23 @@ import dataclasses
 import os
 import warnings
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import tensorflow as tf
 
 from gdfq_tf import embedded
 from gdfq_tf.classifier import Classifier, Head
-from gdfq_tf.config import PREPROCESSINGS
 from gdfq_tf.errors import UserError, option
-from gdfq_tf.frontend.canonical import canonicalize
+from gdfq_tf.frontend.canonical import Canonical, canonicalize
 from gdfq_tf.frontend.ends import trimmed
 from gdfq_tf.frontend.layer_importers import check_layer
+from gdfq_tf.frontend.preprocessing_choice import (
+    check_preprocessing,
+    choose_preprocessing,
+    in_words,
+    what_to_pass,
+)
 from gdfq_tf.frontend.soundness import (
     check_magnitudes,
     find_death,
@@ -55,7 +60,6 @@ _LARGEST_RANGE_FACTOR = 30.0
 # The widest range, [0, 255], is 255 times the narrowest, [0, 1].
 _BEYOND_ANY_RANGE = 255 * _LARGEST_RANGE_FACTOR
 _RANGE_IMAGES = 16
-_A_PREPROCESSING = f"{option('preprocessing')}: one of {', '.join(PREPROCESSINGS)}"
 
 _OPTIONS_OF_EMBEDDED = ("task", "without_bn_statistics")
 
@@ -69,7 +73,8 @@ class Interpretation:
 
     Attributes:
       preprocessing: what the model was trained with, a `Preprocessing` or one of
-        `config.PREPROCESSINGS`; None for applications: the one they come with.
+        `config.PREPROCESSINGS`; None: the one that applications come with, and for
+        others what `choose_preprocessing` finds.
       mean, std: for preprocessing "custom" only, in units of 1, one value or one
         per channel.
       input_range: of features that are no pixels: low, high, or both per channel.
@@ -118,7 +123,8 @@ def load_classifier(  # noqa: PLR0913 - the front door: one keyword for each opt
       allow_unsafe: takes Lambda layers of a file and runs the code that it holds, which
         may do whatever this process may.
       preprocessing: what the model was trained on, a `Preprocessing` or one of tf,
-        torch, caffe, unit, uint8 and custom; for applications known.
+        torch, caffe, unit, uint8 and custom; for applications known, and for others
+        found out if graph or statistics tell.
       mean: for "custom" only, of pixel / 255, one value or one per channel.
       std: likewise, the deviation.
       input_range: for features that are no pixels, in place of `preprocessing`: the
@@ -130,10 +136,11 @@ def load_classifier(  # noqa: PLR0913 - the front door: one keyword for each opt
     Raises:
       UserError: the model cannot be read, has a layer without counterpart, has no
         BatchNormalization with statistics and is to have some, or the reverse, or its
-        copy computes something else; preprocessing is neither given nor known; an
-        option does not go with such a model.
+        copy computes something else; preprocessing is neither given nor known, or
+        cannot be what it was trained on; an option does not go with such a model.
 
-    Warns (UserWarning) if some BatchNormalization layers are without statistics.
+    Warns (UserWarning) if some BatchNormalization layers are without statistics, of a
+    preprocessing that was found out, and of a given one that fits badly.
     """
     reading = ReadOptions(weights, input_size, output_name, allow_unsafe)
     interpretation = Interpretation(
@@ -157,9 +164,14 @@ def load_classifier(  # noqa: PLR0913 - the front door: one keyword for each opt
             interpretation, preprocessing=embedded.PREPROCESSING
         )
     source = read_model(model, reading, check_layer=check_layer)
-    classifier, _ = translate_classifier(source, interpretation)
+    translation = translate_classifier(source, interpretation)
+    classifier = translation.classifier
     if classifier.has_bn_statistics:
         _check_statistics(classifier)
+    check_preprocessing(
+        classifier.name, translation.canonical, translation.preprocessing
+    )
+    if classifier.has_bn_statistics:
         _check_input_range(classifier)
     _check_alive(classifier)
     return classifier
@@ -179,23 +191,34 @@ def _refuse_options(names: Sequence[str], what: str) -> None:
         raise UserError(f"{option(names[0])} does not go with {what}; drop it")
 
 
+class Translation(NamedTuple):
+    """A model in memory as a classifier.
+
+    Attributes:
+      classifier: what computes the same.
+      difference: the largest of their outputs on random images, relative to the
+        largest output if that exceeds 1.
+      preprocessing: pixels -> input of the model as its author built it.
+      canonical: what the classifier was made of.
+    """
+
+    classifier: Classifier
+    difference: float
+    preprocessing: Preprocessing
+    canonical: Canonical
+
+
 def translate_classifier(
     source: SourceModel, interpretation: Interpretation
-) -> tuple[Classifier, float]:
-    """The classifier of a model in memory, and how far their outputs are apart.
-
-    The difference is the largest on random images, relative to the largest output
-    if that exceeds 1. Errors as of `load_classifier`.
-    """
+) -> Translation:
+    """The classifier of a model in memory. Errors as of `load_classifier`."""
     model = trimmed(source.model, interpretation.task)
     canonical = canonicalize(model, interpretation.task)
-    preprocessing = _resolve(
-        dataclasses.replace(
-            interpretation,
-            preprocessing=interpretation.preprocessing or source.preprocessing,
-        ),
-        canonical.model.input_shape[-1],
+    interpretation = dataclasses.replace(
+        interpretation,
+        preprocessing=interpretation.preprocessing or source.preprocessing,
     )
+    preprocessing = _resolve(interpretation, source.name, canonical)
     classifier = Classifier(
         source.name,
         canonical.model,
@@ -206,7 +229,7 @@ def translate_classifier(
     _check_normalization(classifier, interpretation.without_bn_statistics)
     _check_soundness(classifier)
     difference = _check_equal(model, classifier, preprocessing, canonical.resizing)
-    return classifier, difference
+    return Translation(classifier, difference, preprocessing, canonical)
 
 
 def _check_normalization(classifier: Classifier, without_bn_statistics: bool) -> None:
@@ -226,7 +249,10 @@ def _check_normalization(classifier: Classifier, without_bn_statistics: bool) ->
         )
 
 
-def _resolve(interpretation: Interpretation, channels: int) -> Preprocessing:
+def _resolve(
+    interpretation: Interpretation, name: str, canonical: Canonical
+) -> Preprocessing:
+    channels = canonical.model.input_shape[-1]
     preprocessing = interpretation.preprocessing
     mean, std = interpretation.mean, interpretation.std
     if interpretation.input_range:
@@ -236,12 +262,13 @@ def _resolve(interpretation: Interpretation, channels: int) -> Preprocessing:
                 "mean or std; pass the one or the other"
             )
         return preprocessing_of_features(interpretation.input_range, channels)
-    if preprocessing is None:
+    if preprocessing is None and (mean or std):
         raise UserError(
-            "the model does not tell how its input was scaled; pass the scaling it "
-            f"was trained with, {_A_PREPROCESSING}; or, for features that are no "
-            f"pixels, their {option('input_range')}"
+            f"mean and std were given without {option('preprocessing')}; pass "
+            f"{option('preprocessing', 'custom')} with them"
         )
+    if preprocessing is None:
+        return choose_preprocessing(name, canonical)
     if isinstance(preprocessing, str):
         return make_preprocessing(preprocessing, channels, mean=mean, std=std)
     if len(preprocessing.scale) != channels or mean or std:
@@ -325,9 +352,9 @@ def _check_alive(classifier: Classifier) -> None:
     if death is not None:
         raise UserError(
             f"{classifier.name} gives the same outputs for every random image under "
-            f"preprocessing {classifier.preprocessing.name!r}: {death.reason}; pass "
-            f"the scaling it was trained with, {_A_PREPROCESSING}, or, if "
-            "that was it, the network as it was when it told images apart"
+            f"{in_words(classifier.preprocessing)}: {death.reason}; "
+            f"{what_to_pass(classifier.preprocessing)}, or, if that was it, the "
+            "network as it was when it told images apart"
         )
 
 
@@ -379,8 +406,8 @@ def _check_input_range(classifier: Classifier) -> None:
             "are not of its weights; pass both as they were saved together"
         )
     raise UserError(
-        f"preprocessing {classifier.preprocessing.name!r} gives activations "
+        f"{in_words(classifier.preprocessing)} gives activations "
         f"{np.median(factors):.3g} times as large as {classifier.name} was trained "
-        f"on (BatchNormalization {shown(layer.name)}); pass the scaling it was trained "
-        f"with, {_A_PREPROCESSING}"
+        f"on (BatchNormalization {shown(layer.name)}); "
+        f"{what_to_pass(classifier.preprocessing)}"
     )

@@ -1,8 +1,9 @@
 """How accurate a student is, told from its likeness to the teacher, without labels.
 
 On images that no step has used, the student's outputs are compared with the teacher's.
-Synthetic images lie nearer to the class boundaries than real ones or further away,
-so that their disagreement is only proportional to what real images show.
+Synthetic images lie nearer to the class boundaries than real ones or further away, so
+that a small disagreement is only proportional to what real images show. A student that
+agrees no more often than by chance has lost all that its teacher knew.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ class AccuracyEstimate:
     Attributes:
       num_images: held-out synthetic images.
       agreement: share, 0..1, that student and teacher put into one class.
-      accuracy_loss: estimated loss of top-1 accuracy, points.
+      accuracy_loss: estimated loss of top-1 accuracy, points, of a teacher that is
+        always right.
       largest_accuracy_loss: what it may be at worst, as far as is known, points.
     """
 
@@ -142,17 +144,39 @@ def estimate_accuracy(
 ) -> AccuracyEstimate:
     """`estimate` for networks with classes, (N, classes)."""
     count, share = len(teacher_logits), agreement(student_outputs, teacher_logits)
+    chance = 1 / teacher_logits.shape[-1]
     return AccuracyEstimate(
         count,
         share,
-        100 * LOSS_PER_DISAGREEMENT * (1 - share),
-        100 * LARGEST_LOSS_PER_DISAGREEMENT * (1 - share + _UNSEEN / count),
+        _points_lost(1 - share, LOSS_PER_DISAGREEMENT, chance),
+        _points_lost(
+            1 - share + _UNSEEN / count, LARGEST_LOSS_PER_DISAGREEMENT, chance
+        ),
     )
+
+
+def _points_lost(disagreement: float, slope: float, chance: float) -> float:
+    """Points of accuracy that a disagreement costs.
+
+    In proportion to it as long as it is small; all that lies above chance where the two
+    agree no more often than by chance.
+
+    Args:
+      disagreement: share of images, from 0 on.
+      slope: points of accuracy per point of small disagreements, at most 1.
+      chance: share of images on which guesses agree.
+    """
+    knowledge = 1 - chance
+    forgotten = min(disagreement / knowledge, 1.0)
+    share = slope * forgotten + (1 - slope) * forgotten**_COLLAPSE
+    return 100 * knowledge * share
 
 
 # Points of accuracy lost per point of synthetic disagreement, usually and at worst;
 # see docs/method.md, "The estimate without data".
 LOSS_PER_DISAGREEMENT = 0.2
 LARGEST_LOSS_PER_DISAGREEMENT = 0.3
+# How suddenly the rest goes: below half of the possible disagreement it costs nothing.
+_COLLAPSE = 8
 # Disagreements that a sample without any may have missed, at 95 % confidence.
 _UNSEEN = 3

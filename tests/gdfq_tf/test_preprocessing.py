@@ -216,3 +216,11 @@ def test_mistakes_are_explained_in_one_line(name, channels, arguments, message):
 def test_only_three_channels_are_colours():
     six = make_preprocessing("custom", 6, mean=[i / 6 for i in range(6)], std=(0.5,))
     assert six.formula().endswith("-128, 127), by channel")
+
+
+def test_after_is_what_then_was_given():
+    first = make_preprocessing("torch", 3)
+    scale, offset = np.array([2.0, 0.5, 1.0]), np.array([1.0, -2.0, 0.0])
+    found_scale, found_offset = first.then(scale, offset).after(first)
+    np.testing.assert_allclose(found_scale, scale)
+    np.testing.assert_allclose(found_offset, offset, atol=1e-12)

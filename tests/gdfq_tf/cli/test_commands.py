@@ -178,6 +178,75 @@ def test_evaluate_agrees_on_the_float_classifier_and_its_tflite(run, inputs, tmp
     assert top1[0] == top1[1]
 
 
+@pytest.fixture(scope="module")
+def class_folders(tmp_path_factory):
+    """The classes that the float model gives 30 images, 0 to 2, named c, b and a."""
+    image = pytest.importorskip("PIL.Image")
+    folder = tmp_path_factory.mktemp("classes")
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (30, *INPUT_SHAPE)).astype(np.uint8)
+    logits = build_tiny_classifier()(pixels / np.float32(127.5) - 1)
+    for index, label in enumerate(np.argmax(logits, axis=-1)):
+        path = folder / "cba"[label] / f"{index}.png"
+        path.parent.mkdir(exist_ok=True)
+        image.fromarray(pixels[index]).save(path)
+    for name in "cba":
+        (folder / name).mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("labels", "order"), [([], "abc"), (["--labels=c,b,a"], "cba")]
+)
+def test_evaluate_numbers_class_folders_as_told(
+    inputs, class_folders, tmp_path, labels, order
+):
+    code, stdout, stderr = run_command(
+        "evaluate",
+        f"--model={inputs / 'tiny.keras'}",
+        "--preprocessing=tf",
+        f"--data={class_folders}",
+        f"--result_json={tmp_path / 'results.json'}",
+        *labels,
+    )
+    assert code == 0, stderr
+    (row,) = json.loads((tmp_path / "results.json").read_text())
+    assert row["class_names"] == list(order)
+    assert f"0 {order[0]}, 1 {order[1]}, 2 {order[2]}" in stdout
+    assert (row["top1"] == 1.0) is (order == "cba")
+
+
+def test_quantize_stores_the_numbers_of_class_folders(inputs, class_folders, tmp_path):
+    (tmp_path / "labels.txt").write_text("c\nb\na\n")
+    code, stdout, stderr = run_command(
+        "quantize",
+        f"--model={inputs / 'tiny.keras'}",
+        "--preprocessing=tf",
+        "--bits=w8a8",
+        "--recipe=calibrate",
+        f"--data={class_folders}",
+        f"--labels={tmp_path / 'labels.txt'}",
+        f"--output_dir={tmp_path / 'run'}",
+    )
+    assert code == 0, stderr
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["class_names"] == ["c", "b", "a"]
+    assert summary["models"][0]["top1"] == 1.0
+    assert "0 c, 1 b, 2 a" in stdout
+
+
+def test_names_that_are_no_class_folders_are_refused_early(inputs, class_folders):
+    stderr = refusal(
+        "evaluate",
+        f"--model={inputs / 'tiny.keras'}",
+        "--preprocessing=tf",
+        f"--data={class_folders}",
+        "--labels=c,b,x",
+        folder=class_folders,
+    )
+    assert "--labels names c, b, x, and the class folders are a, b, c" in stderr
+
+
 def test_evaluate_runs_the_code_of_a_file_if_allowed(inputs):
     code, stdout, stderr = run_command(
         "evaluate",
@@ -660,7 +729,8 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
         (
             "evaluate",
             "model weights input_size output_name allow_unsafe preprocessing mean "
-            "std input_range task without_bn_statistics data num_images result_json",
+            "std input_range task without_bn_statistics data labels num_images "
+            "result_json",
         ),
         ("convert", "student output overwrite num_images"),
         ("benchmark", "model num_threads num_runs warmup_runs result_json"),

@@ -252,6 +252,27 @@ def test_class_folders_are_numbered_alphabetically(tmp_path):
     refuses("2 class folders, .* 3 classes", tmp_path, RGB, num_classes=3)
 
 
+def test_class_folders_are_numbered_as_told(tmp_path):
+    for value, name in ((10, "cat"), (20, "ape"), (30, "dog")):
+        write_image(tmp_path / name / "0.png", np.full(RGB, value, np.uint8))
+    names = ("dog", "cat", "ape")
+    options = {"num_classes": 3, "class_names": names}
+    images = read_labelled_images(str(tmp_path), RGB, **options)
+    assert images.class_names == names
+    assert images.labels.tolist() == [0, 1, 2]
+    assert images.pixels[:, 0, 0, 0].tolist() == [30, 10, 20]
+    refuses(
+        "pig unknown; dog missing", tmp_path, RGB, class_names=("pig", "cat", "ape")
+    )
+    few = {"num_classes": 4, "class_names": names}
+    refuses("3 class folders, .* 4 classes", tmp_path, RGB, **few)
+
+
+def test_class_numbers_are_not_renumbered(tmp_path):
+    spec = write_npz(tmp_path / "a.npz", x=some_pixels(2), y=[0, 1])
+    refuses("labels is for class folders", spec, class_names=("a", "b"))
+
+
 def test_some_images_of_class_folders_are_spread_over_the_classes(tmp_path):
     for name in ("a", "b", "c"):
         for index in range(2):

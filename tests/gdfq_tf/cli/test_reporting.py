@@ -11,10 +11,14 @@ from gdfq_tf.cli import reporting
 FLOAT = {"title": "float", "top1": 0.91234, "top1_interval_95": [0.904, 0.921]}
 
 
-def render(rows, marked=()) -> str:
+def render(rows, marked=(), foot=None) -> str:
     console = rich.console.Console(file=io.StringIO(), width=100)
-    console.print(reporting.results_table("a title", rows, marked))
+    console.print(reporting.results_table("a title", rows, marked, foot))
     return console.file.getvalue()
+
+
+def test_the_foot_is_shown_as_it_is():
+    assert "0 [red]ape, 1 cat" in render([FLOAT], foot="0 [red]ape, 1 cat")
 
 
 def test_tables_show_filled_columns_only():

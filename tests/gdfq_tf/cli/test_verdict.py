@@ -36,6 +36,12 @@ def summary(*own, recipe="balanced", noise=0.8) -> dict:
         (0.8901, 0.8, None),
         (0.889, 0.8, "1.1 points below float, beyond its interval"),
         (0.8905, 0.8906, "no better than calibrating on noise"),
+        (0.66, 0.8, "24.0 points below float, beyond its interval"),
+        (
+            0.64,
+            0.8,
+            "26.0 points below float, beyond its interval: broken, do not ship it",
+        ),
     ],
 )
 def test_measured_files(top1, noise, expected):
@@ -50,10 +56,23 @@ def test_measured_files(top1, noise, expected):
     [
         ({"accuracy_loss": 3.0}, None),
         ({"accuracy_loss": 3.1}, "about 3.1 points lost, as estimated"),
+        ({"accuracy_loss": 24.9}, "about 24.9 points lost, as estimated"),
+        (
+            {"accuracy_loss": 25.0},
+            "about 25.0 points lost, as estimated: broken, do not ship it",
+        ),
         ({"label_agreement": 0.97}, None),
+        (
+            {"label_agreement": 0.7},
+            "30.0 % of labels are others than float's: broken, do not ship it",
+        ),
         ({"label_agreement": 0.96}, "4.0 % of labels are others than float's"),
         ({"signal_to_noise_db": 15.0}, None),
-        ({"signal_to_noise_db": 9.96}, "its error is 10.0 dB below the signal"),
+        ({"signal_to_noise_db": 9.96}, "its error is -10.0 dB beside the signal"),
+        (
+            {"signal_to_noise_db": -1.0},
+            "its error is +1.0 dB beside the signal: broken, do not ship it",
+        ),
     ],
 )
 def test_estimated_files(estimate, expected):
@@ -74,9 +93,10 @@ def test_words_by_hand():
         labelled("w4a8", 0.895, size=50, latency=4.0, bits=(4, 8)),
         labelled("w2a8", 0.5, size=50, latency=4.0, bits=(2, 8)),
     )
-    assert complaints(found) == {"w2a8": "40.0 points below float, beyond its interval"}
+    wrong = "40.0 points below float, beyond its interval: broken, do not ship it"
+    assert complaints(found) == {"w2a8": wrong}
     assert verdict(found) == [
-        "! w2a8: 40.0 points below float, beyond its interval; take w8a8, or "
+        f"! w2a8: {wrong}; take w8a8, or "
         "--max_accuracy_loss to keep sensitive layers at 8 bits",
         "ship w4a8.tflite: 50 bytes, 8.0 times less than float; top-1 0.50 points "
         "below float, within float's interval; where speed counts more, w8a8.tflite is "

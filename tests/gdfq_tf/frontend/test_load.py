@@ -61,7 +61,12 @@ def test_classifier_says_what_it_takes_and_gives(tiny_path):
 
 def test_preprocessing_is_required_for_files(tiny_path):
     text = refusal(tiny_path)
-    assert text.endswith("preprocessing: one of tf, torch, caffe, unit, uint8, custom")
+    assert "preprocessing: one of tf, torch, caffe, unit, uint8, custom, or, " in text
+
+
+def test_mean_and_std_are_of_a_preprocessing_that_is_named(tiny_path):
+    text = refusal(tiny_path, mean=(0.5,), std=(0.2,))
+    assert text.endswith("pass preprocessing='custom' with them")
 
 
 def test_preprocessing_may_be_custom_or_ready_made(tiny_path):
@@ -272,14 +277,21 @@ def classifier_of_range(low, high):
 def test_inputs_far_too_large_are_refused(tmp_path, preprocessing):
     classifier_of_range(0.0, 1.0).save(tmp_path / "unit.keras")
     message = refusal(tmp_path / "unit.keras", preprocessing=preprocessing)
-    assert f"preprocessing '{preprocessing}' gives activations" in message
-    assert "preprocessing: one of" in message
+    assert f"preprocessing '{preprocessing}' does not fit the statistics" in message
+    assert message.endswith("which may be preprocessing='unit'")
 
 
 def test_inputs_far_too_small_are_refused(tmp_path):
     classifier_of_range(0.0, 255.0).save(tmp_path / "uint8.keras")
     message = refusal(tmp_path / "uint8.keras", preprocessing="unit")
-    assert re.search(r"gives activations 0\.00\d+ times as large", message)
+    assert message.endswith("which may be preprocessing='uint8'")
+
+
+def test_a_range_that_no_candidate_has_is_refused_by_its_factor(tmp_path):
+    classifier_of_range(0.0, 5000.0).save(tmp_path / "wide.keras")
+    message = refusal(tmp_path / "wide.keras", preprocessing="unit")
+    assert re.search(r"gives activations 0\.000\d+ times as large", message)
+    assert "preprocessing: one of" in message
 
 
 @pytest.mark.parametrize("preprocessing", ["unit", "tf", "torch"])

@@ -15,25 +15,59 @@ from gdfq_tf.quantization.estimation import (
 )
 
 
-@pytest.mark.parametrize(
-    ("winners", "agreement"),
-    [([0, 1, 2, 0, 1], 1.0), ([0, 1, 2, 0, 2], 0.8), ([1, 2, 0, 1, 2], 0.0)],
-)
-def test_the_estimate_by_hand(winners, agreement):
-    teacher = np.eye(3)[[0, 1, 2, 0, 1]]
-    student = 40 * np.eye(3)[winners] - 7  # scale and offset do not matter
-    estimate = estimate_accuracy(student, teacher)
-    assert estimate.num_images == 5
-    assert estimate.agreement == pytest.approx(agreement)
-    # A fifth of the images is 20 points, of which so much is lost.
-    expected = 100 * (1 - agreement) * LOSS_PER_DISAGREEMENT
-    assert estimate.accuracy_loss == pytest.approx(expected)
+def agreeing(share, num_classes, num_images=1000):
+    """Outputs of a student that agrees on that share of a teacher's images."""
+    teacher = np.eye(num_classes)[np.arange(num_images) % num_classes]
+    student = np.roll(teacher, 1, axis=1)
+    student[: round(share * num_images)] = teacher[: round(share * num_images)]
+    return 40 * student - 7, teacher  # scale and offset do not matter
 
 
-def test_a_fifth_of_disagreement_in_points():
-    estimate = estimate_accuracy(np.eye(5), np.eye(5)[[0, 1, 2, 3, 3]])
-    assert estimate.accuracy_loss == pytest.approx(20 * LOSS_PER_DISAGREEMENT)
+@pytest.mark.parametrize("share", [1.0, 0.99, 0.9, 0.8])
+@pytest.mark.parametrize("num_classes", [10, 1000])
+def test_small_disagreements_cost_in_proportion(share, num_classes):
+    found = estimate_accuracy(*agreeing(share, num_classes))
+    assert (found.num_images, found.agreement) == (1000, pytest.approx(share))
+    expected = 100 * (1 - share) * LOSS_PER_DISAGREEMENT
+    assert found.accuracy_loss == pytest.approx(expected, abs=0.001)
     assert 0 < LOSS_PER_DISAGREEMENT < LARGEST_LOSS_PER_DISAGREEMENT <= 1
+
+
+@pytest.mark.parametrize(
+    ("share", "num_classes", "above_chance"),
+    [
+        (0.5, 2, 50.0),
+        (0.3, 2, 50.0),
+        (0.25, 4, 75.0),
+        (0.0, 4, 75.0),
+        (0.0, 1000, 99.9),
+    ],
+)
+def test_agreement_by_chance_loses_all_that_lies_above(
+    share, num_classes, above_chance
+):
+    found = estimate_accuracy(*agreeing(share, num_classes))
+    assert found.accuracy_loss == pytest.approx(above_chance)
+    assert found.largest_accuracy_loss == pytest.approx(above_chance)
+
+
+def test_the_loss_by_hand_between_small_and_all():
+    # Half of what chance leaves of four classes: 75 * (0.2 / 2 + 0.8 / 256).
+    found = estimate_accuracy(*agreeing(0.625, 4))
+    assert found.accuracy_loss == pytest.approx(7.734375)
+
+
+@pytest.mark.parametrize("num_classes", [2, 10, 1000])
+def test_the_loss_rises_with_every_disagreement(num_classes):
+    chance = 1 / num_classes
+    found = [
+        estimate_accuracy(*agreeing(share, num_classes))
+        for share in np.linspace(1, chance + 0.01, 20)
+    ]
+    for figure in ("accuracy_loss", "largest_accuracy_loss"):
+        losses = [getattr(x, figure) for x in found]
+        assert losses == sorted(losses) and losses[0] < losses[-1]
+    assert all(x.accuracy_loss < x.largest_accuracy_loss for x in found)
 
 
 @pytest.mark.parametrize(
@@ -44,12 +78,10 @@ def test_a_fifth_of_disagreement_in_points():
 def test_few_images_say_little_of_the_largest_loss(
     num_images, num_disagreements, possible
 ):
-    teacher = np.tile([[1.0, 0.0]], (num_images, 1))
-    student = teacher.copy()
-    student[:num_disagreements] = [0.0, 1.0]
-    found = estimate_accuracy(student, teacher)
+    share = 1 - num_disagreements / num_images
+    found = estimate_accuracy(*agreeing(share, 100, num_images))
     expected = possible * LARGEST_LOSS_PER_DISAGREEMENT
-    assert found.largest_accuracy_loss == pytest.approx(expected)
+    assert found.largest_accuracy_loss == pytest.approx(expected, abs=0.001)
 
 
 @pytest.mark.parametrize("head", [Head.LOGITS, Head.SOFTMAX, Head.SIGMOID])
