@@ -32,7 +32,7 @@ from tflite_export.litert.leaky_relu import leaky_relu_table
 from tflite_export.litert.resize import resize_quantized
 from tflite_export.litert.rounding import clamp_to_activation, clamp_to_int8, round_away
 from tflite_export.litert.softmax import softmax_quantized
-from tflite_export.operators import movement
+from tflite_export.operators import arithmetic, movement
 from tflite_export.operators.pooling import max_pool, pad_channels, pool_arguments
 from tflite_export.operators.record import Operand
 from tflite_export.quantization_params import INT8_MAX, INT8_MIN
@@ -230,6 +230,8 @@ SIMULATIONS: Mapping[str, Simulation] = {
     "add": Simulation(_add),
     "subtract": Simulation(_subtract),
     "multiply": Simulation(_multiply),
+    "elementwise_maximum": Simulation(arithmetic.maximum),
+    "elementwise_minimum": Simulation(arithmetic.minimum),
     "relu": Simulation(_relu),
     "leaky_relu": Simulation(_leaky_relu),
     "minimum": Simulation(_minimum),
@@ -243,6 +245,7 @@ SIMULATIONS: Mapping[str, Simulation] = {
     "channel_mean": Simulation(_channel_mean),
     "l2_normalize": Simulation(_l2_normalize),
     "reshape": Simulation(movement.reshape),
+    "transpose": Simulation(movement.transpose),
     "pad": Simulation(_pad),
     "crop": Simulation(movement.crop),
     "concatenate": Simulation(movement.concatenate),

@@ -322,6 +322,16 @@ def _pad(op: IntegerOp, formats: TensorFormats) -> Steps:
     return [(dataclasses.replace(operator, optional=True),)]
 
 
+def _transpose(op: IntegerOp, formats: TensorFormats) -> Steps:
+    """TRANSPOSE, but where dimensions of 1 alone change places: that is a reshape."""
+    shape = formats.shapes[op.inputs[0]]
+    order = [0, *op.attributes["permutation"]]
+    moved = [dimension for dimension in order if shape[dimension] > 1]
+    if moved == sorted(moved):
+        return []
+    return [(_operator("TRANSPOSE", op, formats, _integers("permutation", order)),)]
+
+
 def _concatenate(op: IntegerOp, formats: TensorFormats) -> Steps:
     if len(op.inputs) == 1:
         return []
@@ -386,6 +396,8 @@ EXPECTED: Mapping[str, Maker] = {
     "add": _arithmetic("ADD", potScaleInt16=True),
     "subtract": _arithmetic("SUB", potScaleInt16=True),
     "multiply": _arithmetic("MUL"),
+    "elementwise_maximum": _function("MAXIMUM"),
+    "elementwise_minimum": _function("MINIMUM"),
     "relu": _relu,
     "leaky_relu": _leaky_relu,
     "minimum": _minimum,
@@ -399,6 +411,7 @@ EXPECTED: Mapping[str, Maker] = {
     "channel_mean": _channel_mean,
     "l2_normalize": _l2_normalize,
     "reshape": _no_operator,
+    "transpose": _transpose,
     "pad": _pad,
     "crop": _crop,
     "concatenate": _concatenate,

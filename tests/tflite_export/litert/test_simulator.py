@@ -108,6 +108,25 @@ def global_average(b, name, source, quant_params, *, keepdims=False):
     )
 
 
+def fifth_dimension(b, source):
+    """Pairs of channels."""
+    attributes = {"shape": [8, 8, 2, 2]}
+    name = f"{source}_in_pairs"
+    return b.op(name, "reshape", [source], (8, 8, 2, 2), attributes=attributes)
+
+
+def transposed(b, name, source, shape, permutation):
+    """A transposition, as an image if it has more dimensions."""
+    attributes = {"permutation": permutation}
+    shape = tuple(shape[dimension - 1] for dimension in permutation)
+    name = b.op(name, "transpose", [source], shape, attributes=attributes)
+    if len(shape) == 3:
+        return name
+    shape = (shape[0], shape[1], shape[2] * shape[3])
+    attributes = {"shape": list(shape)}
+    return b.op(f"{name}_image", "reshape", [name], shape, attributes=attributes)
+
+
 def movement_network():
     """Everything without a kernel."""
     b = NetworkBuilder(seed=3)
@@ -126,6 +145,13 @@ def movement_network():
     small = b.kernel(
         "small", "conv", "image", bits=8, outputs=4, relu=True, quant_params=narrow
     )
+    small_too = b.kernel(
+        "small_too", "conv", "image", bits=4, outputs=4, relu=True, quant_params=narrow
+    )
+    on_grid = b.kernel(
+        "on_the_grid_of_the_image", "conv", "image", bits=8, outputs=4,
+        quant_params=INPUT_GRID,
+    )  # fmt: skip
     wider = QuantParams(float(coarse(0.031)), -20)
     far = QuantParams(float(coarse(0.0613)), -100)
     half = QuantParams(float(coarse(6.0 / 200.5)), -128)
@@ -194,6 +220,21 @@ def movement_network():
             (5, 7, 4),
             attributes={"crops": [[1, 2], [0, 1]]},
         ),
+        transposed(b, "transposed", signed, (8, 8, 4), [3, 1, 2]),
+        transposed(b, "channels_first", "image", (8, 8, 4), [2, 3, 1]),
+        transposed(
+            b, "shuffled", fifth_dimension(b, signed), (8, 8, 2, 2), [1, 2, 4, 3]
+        ),
+        transposed(
+            b,
+            "transposed_blocks",
+            fifth_dimension(b, "image"),
+            (8, 8, 2, 2),
+            [3, 2, 1, 4],
+        ),
+        b.op("larger", "elementwise_maximum", [on_grid, "image"], shape),
+        b.op("smaller", "elementwise_minimum", ["image", on_grid], shape),
+        b.op("larger_narrow", "elementwise_maximum", [small, small_too], shape),
     ]
     for name in ("relu_far", "add_relu", "image"):
         b.branch(
