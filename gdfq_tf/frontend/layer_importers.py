@@ -12,19 +12,20 @@ from typing import Any
 import numpy as np
 
 from gdfq_tf.errors import option
+from gdfq_tf.frontend.movement_importers import center_crop, permute, reshape
 from gdfq_tf.frontend.operation_importers import (
     OPERATIONS,
     activation_steps,
     concatenate,
     function_step,
-    maximum,
-    mean,
-    reshape,
 )
+from gdfq_tf.frontend.reduction_importers import global_maximum, global_mean
 from gdfq_tf.frontend.steps import (
     Call,
     Step,
     affine,
+    check_dimensions,
+    check_same_shapes,
     class_name,
     image_shape,
     refuse,
@@ -244,12 +245,7 @@ def _dense(call: Call) -> list[Step]:
     if len(shape) == 2:
         config = _config(layer, "units", "use_bias")
         return [Step("Dense", config, _weights(layer)), *_activation(call)]
-    if len(shape) > 4:
-        refuse_layer(
-            layer,
-            f"its input is {shape}; expected units, images or signals: put a Reshape "
-            "before it",
-        )
+    check_dimensions(call)
     # At every position, the same as a convolution of 1x1.
     kernel, *bias = _weights(layer)
     config = {"filters": layer.units, "use_bias": layer.use_bias, "kernel_size": 1}
@@ -302,6 +298,7 @@ def _layer_scale(call: Call) -> list[Step]:
 
 
 def _check_last_axis(call: Call) -> None:
+    check_dimensions(call)
     axis = call.layer.axis
     axes = [axis] if isinstance(axis, int) else [*axis]  # once built, some hold lists
     if axes not in ([-1], [len(call.output.shape) - 1]):
@@ -355,6 +352,12 @@ def _normalization(call: Call) -> list[Step]:
     return [affine(call, scale=1 / deviation, offset=-mean / deviation)]
 
 
+def _average(call: Call) -> list[Step]:
+    check_same_shapes(call)
+    share = 1 / len(call.inputs)
+    return [Step("Add", suffix="_sum"), affine(call, scale=share)]
+
+
 def _custom_scale(call: Call) -> list[Step]:
     """inputs[0] + scale * inputs[1], of keras.applications.InceptionResNetV2."""
     scaled = affine(call, scale=call.layer.scale, suffix="_scaled", inputs=(1,))
@@ -373,7 +376,9 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     "Activation": lambda call: activation_steps(call, call.layer.activation),
     "AveragePooling1D": _pooling,
     "AveragePooling2D": _pooling,
+    "Average": _average,
     "BatchNormalization": _batch_normalization,
+    "CenterCrop": center_crop,
     "Concatenate": concatenate,
     "Conv1D": _conv,
     "Conv1DTranspose": _conv_transpose,
@@ -386,16 +391,17 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     "DepthwiseConv1D": _depthwise_conv,
     "DepthwiseConv2D": _depthwise_conv,
     "Flatten": lambda call: [Step("Flatten")],
-    "GlobalAveragePooling1D": mean,
-    "GlobalAveragePooling2D": mean,
-    "GlobalMaxPooling1D": maximum,
-    "GlobalMaxPooling2D": maximum,
+    "GlobalAveragePooling1D": global_mean,
+    "GlobalAveragePooling2D": global_mean,
+    "GlobalMaxPooling1D": global_maximum,
+    "GlobalMaxPooling2D": global_maximum,
     "InputLayer": _input,
     "LayerNormalization": _layer_normalization,
     "LayerScale": _layer_scale,
     "MaxPooling1D": _pooling,
     "MaxPooling2D": _pooling,
     "Normalization": _normalization,
+    "Permute": permute,
     "Rescaling": _rescaling,
     "Reshape": reshape,
     "Resizing": lambda call: [Step("Resizing", {"layer": call.layer})],

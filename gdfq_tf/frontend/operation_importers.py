@@ -7,21 +7,24 @@ wraps into layers, they mean the same and end in the same steps.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, SupportsFloat, TypeAlias
 
 import numpy as np
 
+from gdfq_tf.frontend.bound_importers import BOUNDS
+from gdfq_tf.frontend.movement_importers import MOVEMENTS
+from gdfq_tf.frontend.reduction_importers import REDUCTIONS
 from gdfq_tf.frontend.steps import (
     Call,
     Step,
     affine,
-    class_name,
-    image_shape,
+    call_parameters,
+    check_same_shapes,
     is_symbolic,
     operands,
     refuse_layer,
+    reshape_step,
 )
 from gdfq_tf.graph.layers import hard_swish
 from gdfq_tf.keras_compat import Layer
@@ -179,16 +182,15 @@ def _subtract(call: Call) -> list[Step]:
 
 
 def multiply(call: Call) -> list[Step]:
-    """Products of two tensors, one possibly (1, 1, channels), or with a constant."""
+    """Products of tensors, whose dimensions of 1 stand for all, or with a constant."""
     factors = operands(call)
     if all(is_symbolic(factor) for factor in factors):
-        shapes = sorted(tuple(tensor.shape)[1:] for tensor in call.inputs)
-        per_channel = (*(1 for _ in shapes[-1][:-1]), shapes[-1][-1])
-        if len(shapes) != 2 or shapes[0] not in (shapes[-1], per_channel):
+        shapes = [tuple(tensor.shape)[1:] for tensor in call.inputs]
+        if len({len(shape) for shape in shapes}) > 1:
             refuse_layer(
                 call.layer,
-                f"it multiplies {shapes}; expected 2 of one shape, or one of them "
-                "(1, 1, channels)",
+                f"it multiplies {shapes}; expected as many dimensions of each: put a "
+                "Reshape before it",
             )
         return [Step("Multiply")]
     (constant,) = (factor for factor in factors if not is_symbolic(factor))
@@ -206,24 +208,7 @@ def _negative(call: Call) -> list[Step]:
     return [affine(call, scale=-1.0)]
 
 
-def check_same_shapes(call: Call) -> None:
-    """Refuses sums that broadcast."""
-    shapes = [tuple(tensor.shape) for tensor in call.inputs]
-    if len(shapes) < 2 or len(set(shapes)) != 1:
-        refuse_layer(call.layer, f"it adds {shapes}; expected 2 or more of one shape")
-
-
 # ---- shapes
-
-
-def reshape_step(shape: Iterable[int | None], suffix: str = "") -> Step:
-    """The step to a shape that is given with its batch dimension."""
-    return Step("Reshape", {"target_shape": image_shape(shape)[1:]}, suffix=suffix)
-
-
-def reshape(call: Call) -> list[Step]:
-    """Any change of shape that keeps the values and their order."""
-    return [reshape_step(call.output.shape)]
 
 
 def concatenate(call: Call) -> list[Step]:
@@ -233,35 +218,6 @@ def concatenate(call: Call) -> list[Step]:
         axis = call_parameters(call).get("axis", getattr(call.layer, "axis", None))
         refuse_layer(call.layer, f"it works on axis {axis}; expected the last one")
     return [Step("Concatenate", {"axis": -1})]
-
-
-def mean(call: Call) -> list[Step]:
-    """A mean over height and width, or over time."""
-    return _global_pooling(call, "GlobalAveragePooling2D")
-
-
-def maximum(call: Call) -> list[Step]:
-    """A maximum over height and width, or over time."""
-    return _global_pooling(call, "GlobalMaxPooling2D")
-
-
-def _global_pooling(call: Call, kind: str) -> list[Step]:
-    """A mean or maximum over height and width, or over time."""
-    shape, out = image_shape(call.inputs[0].shape), image_shape(call.output.shape)
-    if len(shape) != 4 or out[1:] not in ((shape[3],), (1, 1, shape[3])):
-        refuse_layer(
-            call.layer,
-            f"it makes {out} of {shape}; expected a mean or maximum over height and "
-            "width",
-        )
-    if shape[1:3] == (1, 1):
-        # Of one position: nothing is computed, so nothing is rounded.
-        return [reshape_step(out)]
-    if kind == "GlobalMaxPooling2D":
-        whole = {"pool_size": shape[1:3], "strides": 1, "padding": "valid"}
-        pool = Step("MaxPooling2D", whole, suffix="" if len(out) == 4 else "_pool")
-        return [pool] if len(out) == 4 else [pool, reshape_step(out)]
-    return [Step("GlobalAveragePooling2D", {"keepdims": len(out) == 4})]
 
 
 def _pad(call: Call) -> list[Step]:
@@ -335,26 +291,18 @@ def _on_channels(
     ]
 
 
-def call_parameters(call: Call) -> dict[str, Any]:
-    """The parameters of an operation by name, wherever Keras keeps them."""
-    if class_name(call.layer).startswith("tf."):
-        signature = inspect.signature(call.layer.function)
-        return signature.bind(*call.arguments, **call.keywords).arguments
-    return vars(call.layer) | call.keywords
-
-
 OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
+    **BOUNDS,
+    **MOVEMENTS,
+    **REDUCTIONS,
     # Keras 3 operations; some share their name with the layer of that meaning.
     "Add": add,
     "Concatenate": concatenate,
     "Divide": _divide,
     "GetItem": _get_item,
-    "Max": maximum,
-    "Mean": mean,
     "Multiply": multiply,
     "Negative": _negative,
     "Pad": _pad,
-    "Reshape": reshape,
     "Subtract": _subtract,
     "TrueDivide": _divide,
     **{
@@ -381,13 +329,10 @@ OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
     "tf.math.divide": _divide,
     "tf.math.multiply": multiply,
     "tf.math.negative": _negative,
-    "tf.math.reduce_max": maximum,
-    "tf.math.reduce_mean": mean,
     "tf.math.subtract": _subtract,
     "tf.math.truediv": _divide,
     "tf.nn.leaky_relu": _leaky_relu_operation("alpha"),
     "tf.pad": _pad,
-    "tf.reshape": reshape,
     **{
         f"tf.{name}": _function(function)
         for name, function in {

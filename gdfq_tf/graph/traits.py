@@ -30,6 +30,10 @@ def _keeps_channels_apart(layer: keras.layers.Layer) -> bool:
     return layer.input_shape[-1] == layer.output_shape[-1]
 
 
+def _keeps_channels_last(layer: keras.layers.Layer) -> bool:
+    return layer.dims[-1] == len(layer.dims)
+
+
 def _is_unbounded(layer: keras.layers.Layer) -> bool:
     return layer.max_value is None
 
@@ -88,6 +92,7 @@ class LayerTraits:
       moves: each output value is one of the inputs', a blend of neighbours, or the zero
         of padding.
       keeps_scale: the integer kernel has one scale for inputs and output.
+      joins: takes several tensors, which must have that one scale.
       rounds: whether the integer kernel of a layer rounds its results.
       fuses_relu: the integer kernel applies a ReLU behind it.
       fuses_normalization: it takes in the BatchNormalization behind it.
@@ -101,6 +106,7 @@ class LayerTraits:
     pools: bool = False
     moves: bool = False
     keeps_scale: bool = False
+    joins: bool = False
     rounds: Callable[[keras.layers.Layer], bool] = _always
     fuses_relu: bool = False
     fuses_normalization: bool = False
@@ -129,6 +135,18 @@ def _moving(
         moves=True,
         keeps_scale=True,
         rounds=rounds,
+        passes_factors=passes_factors,
+    )
+
+
+def _joining(
+    kind: str, passes_factors: Callable[[keras.layers.Layer], bool]
+) -> LayerTraits:
+    return LayerTraits(
+        kind,
+        keeps_scale=True,
+        joins=True,
+        rounds=_never,
         passes_factors=passes_factors,
     )
 
@@ -172,9 +190,14 @@ TRAITS: dict[type, LayerTraits] = {
         rounds=_never,
         passes_factors=_always,
     ),
-    _layers.Concatenate: LayerTraits("concatenate", keeps_scale=True, rounds=_never),
+    _layers.Concatenate: _joining("concatenate", _never),
+    _layers.Maximum: _joining("elementwise_maximum", _always),
+    _layers.Minimum: _joining("elementwise_minimum", _always),
     _layers.Flatten: _moving("reshape", _shape, _keeps_channels_apart),
     _layers.Reshape: _moving("reshape", _shape, _keeps_channels_apart),
+    _layers.Permute: _moving(
+        "transpose", lambda x: {"permutation": list(x.dims)}, _keeps_channels_last
+    ),
     _layers.ZeroPadding2D: _moving("pad", lambda x: {"pads": _pairs(x.padding)}),
     _layers.Cropping2D: _moving("crop", lambda x: {"crops": _pairs(x.cropping)}),
     _layers.UpSampling2D: _moving(

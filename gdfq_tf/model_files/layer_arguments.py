@@ -156,6 +156,13 @@ def _axis(value: Json) -> Argument:
     return integer(value, -6, 6)
 
 
+def _per_part(value: Json) -> Argument:
+    """How many parts, or a list with a size or an end for each."""
+    if isinstance(value, list):
+        return [integer(x) for x in value]
+    return integer(value, 1)
+
+
 def _dtype(value: Json) -> str:
     """The name of a dtype or of a policy."""
     if isinstance(value, dict):
@@ -271,6 +278,8 @@ SIDES = Kind("integers from 0 for each side", _sides)
 SHAPE = Kind("positive sizes, null where one is open", _shape(1))
 TARGET_SHAPE = Kind("sizes, -1 for the rest", _shape(-1))
 AXIS = Kind("an axis, or a list of them", _axis)
+AXES = Kind("a list of axes", lambda value: tuple(_axis(list(value))))
+PARTS = Kind("how many parts, or where they end", _per_part)
 DTYPE = Kind(f"one of {', '.join(_DTYPES)}", _dtype)
 ACTIVATION = Kind(
     f"one of {', '.join(ACTIVATIONS)}, {' or '.join(ACTIVATION_LAYERS)}", _activation
@@ -339,9 +348,16 @@ IDENTITIES = (
 ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
     "Activation": {**_COMMON, "activation": ACTIVATION},
     "Add": _COMMON,
+    "Average": _COMMON,
     "AveragePooling1D": _POOLING,
     "AveragePooling2D": _POOLING,
     "BatchNormalization": _NORMALIZATION,
+    "CenterCrop": {
+        **_COMMON,
+        "height": COUNT,
+        "width": COUNT,
+        "data_format": DATA_FORMAT,
+    },
     "Concatenate": {**_COMMON, "axis": AXIS},
     "Conv1D": _CONVOLUTION | _FILTERS,
     "Conv1DTranspose": _TRANSPOSED,
@@ -371,6 +387,8 @@ ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
     "LeakyReLU": {**_COMMON, "alpha": NUMBER, "negative_slope": NUMBER},
     "MaxPooling1D": _POOLING,
     "MaxPooling2D": _POOLING,
+    "Maximum": _COMMON,
+    "Minimum": _COMMON,
     "Multiply": _COMMON,
     "Normalization": {
         **_COMMON,
@@ -379,6 +397,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
         "variance": NUMBERS,
         "invert": FLAG,
     },
+    "Permute": {**_COMMON, "dims": AXES},
     "ReLU": {
         **_COMMON,
         "max_value": NUMBER,
@@ -440,17 +459,26 @@ OPERATION_MODULES: Mapping[str, str] = {
     **dict.fromkeys(
         (
             "Add",
+            "Clip",
             "Concatenate",
             "Divide",
+            "ExpandDims",
             "GetItem",
             "Max",
+            "Maximum",
             "Mean",
+            "Minimum",
+            "Moveaxis",
             "Multiply",
             "Negative",
             "Pad",
             "Reshape",
+            "Split",
+            "Squeeze",
             "Subtract",
+            "Swapaxes",
             "Tanh",
+            "Transpose",
             "TrueDivide",
         ),
         "numpy",
@@ -480,27 +508,44 @@ def _sides_of_each_axis(value: Json) -> tuple[tuple[int, ...], ...]:
 OPERATION_ARGUMENTS: Mapping[str, Kind] = {
     "alpha": NUMBER,
     "approximate": FLAG,
+    "axes": AXES,
     "axis": AXIS,
+    "axis1": AXIS,
+    "axis2": AXIS,
     "beta": NUMBER,
+    "clip_value_max": NUMBER,
+    "clip_value_min": NUMBER,
+    "conjugate": FLAG,
     "constant_values": NUMBER,
+    "destination": AXIS,
+    "indices_or_sections": PARTS,
     "keepdims": FLAG,
     "mode": Kind("constant", lambda value: _in(value.lower(), ("constant",))),
     "name": NAME,
     "negative_slope": NUMBER,
     "newshape": TARGET_SHAPE,
+    "num_or_size_splits": PARTS,
     "pad_width": Kind("integers from 0 for each side", _sides_of_each_axis),
     "paddings": Kind("integers from 0 for each side", _sides_of_each_axis),
+    "perm": AXES,
     "shape": TARGET_SHAPE,
+    "source": AXIS,
+    "x_max": NUMBER,
+    "x_min": NUMBER,
 }
 # Those that may be tensors, or constants beside tensors.
 OPERANDS = (
+    "a",
     "features",
     "inputs",
+    "input",
     "input_tensor",
     "key",
     "logits",
     "slice_spec",
+    "t",
     "tensor",
+    "value",
     "values",
     "x",
     "x1",

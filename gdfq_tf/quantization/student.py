@@ -261,4 +261,4 @@ def _absorb_input_shift(
 def _hands_constants_on(layer: keras.layers.Layer) -> bool:
     """Whether a constant on every input is one on every output, but for padding."""
     kept = traits(layer)
-    return kept.moves or kept.pools or isinstance(layer, _layers.Concatenate)
+    return kept.moves or kept.pools or kept.joins

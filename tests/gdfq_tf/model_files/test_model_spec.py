@@ -65,7 +65,8 @@ def layers_of(config):
 
 
 def test_every_layer_that_is_translated_has_arguments():
-    merging = {"Add", "Multiply", "Subtract"}  # translated like operations
+    # Translated like operations.
+    merging = {"Add", "Maximum", "Minimum", "Multiply", "Subtract"}
     assert {*ARGUMENTS, *IDENTITIES} == {*_LAYERS, *merging}
     assert not set(ARGUMENTS) & set(IDENTITIES)
 

@@ -20,6 +20,7 @@ from gdfq_tf.model_files import readers
 from gdfq_tf.model_files.applications import preprocessing_of
 from gdfq_tf.model_files.readers import ReadOptions, read_model
 from gdfq_tf.preprocessing import make_preprocessing
+from tests.tiny import operations
 
 # Keras itself says that HDF5 is a legacy format.
 pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5")
@@ -469,6 +470,31 @@ def test_nested_models_and_operations(tmp_path, library, suffix):
     np.testing.assert_allclose(
         np.asarray(read(path).model(IMAGE)), np.asarray(model(IMAGE)), atol=1e-6
     )
+
+
+def moves(k, x):
+    """Every operation that moves, bounds or reduces values, of either Keras."""
+    lay, ops = k.layers, operations(k)
+    x = lay.Permute((2, 1, 3))(lay.CenterCrop(6, 7)(x))
+    x = lay.Average()([lay.Maximum()([x, x * 0.5]), lay.Minimum()([x, x * 2.0])])
+    left, right = ops.split(ops.transpose(x, (0, 3, 1, 2)), 2, axis=3)
+    x = ops.squeeze(ops.expand_dims(ops.concatenate([right, left], -1), 1), 1)
+    x = ops.maximum(ops.minimum(ops.clip(x, -0.5, 0.75), 0.7), -0.4)
+    if k is keras:
+        x = ops.moveaxis(ops.swapaxes(x, 1, -1), (2, 1), (1, 3))
+    return lay.Flatten()(x)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_moving_operations(tmp_path, library, suffix):
+    k = LIBRARIES[library]
+    image = k.Input((8, 8, 3))
+    model = k.Model(image, moves(k, image))
+    model.save(tmp_path / f"net{suffix}")
+    found = np.asarray(read(tmp_path / f"net{suffix}").model(IMAGE))
+    np.testing.assert_allclose(found, np.asarray(model(IMAGE)), atol=1e-6)
+    assert len(np.unique(found)) > 10
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
