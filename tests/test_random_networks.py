@@ -237,6 +237,15 @@ def parted(lay, rng, x):
     return lay.Concatenate()([left, activate(lay, rng, lay.Conv2D(4, 1)(right))])
 
 
+def prelu(lay, rng, x):
+    x = normalize(lay, rng, lay.Conv2D(4, 3, padding="same")(x))
+    slopes = lay.PReLU(
+        alpha_initializer=lambda shape, dtype=None: rng.uniform(-0.3, 1.5, shape),
+        shared_axes=[[1, 2], [1, 2, 3], None][rng.integers(3)],
+    )
+    return slopes(x)
+
+
 def clipped(lay, rng, x):
     low = float(rng.choice([0.0, -1.0, 0.2]))
     return operations_beside(lay).clip(x, low, low + float(rng.choice([0.5, 6.0])))
@@ -247,6 +256,7 @@ BLOCKS = (
     pad_and_crop, arithmetic, twins, layer_norm, convnext, bounded, resize_by,
     conv_transpose, relu_alone, normalized_branches, channel_shuffle, transposed,
     extremes, average, attention, coordinate_attention, parted, clipped,
+    prelu,
 )  # fmt: skip
 
 
@@ -333,6 +343,7 @@ def test_random_network(k, network, bit_widths):
         attention,
         coordinate_attention,
         parted,
+        prelu,
     ],
 )
 def test_one_block(block):

@@ -93,6 +93,9 @@ def _activation(call: Call) -> list[Step]:
 # Of LayerNormalization: integers are all equal where real numbers are not.
 _SMALLEST_EPSILON = 1e-12
 
+# Of PReLU: the converter takes a smaller one for this.
+_SMALLEST_SLOPE = 1e-6
+
 _WINDOW = ("kernel_size", "strides", "dilation_rate")
 
 
@@ -306,6 +309,23 @@ def _check_last_axis(call: Call) -> None:
         refuse_layer(call.layer, f"it works on axis {found}; expected the last one")
 
 
+def _prelu(call: Call) -> list[Step]:
+    """PReLU with a slope for each channel or each value; simpler where it can be."""
+    check_dimensions(call)
+    (slopes,) = _weights(call.layer)
+    if np.abs(slopes).max() < _SMALLEST_SLOPE:
+        return [Step("ReLU", {"max_value": None})]
+    if np.ptp(slopes) == 0:
+        return [Step("LeakyReLU", {"alpha": float(slopes.flat[0])})]
+    is_per_channel = slopes.size == slopes.shape[-1]
+    if not is_per_channel:
+        slopes = np.broadcast_to(slopes, tuple(call.output.shape)[1:])
+    if slopes.ndim == 2:
+        slopes = slopes[:, np.newaxis]  # signals are images of width 1
+    shared_axes = list(range(1, slopes.ndim)) if is_per_channel else None
+    return [Step("PReLU", {"shared_axes": shared_axes, "trainable": False}, (slopes,))]
+
+
 def _softmax(call: Call) -> list[Step]:
     _check_last_axis(call)
     return [Step("Softmax")]
@@ -401,6 +421,7 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     "MaxPooling1D": _pooling,
     "MaxPooling2D": _pooling,
     "Normalization": _normalization,
+    "PReLU": _prelu,
     "Permute": permute,
     "Rescaling": _rescaling,
     "Reshape": reshape,

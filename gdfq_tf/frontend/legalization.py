@@ -12,6 +12,7 @@ import numpy as np
 
 from gdfq_tf.frontend.folding import as_depthwise
 from gdfq_tf.frontend.ops import Op, Ops, find, new_name, reachable, rewrite_pairs
+from gdfq_tf.frontend.steps import refuse
 from gdfq_tf.graph.traits import TRAITS
 
 # Kinds whose outputs have the integer scale of their inputs.
@@ -28,6 +29,7 @@ def legalize(ops: Ops) -> Ops:
         free_joined_images,
         relus_before_moves,
         merge_duplicates,
+        one_prelu_of_each_tensor,
     ):
         ops = step(ops)
     return ops
@@ -153,6 +155,28 @@ def merge_duplicates(ops: Ops) -> Ops:
         else:
             kept_as[op.name] = twin.name
     return result
+
+
+def one_prelu_of_each_tensor(ops: Ops) -> Ops:
+    """The same ops, if no tensor is read by several PReLUs.
+
+    The converter would merge what these have in common, and then know them no more.
+
+    Raises:
+      UserError: one is.
+    """
+    read: set[str] = set()
+    for op in ops:
+        if op.kind == "PReLU":
+            if op.inputs[0] in read:
+                refuse(
+                    op.name,
+                    op.kind,
+                    "another PReLU reads the same tensor; expected one: give each a "
+                    "BatchNormalization of its own in front",
+                )
+            read.add(op.inputs[0])
+    return ops
 
 
 def _alike(first: Op | None, second: Op | None) -> bool:

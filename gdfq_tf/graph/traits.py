@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gdfq_tf.graph.layers import ChannelMean, DepthToSpace, L2Normalization
+from gdfq_tf.graph.slopes import quantize_slopes
 from gdfq_tf.keras_compat import keras
 
 _layers = keras.layers
@@ -77,6 +78,11 @@ def _shape(layer: keras.layers.Layer) -> dict[str, Any]:
 
 def _pairs(pairs: tuple[tuple[int, int], ...]) -> list[list[int]]:
     return [list(pair) for pair in pairs]
+
+
+def _slopes(layer: keras.layers.Layer) -> dict[str, Any]:
+    slopes = quantize_slopes(layer.alpha.numpy())
+    return {"slopes": slopes.levels.ravel().tolist(), "slope_scale": slopes.scale}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +167,7 @@ TRAITS: dict[type, LayerTraits] = {
     _layers.LeakyReLU: LayerTraits(
         "leaky_relu", lambda layer: {"slope": float(layer.alpha)}
     ),
+    _layers.PReLU: LayerTraits("prelu", _slopes),
     _layers.Activation: LayerTraits(lambda layer: layer.activation.__name__),
     L2Normalization: LayerTraits("l2_normalize"),
     ChannelMean: LayerTraits("channel_mean"),

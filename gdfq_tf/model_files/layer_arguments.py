@@ -397,6 +397,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
         "variance": NUMBERS,
         "invert": FLAG,
     },
+    "PReLU": {**_COMMON, "shared_axes": AXES},
     "Permute": {**_COMMON, "dims": AXES},
     "ReLU": {
         **_COMMON,
@@ -442,6 +443,7 @@ INITIALIZERS: Mapping[str, tuple[str, ...]] = {
     "DepthwiseConv1D": ("depthwise_initializer", "bias_initializer"),
     "DepthwiseConv2D": ("depthwise_initializer", "bias_initializer"),
     "LayerNormalization": ("beta_initializer", "gamma_initializer"),
+    "PReLU": ("alpha_initializer",),
     "SeparableConv1D": (
         "depthwise_initializer",
         "pointwise_initializer",

@@ -15,6 +15,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.integer_network import IntegerOp, Kernel, Shape, kernel_of
+from tflite_export.operators.activations import slope_levels
 from tflite_export.quantization_params import QuantParams, storage_bits
 from tflite_export.verification.tflite_operators import TFLITE_OPERATORS
 
@@ -224,6 +225,13 @@ def _leaky_relu(op: IntegerOp, formats: TensorFormats) -> Steps:
     return [(_operator("LEAKY_RELU", op, formats, options=options),)]
 
 
+def _prelu(op: IntegerOp, formats: TensorFormats) -> Steps:
+    levels = slope_levels(op, formats.shapes[op.name][1:])
+    scale = np.array([op.attributes["slope_scale"]], np.float32)
+    slopes = Constant("slopes", levels, "INT8", scale)
+    return [(_operator("PRELU", op, formats, slopes),)]
+
+
 def _minimum(op: IntegerOp, formats: TensorFormats) -> Steps:
     bound = _quantized("bound", op.attributes["level"], op.quant_params)
     return [(_operator("MINIMUM", op, formats, bound),)]
@@ -400,6 +408,7 @@ EXPECTED: Mapping[str, Maker] = {
     "elementwise_minimum": _function("MINIMUM"),
     "relu": _relu,
     "leaky_relu": _leaky_relu,
+    "prelu": _prelu,
     "minimum": _minimum,
     "sigmoid": _function("LOGISTIC"),
     "tanh": _function("TANH"),

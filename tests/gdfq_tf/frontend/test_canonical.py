@@ -22,6 +22,7 @@ VOCABULARY = {
     "GlobalAveragePooling2D", "Flatten", "Reshape", "ZeroPadding2D", "Cropping2D",
     "Multiply", "Activation", "ChannelMean", "Subtract", "L2Normalization", "LeakyReLU",
     "UpSampling2D", "DepthToSpace", "Permute", "Maximum", "Minimum",
+    "PReLU",
 }  # fmt: skip
 
 
@@ -576,6 +577,25 @@ REWRITES |= {
         joined_sigmoid_by_minimum,
         ["Activation", "ReLU", "Conv2D", "Minimum"],
     ),
+    "prelu": (
+        lambda lay, x: lay.PReLU(shared_axes=[1, 2])(
+            lay.BatchNormalization()(lay.Conv2D(4, 3)(x))
+        ),
+        ["Conv2D", "BatchNormalization", "PReLU"],
+    ),
+    "prelu_of_values": (lambda lay, x: lay.PReLU()(x), ["PReLU"]),
+    "prelu_of_rows": (lambda lay, x: lay.PReLU(shared_axes=[2, 3])(x), ["PReLU"]),
+    "prelu_of_one_slope": (
+        lambda lay, x: lay.PReLU(shared_axes=[1, 2, 3])(x), ["LeakyReLU"]
+    ),
+    "prelu_of_units": (
+        lambda lay, x: lay.PReLU()(lay.Dense(5)(lay.Flatten()(x))),
+        ["Flatten", "Dense", "PReLU"],
+    ),
+    "prelu_and_affine": (
+        lambda lay, x: lay.Conv2D(2, 3)(lay.PReLU(shared_axes=[1, 2])(x * 2.0) - 1.0),
+        ["PReLU", "Conv2D"],
+    ),
     "center_crop": (
         lambda lay, x: lay.CenterCrop(6, 9)(lay.Conv2D(4, 1)(x)),
         ["Conv2D", "Cropping2D"],
@@ -743,6 +763,11 @@ SIGNALS = {
     "transposed_valid": (
         lambda lay, x: lay.Conv1DTranspose(2, 3, 2, output_padding=1)(x),
         ["ZeroPadding2D", "Conv2D", "DepthToSpace"],
+    ),
+    "prelu": (lambda lay, x: lay.PReLU(shared_axes=[1])(x), ["PReLU"]),
+    "prelu_of_values": (
+        lambda lay, x: lay.PReLU()(lay.Conv1D(4, 3)(x)),
+        ["Conv2D", "PReLU"],
     ),
     "permuted": (
         lambda lay, x: lay.Conv1D(4, 2)(lay.Permute((2, 1))(lay.Conv1D(5, 3)(x))),
@@ -1088,6 +1113,14 @@ def test_batch_norm_keeps_epsilon_and_explicit_weights(k):
 
 
 @pytest.mark.parametrize("k", LIBRARIES)
+def test_a_prelu_that_was_not_trained_is_a_relu(k):
+    image = k.Input((9, 9, 3))
+    x = k.layers.Flatten()(k.layers.PReLU()(image))
+    model = canonicalize(k.Model(image, k.layers.Dense(2)(x))).model
+    assert kinds(model)[1:] == ["ReLU", "Flatten", "Dense"]
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
 def test_relu_keeps_max_value(k):
     model = canonicalize(make(k, lambda lay, x: lay.ReLU(2.5)(lay.ReLU()(x)))).model
     assert [model.layers[1].max_value, model.layers[2].max_value] == [None, 2.5]
@@ -1349,8 +1382,8 @@ REFUSALS = {
         r"'c' \(Conv2D\).*activation is elu; expected one of gelu",
     ),
     "unknown_layer": (
-        lambda lay, x: lay.PReLU(name="learnt")(x),
-        r"'learnt' \(PReLU\).*supported are Activation, Average, AveragePooling1D",
+        lambda lay, x: lay.UnitNormalization(name="unit")(x),
+        r"'unit' \(UnitNormalization\).*supported are Activation, Average, AverageP",
     ),
     "bicubic": (
         lambda lay, x: lay.UpSampling2D(interpolation="bicubic", name="up")(x),
@@ -1380,6 +1413,14 @@ REFUSALS = {
     "dense_on_more_than_images": (
         lambda lay, x: lay.Dense(3, name="d")(lay.Reshape((9, 9, 1, 3))(x)),
         r"'d' \(Dense\).*\(None, 9, 9, 1, 3\); expected units, images or signals",
+    ),
+    "prelus_of_one_tensor": (
+        lambda lay, x: lay.Add()([lay.PReLU()(x), lay.PReLU(name="second")(x)]),
+        r"'second' \(PReLU\).*another PReLU reads the same.*a BatchNormalization of",
+    ),
+    "prelu_on_more_than_images": (
+        lambda lay, x: lay.PReLU(name="p")(lay.Reshape((9, 3, 3, 3))(x)),
+        r"'p' \(PReLU\).*\(None, 9, 3, 3, 3\); expected units, images",
     ),
     "batch_norm_on_more_than_images": (
         lambda lay, x: lay.BatchNormalization(name="bn")(lay.Reshape((9, 3, 3, 3))(x)),

@@ -720,7 +720,8 @@ def test_weights_of_every_kind_of_layer(tmp_path, library, suffix):
     x = lay.BatchNormalization(scale=False)(lay.Conv2D(6, 1, use_bias=False)(x))
     x = lay.BatchNormalization(center=False)(lay.DepthwiseConv2D(1)(x))
     x = lay.SeparableConv2D(4, 1)(lay.Conv2DTranspose(4, 2)(x))
-    x = lay.GlobalAveragePooling2D()(lay.RandomFlip()(x))
+    x = lay.PReLU(shared_axes=[1, 2])(x)
+    x = lay.PReLU()(lay.GlobalAveragePooling2D()(lay.RandomFlip()(x)))
     row = [lay.Input((4,)), lay.Dense(5, trainable=False), lay.BatchNormalization()]
     inner = k.Sequential([*row, lay.Dense(5)], name="inner")
     model = k.Model(signal, lay.Dense(3)(inner(x)))

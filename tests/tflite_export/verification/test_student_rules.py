@@ -173,6 +173,16 @@ NETWORKS = {
     "relu": op("relu", quant_params=POSITIVE, relu=True),
     "relu6": op("relu", quant_params=FAR, relu=True, relu6=True),
     "leaky_relu": op("leaky_relu", quant_params=WIDE, attributes={"slope": 0.1}),
+    "prelu": op(
+        "prelu",
+        quant_params=WIDE,
+        attributes={"slopes": [127, -50, 0, 3], "slope_scale": 0.0078125},
+    ),
+    "prelu_of_values": op(
+        "prelu",
+        quant_params=WIDE,
+        attributes={"slopes": [127, *range(-127, 128)], "slope_scale": 0.0078125},
+    ),
     "sigmoid": op("sigmoid", quant_params=FIXED_QUANT_PARAMS["sigmoid"]),
     "tanh": op("tanh", quant_params=FIXED_QUANT_PARAMS["tanh"]),
     "gelu": op("gelu", quant_params=WIDE),
