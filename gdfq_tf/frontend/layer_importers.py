@@ -6,6 +6,7 @@ names, attribute names and the order of `get_weights()`, so an entry serves both
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +20,11 @@ from gdfq_tf.frontend.operation_importers import (
     concatenate,
     function_step,
 )
-from gdfq_tf.frontend.reduction_importers import global_maximum, global_mean
+from gdfq_tf.frontend.reduction_importers import (
+    adaptive_pooling,
+    global_maximum,
+    global_mean,
+)
 from gdfq_tf.frontend.steps import (
     Call,
     Step,
@@ -33,7 +38,11 @@ from gdfq_tf.frontend.steps import (
 )
 from gdfq_tf.frontend.transposed_convolution import phase_kernel, phases
 from gdfq_tf.keras_compat import Layer
-from gdfq_tf.model_files.layer_arguments import ACTIVATION_LAYERS, IDENTITIES
+from gdfq_tf.model_files.layer_arguments import (
+    ACTIVATION_LAYERS,
+    IDENTITIES,
+    WRAPPED_LAYERS,
+)
 
 
 def translate(call: Call) -> list[Step]:
@@ -304,7 +313,7 @@ def _check_last_axis(call: Call) -> None:
     check_dimensions(call)
     axis = call.layer.axis
     axes = [axis] if isinstance(axis, int) else [*axis]  # once built, some hold lists
-    if axes not in ([-1], [len(call.output.shape) - 1]):
+    if axes not in ([-1], [len(call.output.shape) - call.num_hidden - 1]):
         found = ", ".join(map(str, axes))
         refuse_layer(call.layer, f"it works on axis {found}; expected the last one")
 
@@ -384,6 +393,19 @@ def _custom_scale(call: Call) -> list[Step]:
     return [scaled, Step("Add", inputs=(0, -1))]
 
 
+def _time_distributed(call: Call) -> list[Step]:
+    """What is inside, if it does the same to all at once as to one after the other."""
+    inner = call.layer.layer
+    if class_name(inner) not in (*WRAPPED_LAYERS, *IDENTITIES):
+        refuse_layer(
+            call.layer,
+            f"it holds {class_name(inner)}; expected one of "
+            f"{', '.join(WRAPPED_LAYERS)}, or the identity at inference",
+        )
+    hidden = call.num_hidden + 1
+    return translate(dataclasses.replace(call, layer=inner, num_hidden=hidden))
+
+
 def _input(call: Call) -> list[Step]:
     return [Step("InputLayer", {"shape": image_shape(call.output.shape)[1:]})]
 
@@ -396,6 +418,10 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     "Activation": lambda call: activation_steps(call, call.layer.activation),
     "AveragePooling1D": _pooling,
     "AveragePooling2D": _pooling,
+    "AdaptiveAveragePooling1D": adaptive_pooling("AveragePooling2D"),
+    "AdaptiveAveragePooling2D": adaptive_pooling("AveragePooling2D"),
+    "AdaptiveMaxPooling1D": adaptive_pooling("MaxPooling2D"),
+    "AdaptiveMaxPooling2D": adaptive_pooling("MaxPooling2D"),
     "Average": _average,
     "BatchNormalization": _batch_normalization,
     "CenterCrop": center_crop,
@@ -429,6 +455,7 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     "SeparableConv1D": _separable_conv,
     "SeparableConv2D": _separable_conv,
     "Softmax": _softmax,
+    "TimeDistributed": _time_distributed,
     "UpSampling1D": _upsampling,
     "UpSampling2D": _upsampling,
     "ZeroPadding1D": _moving("padding"),

@@ -32,6 +32,29 @@ def global_maximum(call: Call) -> list[Step]:
     return _maximum_of_positions(call, {1, 2})
 
 
+def adaptive_pooling(kind: str) -> Callable[[Call], list[Step]]:
+    """The translator of a layer that pools to a given size."""
+
+    def translate(call: Call) -> list[Step]:
+        sizes, wanted = (
+            np.array(image_shape(tensor.shape)[1:3])
+            for tensor in (call.inputs[0], call.output)
+        )
+        if np.any(sizes % wanted):
+            refuse_layer(
+                call.layer,
+                f"it pools {sizes.tolist()} to {wanted.tolist()}, by windows of "
+                "unequal sizes; expected sizes that divide those of its input",
+            )
+        window = tuple((sizes // wanted).tolist())
+        if window == (1, 1):
+            return []
+        config = {"pool_size": window, "strides": window, "padding": "valid"}
+        return [Step(kind, config)]
+
+    return translate
+
+
 def _reduction(
     of_positions: Callable[[Call, set[int]], list[Step]],
     of_channels: Callable[[Call], list[Step]],

@@ -49,6 +49,8 @@ class Call:
       arguments: what it was called with by position, constants as they are.
       keywords: what it was called with by name.
       outputs: all symbolic tensors it gave.
+      num_hidden: leading dimensions, the batch left out, that the layer itself does
+        not see: a TimeDistributed around it does.
     """
 
     layer: Layer
@@ -57,6 +59,7 @@ class Call:
     arguments: tuple[Any, ...] = ()
     keywords: dict[str, Any] = dataclasses.field(default_factory=dict)
     outputs: tuple[SymbolicTensor, ...] = ()
+    num_hidden: int = 0
 
 
 def class_name(layer: Layer) -> str:

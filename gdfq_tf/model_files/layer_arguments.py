@@ -42,8 +42,8 @@ class Kind:
 
 
 @dataclasses.dataclass(frozen=True)
-class ActivationLayer:
-    """A layer of `ACTIVATION_LAYERS` that is another layer's activation.
+class InnerLayer:
+    """A layer that is another layer's argument: its activation, or what it wraps.
 
     Attributes:
       class_name: of Keras.
@@ -174,18 +174,29 @@ def _dtype(value: Json) -> str:
     return value
 
 
-def _activation(value: Json) -> str | ActivationLayer:
+def _activation(value: Json) -> str | InnerLayer:
     if isinstance(value, dict):
         class_name, content = value["class_name"], value["config"]
         module = value.get("module")
         if class_name in ACTIVATION_LAYERS and module in ("keras.layers", None):
-            return ActivationLayer(class_name, plain_arguments(class_name, content))
+            return InnerLayer(class_name, plain_arguments(class_name, content))
         if class_name != "function" or module not in _FUNCTION_MODULES:
             raise ValueError
         value = content
     if not isinstance(value, str) or value not in ACTIVATIONS:
         raise ValueError
     return value
+
+
+def _wrapped(value: Json) -> InnerLayer:
+    class_name = value["class_name"]
+    if value.get("module") not in ("keras.layers", None):
+        raise ValueError
+    if class_name in IDENTITIES:
+        return InnerLayer("Activation", {"activation": "linear"})
+    if class_name not in WRAPPED_LAYERS:
+        raise ValueError
+    return InnerLayer(class_name, plain_arguments(class_name, value["config"]))
 
 
 def plain_arguments(class_name: str, config: Mapping[str, Json]) -> dict[str, Argument]:
@@ -239,6 +250,16 @@ def _in(value: Json, choices: tuple[Argument, ...]) -> Argument:
 
 # Layers that may be other layers' activations: functions of one tensor.
 ACTIVATION_LAYERS = ("LeakyReLU", "ReLU")
+# Layers that may be in a TimeDistributed, beside `IDENTITIES`: they work on the last
+# dimension or value by value, so that it changes nothing.
+WRAPPED_LAYERS = (
+    "Activation",
+    "BatchNormalization",
+    "Dense",
+    "LayerNormalization",
+    "LeakyReLU",
+    "ReLU",
+)
 # Activation functions that can be translated, by Keras' names.
 ACTIVATIONS = (
     "gelu",
@@ -284,6 +305,9 @@ DTYPE = Kind(f"one of {', '.join(_DTYPES)}", _dtype)
 ACTIVATION = Kind(
     f"one of {', '.join(ACTIVATIONS)}, {' or '.join(ACTIVATION_LAYERS)}", _activation
 )
+WRAPPED = Kind(
+    f"one of {', '.join(WRAPPED_LAYERS)}, or the identity at inference", _wrapped
+)
 DATA_FORMAT = _one_of("channels_last", "channels_first")
 PADDING = _one_of("valid", "same", "causal")
 
@@ -307,6 +331,7 @@ _FILTERS = {"filters": COUNT}
 _MULTIPLIER = {"depth_multiplier": COUNT}
 _POOLING = {**_COMMON, **_WINDOW, "pool_size": SIZES}
 _GLOBAL = {**_COMMON, "data_format": DATA_FORMAT, "keepdims": FLAG}
+_ADAPTIVE = {**_COMMON, "output_size": SIZES, "data_format": DATA_FORMAT}
 _TRANSPOSED = {
     **_CONVOLUTION,
     **_FILTERS,
@@ -347,6 +372,10 @@ IDENTITIES = (
 # Class name of a layer -> its arguments -> their kinds.
 ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
     "Activation": {**_COMMON, "activation": ACTIVATION},
+    "AdaptiveAveragePooling1D": _ADAPTIVE,
+    "AdaptiveAveragePooling2D": _ADAPTIVE,
+    "AdaptiveMaxPooling1D": _ADAPTIVE,
+    "AdaptiveMaxPooling2D": _ADAPTIVE,
     "Add": _COMMON,
     "Average": _COMMON,
     "AveragePooling1D": _POOLING,
@@ -421,6 +450,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
     "SeparableConv2D": _CONVOLUTION | _FILTERS | _MULTIPLIER,
     "Softmax": {**_COMMON, "axis": AXIS},
     "Subtract": _COMMON,
+    "TimeDistributed": {**_COMMON, "layer": WRAPPED},
     "UpSampling1D": {**_COMMON, "size": SIZES},
     "UpSampling2D": _RESIZED | {"size": SIZES},
     "ZeroPadding1D": {**_COMMON, "padding": SIDES, "data_format": DATA_FORMAT},

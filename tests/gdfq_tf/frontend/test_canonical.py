@@ -769,6 +769,20 @@ SIGNALS = {
         lambda lay, x: lay.PReLU()(lay.Conv1D(4, 3)(x)),
         ["Conv2D", "PReLU"],
     ),
+    "time_distributed": (
+        lambda lay, x: lay.TimeDistributed(lay.ReLU())(
+            lay.TimeDistributed(lay.BatchNormalization())(
+                lay.TimeDistributed(lay.Dropout(0.5))(
+                    lay.TimeDistributed(lay.Dense(5, activation="sigmoid"))(x)
+                )
+            )
+        ),
+        ["Conv2D", "Activation", "DepthwiseConv2D", "BatchNormalization", "ReLU"],
+    ),
+    "time_distributed_normalization": (
+        lambda lay, x: lay.Dense(5)(lay.TimeDistributed(lay.LayerNormalization())(x)),
+        [*NORMALIZED, "Conv2D"],
+    ),
     "permuted": (
         lambda lay, x: lay.Conv1D(4, 2)(lay.Permute((2, 1))(lay.Conv1D(5, 3)(x))),
         ["Conv2D", "Permute", "Conv2D"],
@@ -936,6 +950,32 @@ def test_operation_keeps_the_function(k, case):
     source = make(k, body, shape=(6, 6, 6))
     found = Counter(check_same(source))
     assert found == Counter(["ReLU", "Conv2D", "Add", *expected, "ReLU"])
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "expected"),
+    [
+        ("AdaptiveAveragePooling2D", (3, 1), ["AveragePooling2D"]),
+        ("AdaptiveMaxPooling2D", (9, 3), ["MaxPooling2D"]),
+        ("AdaptiveMaxPooling2D", 9, []),
+    ],
+)
+def test_pooling_to_a_size_of_keras_3(name, size, expected):
+    pool = getattr(keras.layers, name)(size)
+    found = check_same(make(keras, lambda lay, x: lay.Conv2D(4, 1)(pool(x))))
+    assert found == [*expected, "Conv2D"]
+
+
+def test_pooling_to_a_size_of_signals():
+    pool = keras.layers.AdaptiveAveragePooling1D(4)
+    source = make(keras, lambda lay, x: lay.Conv1D(4, 1)(pool(x)), shape=(12, 3))
+    assert check_same(source) == ["AveragePooling2D", "Conv2D"]
+
+
+def test_pooling_by_unequal_windows_is_refused():
+    pool = keras.layers.AdaptiveAveragePooling2D((9, 4), name="pool")
+    text = refusal(make(keras, lambda lay, x: pool(x)))
+    matches(r"'pool'.*pools \[9, 9\] to \[9, 4\], by windows of unequal", text)
 
 
 def test_axes_that_change_places_in_keras_3():
@@ -1421,6 +1461,12 @@ REFUSALS = {
     "prelu_on_more_than_images": (
         lambda lay, x: lay.PReLU(name="p")(lay.Reshape((9, 3, 3, 3))(x)),
         r"'p' \(PReLU\).*\(None, 9, 3, 3, 3\); expected units, images",
+    ),
+    "time_distributed_images": (
+        lambda lay, x: lay.TimeDistributed(lay.Conv2D(2, 3), name="frames")(
+            lay.Reshape((1, 9, 9, 3))(x)
+        ),
+        r"'frames' \(TimeDistributed\).*it holds Conv2D; expected one of Activation",
     ),
     "batch_norm_on_more_than_images": (
         lambda lay, x: lay.BatchNormalization(name="bn")(lay.Reshape((9, 3, 3, 3))(x)),

@@ -714,6 +714,9 @@ def test_weights_of_every_kind_of_layer(tmp_path, library, suffix):
     statistics = lay.Normalization()
     statistics.adapt(rng.normal(2, 3, (50, 12, 3)))
     x = lay.Conv1D(6, 3, groups=3)(statistics(signal))
+    for inner in (lay.Dense(6), lay.Dropout(0.5), lay.BatchNormalization()):
+        if suffix:  # weights inside wrappers are not looked for in SavedModels
+            x = lay.TimeDistributed(inner)(x)
     x = lay.DepthwiseConv1D(3, depth_multiplier=2)(lay.Conv1DTranspose(4, 2)(x))
     x = lay.LayerNormalization()(lay.SeparableConv1D(8, 3)(x))
     x = lay.Reshape((-1, 1, 8))(x)
