@@ -38,6 +38,7 @@ NUM_NETWORKS = int(os.environ.get("GDFQ_NUM_RANDOM_NETWORKS", "3"))
 # fmt: off
 ACTIVATIONS = (
     "linear", "relu", "relu6", "leaky_relu", "swish", "hard_sigmoid", "sigmoid", "gelu",
+    "elu", "selu",
 )
 # fmt: on
 
@@ -246,6 +247,11 @@ def prelu(lay, rng, x):
     return slopes(x)
 
 
+def exponential_linear(lay, rng, x):
+    x = normalize(lay, rng, lay.Conv2D(4, 3, padding="same")(x))
+    return lay.ELU(float(rng.choice([0.5, 1.0, 2.0])))(x)
+
+
 def clipped(lay, rng, x):
     low = float(rng.choice([0.0, -1.0, 0.2]))
     return operations_beside(lay).clip(x, low, low + float(rng.choice([0.5, 6.0])))
@@ -256,7 +262,7 @@ BLOCKS = (
     pad_and_crop, arithmetic, twins, layer_norm, convnext, bounded, resize_by,
     conv_transpose, relu_alone, normalized_branches, channel_shuffle, transposed,
     extremes, average, attention, coordinate_attention, parted, clipped,
-    prelu,
+    prelu, exponential_linear,
 )  # fmt: skip
 
 
@@ -344,6 +350,7 @@ def test_random_network(k, network, bit_widths):
         coordinate_attention,
         parted,
         prelu,
+        exponential_linear,
     ],
 )
 def test_one_block(block):

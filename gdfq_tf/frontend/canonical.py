@@ -8,7 +8,7 @@ InputLayer; Conv2D (also grouped), DepthwiseConv2D, Dense (linear), with a bias 
 BatchNormalization follows;
 BatchNormalization (last axis, directly behind one of those three and its only
 consumer); ReLU (with or without max_value); LeakyReLU; PReLU (a slope for each channel
-or each value, not trained); Activation of sigmoid, tanh, gelu and hard_swish; Add,
+or each value, not trained); Activation of sigmoid, tanh, gelu, elu and hard_swish; Add,
 Maximum and Minimum (two inputs of one shape); Multiply (two inputs, whose dimensions of
 1 stand for all); ChannelMean; Subtract (the second input (..., 1)) and L2Normalization,
 of LayerNormalization; Concatenate (last axis); MaxPooling2D, AveragePooling2D,

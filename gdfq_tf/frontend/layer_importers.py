@@ -18,6 +18,7 @@ from gdfq_tf.frontend.operation_importers import (
     OPERATIONS,
     activation_steps,
     concatenate,
+    elu,
     function_step,
 )
 from gdfq_tf.frontend.reduction_importers import (
@@ -436,6 +437,7 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     "Dense": _dense,
     "DepthwiseConv1D": _depthwise_conv,
     "DepthwiseConv2D": _depthwise_conv,
+    "ELU": lambda call: elu(call.layer.alpha),
     "Flatten": lambda call: [Step("Flatten")],
     "GlobalAveragePooling1D": global_mean,
     "GlobalAveragePooling2D": global_mean,
@@ -465,6 +467,14 @@ _TRANSLATORS = OPERATIONS | _LAYERS
 
 _FUNCTION_NAMES = ", ".join(sorted(n for n in OPERATIONS if n.startswith("tf.")))
 _REASONS = {
+    **dict.fromkeys(
+        (
+            *("Mish", "Softplus", "Softsign"),
+            *("tf.math.softplus", "tf.nn.softsign"),
+        ),
+        "TFLite's converter leaves it in float; expected a function that it has in "
+        "integers: train with elu, gelu or silu instead",
+    ),
     "Lambda": "it holds Python code, which is not run unasked; use standard layers "
     f"instead, or pass {option('allow_unsafe', True)}, which runs the code in the "
     "file: only if you trust whoever made it, as it may do whatever you may",

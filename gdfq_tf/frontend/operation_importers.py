@@ -56,6 +56,8 @@ def activation_steps(call: Call, function: Function, suffix: str = "") -> list[S
         # Keras 2 and 3 mean different functions by this name.
         slope = 0.2 if type(layer).__module__.startswith("tf_keras") else 1 / 6
         return _hard_sigmoid(slope, call.output.shape[-1], suffix)
+    if name == "selu":
+        return _selu(call.output.shape[-1], suffix)
     if name not in _FUNCTIONS:
         known = ", ".join(sorted(_FUNCTIONS))
         refuse_layer(layer, f"its activation is {name}; expected one of {known}")
@@ -66,6 +68,27 @@ def _hard_sigmoid(slope: float, channels: int, suffix: str) -> list[Step]:
     weights = np.full(channels, slope), np.full(channels, 0.5)
     line = Step("Affine", weights=weights, suffix=f"{suffix}_line")
     return [line, *_clipped(1.0)(suffix)]
+
+
+# Of SELU, by its authors.
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+
+
+def elu(alpha: SupportsFloat, suffix: str = "") -> list[Step]:
+    """Alpha * (exp(x) - 1) below zero, x above it.
+
+    TFLite has it of alpha 1 alone: what is below zero stays there, and is multiplied.
+    """
+    function = Step("Activation", {"activation": "elu"}, suffix=suffix)
+    if float(alpha) == 1:
+        return [function]
+    return [dataclasses.replace(function, suffix="_elu"), _leaky_relu(alpha, suffix)]
+
+
+def _selu(channels: int, suffix: str) -> list[Step]:
+    weights = np.full(channels, _SELU_SCALE), np.zeros(channels)
+    scaled = Step("Affine", weights=weights, suffix=suffix)
+    return [*elu(_SELU_ALPHA, f"{suffix}_unscaled"), scaled]
 
 
 def _clipped(max_value: float | None) -> Callable[[str], list[Step]]:
@@ -90,6 +113,7 @@ def _swish(suffix: str) -> list[Step]:
 
 
 _FUNCTIONS: dict[str, Callable[[str], list[Step]]] = {
+    "elu": _named("elu"),
     "gelu": _named("gelu"),
     "hard_silu": _named(hard_swish),
     "hard_swish": _named(hard_swish),
@@ -313,12 +337,14 @@ OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
             "HardSilu": "hard_silu",
             "Relu": "relu",
             "Relu6": "relu6",
+            "Selu": "selu",
             "Sigmoid": "sigmoid",
             "Silu": "silu",
             "Softmax": "softmax",
             "Tanh": "tanh",
         }.items()
     },
+    "Elu": lambda call: elu(call_parameters(call).get("alpha", 1.0)),
     "LeakyRelu": _leaky_relu_operation("negative_slope"),
     # TensorFlow functions.
     "tf.__operators__.add": add,
@@ -340,9 +366,11 @@ OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
             "keras.activations.swish": "swish",
             "math.sigmoid": "sigmoid",
             "math.tanh": "tanh",
+            "nn.elu": "elu",
             "nn.gelu": "gelu",
             "nn.relu": "relu",
             "nn.relu6": "relu6",
+            "nn.selu": "selu",
             "nn.silu": "swish",
             "nn.softmax": "softmax",
         }.items()

@@ -256,12 +256,14 @@ WRAPPED_LAYERS = (
     "Activation",
     "BatchNormalization",
     "Dense",
+    "ELU",
     "LayerNormalization",
     "LeakyReLU",
     "ReLU",
 )
 # Activation functions that can be translated, by Keras' names.
 ACTIVATIONS = (
+    "elu",
     "gelu",
     "hard_sigmoid",
     "hard_silu",
@@ -270,6 +272,7 @@ ACTIVATIONS = (
     "linear",
     "relu",
     "relu6",
+    "selu",
     "sigmoid",
     "silu",
     "softmax",
@@ -398,6 +401,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
     "Dense": {**_COMMON, "units": COUNT, "activation": ACTIVATION, "use_bias": FLAG},
     "DepthwiseConv1D": _CONVOLUTION | _MULTIPLIER,
     "DepthwiseConv2D": _CONVOLUTION | _MULTIPLIER,
+    "ELU": {**_COMMON, "alpha": NUMBER},
     "Flatten": {**_COMMON, "data_format": DATA_FORMAT},
     "GlobalAveragePooling1D": _GLOBAL,
     "GlobalAveragePooling2D": _GLOBAL,
@@ -517,12 +521,14 @@ OPERATION_MODULES: Mapping[str, str] = {
     ),
     **dict.fromkeys(
         (
+            "Elu",
             "Gelu",
             "HardSigmoid",
             "HardSilu",
             "LeakyRelu",
             "Relu",
             "Relu6",
+            "Selu",
             "Sigmoid",
             "Silu",
             "Softmax",

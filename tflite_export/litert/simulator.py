@@ -250,6 +250,7 @@ SIMULATIONS: Mapping[str, Simulation] = {
     "sigmoid": _by_float_table(tf.sigmoid),
     "tanh": _by_float_table(tf.tanh),
     "gelu": _by_float_table(tf.nn.gelu),
+    "elu": _by_float_table(tf.nn.elu),
     "hard_swish": Simulation(_hard_swish),
     "average_pool": Simulation(_average_pool),
     "max_pool": Simulation(max_pool),

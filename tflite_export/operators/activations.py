@@ -102,5 +102,7 @@ ACTIVATIONS: Kinds = {
     "sigmoid": _function(tf.sigmoid, BETWEEN_0_AND_1),
     "tanh": _function(tf.tanh, BETWEEN_MINUS_1_AND_1),
     "gelu": _function(tf.nn.gelu),
+    # See `exponential_linear.py`.
+    "elu": _function(tf.exp),
     "hard_swish": _function(hard_swish),
 }

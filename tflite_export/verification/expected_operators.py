@@ -413,6 +413,7 @@ EXPECTED: Mapping[str, Maker] = {
     "sigmoid": _function("LOGISTIC"),
     "tanh": _function("TANH"),
     "gelu": _function("GELU", approximate=False),
+    "elu": _function("ELU"),
     "hard_swish": _function("HARD_SWISH"),
     "average_pool": _pool("AVERAGE_POOL_2D"),
     "max_pool": _pool("MAX_POOL_2D"),

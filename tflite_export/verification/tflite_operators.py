@@ -40,6 +40,7 @@ TFLITE_OPERATORS: Mapping[str, TFLiteOperator] = {
         TFLiteOperator(
             "DEPTHWISE_CONV_2D", 3, "DepthwiseConv2DOptions", int4_version=7
         ),
+        TFLiteOperator("ELU", 1),
         TFLiteOperator("FULLY_CONNECTED", 4, "FullyConnectedOptions", int4_version=10),
         TFLiteOperator("GELU", 2, "GeluOptions"),
         TFLiteOperator("HARD_SWISH", 1),

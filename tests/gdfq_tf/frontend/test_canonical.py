@@ -293,6 +293,18 @@ REWRITES |= {
         ["Conv2D", "Activation", "Multiply"],
     ),
     "gelu": (lambda lay, x: lay.Activation("gelu")(x), ["Activation"]),
+    "elu": (
+        lambda lay, x: lay.ELU()(lay.Conv2D(4, 3, activation="elu")(x)),
+        ["Conv2D", "Activation", "Activation"],
+    ),
+    "elu_of_another_alpha": (
+        lambda lay, x: lay.ELU(0.3)(lay.Conv2D(4, 1)(lay.ELU(2.0)(x))),
+        ["Activation", "LeakyReLU", "Conv2D", "Activation", "LeakyReLU"],
+    ),
+    "selu": (
+        lambda lay, x: lay.Conv2D(4, 1)(lay.Conv2D(4, 3, activation="selu")(x)),
+        ["Conv2D", "Activation", "LeakyReLU", "Conv2D"],
+    ),
     "leaky_relu": (
         lambda lay, x: lay.Conv2D(4, 3, activation=lay.LeakyReLU())(
             lay.ReLU(negative_slope=0.1)(x)
@@ -906,6 +918,10 @@ OPERATIONS = {
         lambda ops, x: ops.clip(x, -1.0, 2.0),
         ["DepthwiseConv2D", "ReLU", "DepthwiseConv2D"],
     ),
+    "elu": (lambda ops, x: ops.elu(x), ["Activation"]),
+    "selu": (
+        lambda ops, x: ops.selu(x), ["Activation", "LeakyReLU", "DepthwiseConv2D"]
+    ),
     "at_least_0": (lambda ops, x: ops.maximum(x, 0.0), ["ReLU"]),
     "at_least": (
         lambda ops, x: ops.maximum(x, -0.7),
@@ -1417,9 +1433,9 @@ REFUSALS = {
         lambda lay, x: lay.CenterCrop(8, 10, name="crop")(x),
         r"'crop' \(CenterCrop\).*9 x 9 to 8 x 10, which enlarges.*use Resizing",
     ),
-    "elu": (
-        lambda lay, x: lay.Conv2D(3, 1, activation="elu", name="c")(x),
-        r"'c' \(Conv2D\).*activation is elu; expected one of gelu",
+    "softplus": (
+        lambda lay, x: lay.Conv2D(3, 1, activation="softplus", name="c")(x),
+        r"'c' \(Conv2D\).*activation is softplus; expected one of elu, gelu",
     ),
     "unknown_layer": (
         lambda lay, x: lay.UnitNormalization(name="unit")(x),
@@ -1522,6 +1538,12 @@ def test_other_operations_are_refused():
     matches(r"\(tf.math.exp\).*TensorFlow function is none of.* tf.math.add", text)
     text = refusal(make(keras, lambda lay, x: keras.ops.exp(x)))
     matches(r"\(Exp\) is not supported", text)
+
+
+def test_functions_without_integers_are_refused_with_the_reason():
+    for k, compute in ((keras, keras.ops.softplus), (tf_keras, tf.nn.softsign)):
+        text = refusal(make(k, lambda lay, x, compute=compute: compute(x)))
+        matches(r"(?i)\(\S*soft\w+\).*in float; .*train with elu, gelu", text)
 
 
 @pytest.mark.parametrize("k", LIBRARIES)

@@ -80,7 +80,7 @@ def test_every_operation_that_is_translated_has_a_module():
 
 
 def test_activations_are_those_that_are_translated():
-    assert set(ACTIVATIONS) == {*_FUNCTIONS, "linear", "hard_sigmoid"}
+    assert set(ACTIVATIONS) == {*_FUNCTIONS, "linear", "hard_sigmoid", "selu"}
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

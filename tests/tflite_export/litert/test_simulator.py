@@ -323,7 +323,7 @@ def product_network():
     slopes = [127 - i * 53 % 255 for i in range(8 * 8 * 4 - 1)] + [127]
     sources = {"signed": signed, "positive": positive, "small": small, "image": "image"}
     for name, source in sources.items():
-        for kind in ("sigmoid", "tanh", "gelu", "hard_swish"):
+        for kind in ("sigmoid", "tanh", "gelu", "elu", "hard_swish"):
             quant_params = FIXED_QUANT_PARAMS.get(kind, swish_quant_params)
             b.branch(b.op(f"{kind}_{name}", kind, [source], shape, quant_params))
         options = {"attributes": {"slope": 0.1}}
@@ -457,7 +457,7 @@ def check_every_value(network):
     np.testing.assert_array_equal(infer(network, quantized), expected)
 
 
-@pytest.mark.parametrize("kind", ["sigmoid", "tanh", "gelu", "hard_swish"])
+@pytest.mark.parametrize("kind", ["sigmoid", "tanh", "gelu", "elu", "hard_swish"])
 @pytest.mark.parametrize(("scale", "zero_point"), INPUT_QUANT_PARAMS)
 def test_every_value_of_an_activation(kind, scale, zero_point):
     check_every_value(one_activation(kind, scale, zero_point))

@@ -186,6 +186,7 @@ NETWORKS = {
     "sigmoid": op("sigmoid", quant_params=FIXED_QUANT_PARAMS["sigmoid"]),
     "tanh": op("tanh", quant_params=FIXED_QUANT_PARAMS["tanh"]),
     "gelu": op("gelu", quant_params=WIDE),
+    "elu": op("elu", quant_params=WIDE),
     "hard_swish": op("hard_swish", quant_params=WIDE),
     "average_pool": pool("average_pool", size=3, stride=2, padding="same"),
     "max_pool": pool("max_pool", size=2, stride=1),
