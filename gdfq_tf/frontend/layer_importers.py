@@ -13,7 +13,12 @@ from typing import Any
 import numpy as np
 
 from gdfq_tf.errors import option
-from gdfq_tf.frontend.movement_importers import center_crop, permute, reshape
+from gdfq_tf.frontend.movement_importers import (
+    center_crop,
+    permute,
+    random_crop,
+    reshape,
+)
 from gdfq_tf.frontend.operation_importers import (
     OPERATIONS,
     activation_steps,
@@ -451,6 +456,7 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     "Normalization": _normalization,
     "PReLU": _prelu,
     "Permute": permute,
+    "RandomCrop": random_crop,
     "Rescaling": _rescaling,
     "Reshape": reshape,
     "Resizing": lambda call: [Step("Resizing", {"layer": call.layer})],

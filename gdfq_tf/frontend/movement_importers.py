@@ -84,8 +84,32 @@ def center_crop(call: Call) -> list[Step]:
             f"it crops {height} x {width} to {layer.height} x {layer.width}, which "
             "enlarges them; expected no more than there is: use Resizing",
         )
+    if not any(margins):
+        return []
     cropping = tuple((margin // 2, margin - margin // 2) for margin in margins)
     return [Step("Cropping2D", {"cropping": cropping})]
+
+
+def random_crop(call: Call) -> list[Step]:
+    """A crop, where at inference it is no more than that.
+
+    Keras 2 resizes the largest window of that shape then, Keras 3 leaves all as it is.
+    """
+    layer, (_, height, width, _) = call.layer, image_shape(call.inputs[0].shape)
+    left = height, width
+    if type(layer).__module__.startswith("tf_keras"):
+        left = (
+            min(height, width * layer.height // layer.width),
+            min(width, height * layer.width // layer.height),
+        )
+    if left != (layer.height, layer.width):
+        refuse_layer(
+            layer,
+            f"at inference it leaves {left[0]} x {left[1]} of {height} x {width}, not "
+            f"{layer.height} x {layer.width}; expected what needs no resizing: put "
+            "CenterCrop in its place",
+        )
+    return center_crop(call)
 
 
 MOVEMENTS: dict[str, Callable[[Call], list[Step]]] = {

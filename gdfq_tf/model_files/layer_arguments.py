@@ -289,7 +289,7 @@ _CONSTANT_DTYPES = ("float16", "float32", "float64", "int32", "int64", "uint8")
 # Arguments that matter to training only. Each Keras adds some; they are not looked at.
 TRAINING_ARGUMENTS = re.compile(
     r"\w+_(initializer|regularizer|constraint)|renorm\w*|quantization_config"
-    r"|lora_\w+|virtual_batch_size|momentum|synchronized"
+    r"|lora_\w+|virtual_batch_size|momentum|seed|synchronized"
 )
 
 NAME = Kind(f"a text of 1 to {_LONGEST_NAME} characters", _name)
@@ -335,6 +335,7 @@ _MULTIPLIER = {"depth_multiplier": COUNT}
 _POOLING = {**_COMMON, **_WINDOW, "pool_size": SIZES}
 _GLOBAL = {**_COMMON, "data_format": DATA_FORMAT, "keepdims": FLAG}
 _ADAPTIVE = {**_COMMON, "output_size": SIZES, "data_format": DATA_FORMAT}
+_CROPPED = {**_COMMON, "height": COUNT, "width": COUNT, "data_format": DATA_FORMAT}
 _TRANSPOSED = {
     **_CONVOLUTION,
     **_FILTERS,
@@ -384,12 +385,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
     "AveragePooling1D": _POOLING,
     "AveragePooling2D": _POOLING,
     "BatchNormalization": _NORMALIZATION,
-    "CenterCrop": {
-        **_COMMON,
-        "height": COUNT,
-        "width": COUNT,
-        "data_format": DATA_FORMAT,
-    },
+    "CenterCrop": _CROPPED,
     "Concatenate": {**_COMMON, "axis": AXIS},
     "Conv1D": _CONVOLUTION | _FILTERS,
     "Conv1DTranspose": _TRANSPOSED,
@@ -432,6 +428,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
     },
     "PReLU": {**_COMMON, "shared_axes": AXES},
     "Permute": {**_COMMON, "dims": AXES},
+    "RandomCrop": _CROPPED,
     "ReLU": {
         **_COMMON,
         "max_value": NUMBER,

@@ -988,6 +988,26 @@ def test_pooling_to_a_size_of_signals():
     assert check_same(source) == ["AveragePooling2D", "Conv2D"]
 
 
+def test_random_crop_of_keras_2_is_a_crop_where_it_resizes_nothing():
+    def body(lay, x):
+        return lay.RandomCrop(9, 6)(lay.Conv2D(4, 1)(x))
+
+    assert check_same(make(tf_keras, body)) == ["Conv2D", "Cropping2D"]
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_random_crop_that_resizes_is_refused(k):
+    source = make(k, lambda lay, x: lay.RandomCrop(6, 6, name="crop")(x))
+    matches(
+        r"'crop'.*leaves 9 x 9 of 9 x 9, not 6 x 6.*put CenterCrop", refusal(source)
+    )
+
+
+def test_random_crop_of_keras_3_may_leave_all():
+    source = make(keras, lambda lay, x: lay.Conv2D(4, 1)(lay.RandomCrop(9, 9)(x)))
+    assert check_same(source) == ["Conv2D"]
+
+
 def test_pooling_by_unequal_windows_is_refused():
     pool = keras.layers.AdaptiveAveragePooling2D((9, 4), name="pool")
     text = refusal(make(keras, lambda lay, x: pool(x)))
