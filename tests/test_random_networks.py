@@ -28,6 +28,7 @@ from gdfq_tf.quantization.equalization import channel_ranges, equalize
 from gdfq_tf.quantization.lowering import lower
 from gdfq_tf.quantization.plan import make_plan
 from gdfq_tf.quantization.student import build_student
+from tests.tiny import operations
 from tflite_export.convert import convert_network
 from tflite_export.verification.rules import Expectation
 from tflite_export.verification.verify import require, verify_file
@@ -37,6 +38,7 @@ NUM_NETWORKS = int(os.environ.get("GDFQ_NUM_RANDOM_NETWORKS", "3"))
 # fmt: off
 ACTIVATIONS = (
     "linear", "relu", "relu6", "leaky_relu", "swish", "hard_sigmoid", "sigmoid", "gelu",
+    "elu", "selu",
 )
 # fmt: on
 
@@ -176,10 +178,91 @@ def relu_alone(lay, rng, x):
     return lay.ReLU((None, 1.0, 6.0)[rng.integers(3)])(x)
 
 
+def channel_shuffle(lay, rng, x):
+    height, width, channels = x.shape[1:]
+    if channels % 2:
+        return x
+    x = lay.Reshape((height, width, 2, channels // 2))(x)
+    x = lay.Permute((1, 2, 4, 3))(x)
+    return activate(lay, rng, lay.Reshape((height, width, channels))(x))
+
+
+def transposed(lay, rng, x):
+    order = [(2, 1, 3), (3, 1, 2), (1, 3, 2)][rng.integers(3)]
+    y = lay.Permute(tuple(order.index(i) + 1 for i in (1, 2, 3)))(
+        activate(lay, rng, lay.Permute(order)(x))
+    )
+    return lay.Add()([lay.Conv2D(4, 1)(x), lay.Conv2D(4, 1)(y)])
+
+
+def extremes(lay, rng, x):
+    """Of one scale, whatever they are."""
+    others = [activate(lay, rng, lay.Conv2D(x.shape[-1], 1)(x)) for _ in range(2)]
+    largest = lay.Maximum()([x, *others])
+    return lay.Minimum()([largest, lay.Conv2D(x.shape[-1], 3, padding="same")(x)])
+
+
+def average(lay, rng, x):
+    others = [activate(lay, rng, lay.Conv2D(x.shape[-1], 1)(x)) for _ in range(2)]
+    return lay.Average()([x, *others])
+
+
+def operations_beside(lay):
+    return operations(keras if lay is keras.layers else tf_keras)
+
+
+def attention(lay, rng, x):
+    """CBAM's, of positions."""
+    ops = operations_beside(lay)
+    ends = [f(x, axis=-1, keepdims=True) for f in (ops.mean, ops.max)]
+    gate = lay.Conv2D(1, 3, padding="same", activation="sigmoid")(
+        lay.Concatenate()(ends)
+    )
+    return lay.Multiply()([x, gate])
+
+
+def coordinate_attention(lay, rng, x):
+    gates = [
+        lay.Conv2D(x.shape[-1], 1, activation="sigmoid")(
+            operations_beside(lay).mean(x, axis=axis, keepdims=True)
+        )
+        for axis in (1, 2)
+    ]
+    return lay.Multiply()([x, *gates])
+
+
+def parted(lay, rng, x):
+    if x.shape[-1] % 2:
+        return x
+    left, right = operations_beside(lay).split(x, 2, axis=-1)
+    return lay.Concatenate()([left, activate(lay, rng, lay.Conv2D(4, 1)(right))])
+
+
+def prelu(lay, rng, x):
+    x = normalize(lay, rng, lay.Conv2D(4, 3, padding="same")(x))
+    slopes = lay.PReLU(
+        alpha_initializer=lambda shape, dtype=None: rng.uniform(-0.3, 1.5, shape),
+        shared_axes=[[1, 2], [1, 2, 3], None][rng.integers(3)],
+    )
+    return slopes(x)
+
+
+def exponential_linear(lay, rng, x):
+    x = normalize(lay, rng, lay.Conv2D(4, 3, padding="same")(x))
+    return lay.ELU(float(rng.choice([0.5, 1.0, 2.0])))(x)
+
+
+def clipped(lay, rng, x):
+    low = float(rng.choice([0.0, -1.0, 0.2]))
+    return operations_beside(lay).clip(x, low, low + float(rng.choice([0.5, 6.0])))
+
+
 BLOCKS = (
     conv, depthwise, separable, residual, dense_block, squeeze_and_excitation, pool,
     pad_and_crop, arithmetic, twins, layer_norm, convnext, bounded, resize_by,
-    conv_transpose, relu_alone, normalized_branches,
+    conv_transpose, relu_alone, normalized_branches, channel_shuffle, transposed,
+    extremes, average, attention, coordinate_attention, parted, clipped,
+    prelu, exponential_linear,
 )  # fmt: skip
 
 
@@ -253,7 +336,22 @@ def test_random_network(k, network, bit_widths):
 
 
 @pytest.mark.parametrize(
-    "block", [twins, convnext, resize_by, conv_transpose, normalized_branches]
+    "block",
+    [
+        twins,
+        convnext,
+        resize_by,
+        conv_transpose,
+        normalized_branches,
+        channel_shuffle,
+        transposed,
+        extremes,
+        attention,
+        coordinate_attention,
+        parted,
+        prelu,
+        exponential_linear,
+    ],
 )
 def test_one_block(block):
     source = build(keras, Network([block]))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import types
 
 import numpy as np
+import tensorflow as tf
 
 from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.keras_compat import keras
@@ -91,3 +93,23 @@ class Recorder:
 
         yield advance
         self.stages.append((name, total, steps))
+
+
+def operations(k):
+    """The operations of either Keras' networks, by their names in Keras 3."""
+    if k is not keras:
+        return k.ops
+    return types.SimpleNamespace(
+        clip=tf.clip_by_value,
+        concatenate=tf.concat,
+        expand_dims=tf.expand_dims,
+        elu=tf.nn.elu,
+        max=tf.reduce_max,
+        maximum=tf.maximum,
+        mean=tf.reduce_mean,
+        minimum=tf.minimum,
+        selu=tf.nn.selu,
+        split=tf.split,
+        squeeze=tf.squeeze,
+        transpose=tf.transpose,
+    )

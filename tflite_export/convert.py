@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflite_export.errors import ExportError
+from tflite_export.exponential_linear import exponentials_as_elu
 from tflite_export.export_graph import dense_names, export_graph
 from tflite_export.fully_connected import fold_dense
 from tflite_export.integer_network import IntegerNetwork, Shape
@@ -29,7 +30,10 @@ def convert_network(network: IntegerNetwork) -> bytes:
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.inference_input_type = tf.int8
     converter.inference_output_type = tf.int8
-    return fold_dense(_convert(converter), dense_names(network))
+    tflite = _convert(converter)
+    if any(op.kind == "elu" for op in network.ops):
+        tflite = exponentials_as_elu(tflite)
+    return fold_dense(tflite, dense_names(network))
 
 
 def convert_float(model: Callable[[tf.Tensor], tf.Tensor], input_shape: Shape) -> bytes:

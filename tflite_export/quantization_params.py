@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
+
 INT8_MIN, INT8_MAX = -128, 127
+# Significant bits of scales: times a level of up to 8 bits they stay exact in float32,
+# so the converter reads back the same scale; the change is 1e-5 at most.
+SCALE_BITS = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +64,12 @@ def relu_quant_params(upper: float, bits: int) -> QuantParams:
     """
     steps = 2**bits - 1
     return QuantParams(upper / steps, INT8_MAX - steps)
+
+
+def coarse(scale: float | np.ndarray) -> np.ndarray:
+    """Scales rounded to `SCALE_BITS` significant bits, float64."""
+    mantissa, exponent = np.frexp(np.asarray(scale, np.float64))
+    return np.ldexp(np.round(mantissa * 2**SCALE_BITS) / 2**SCALE_BITS, exponent)
 
 
 def storage_bits(bits: int) -> int:

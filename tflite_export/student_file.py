@@ -35,7 +35,7 @@ from tflite_export.json_values import (
 from tflite_export.names import printable, shown
 from tflite_export.operators.record import KernelLayout
 from tflite_export.operators.table import KINDS
-from tflite_export.quantization_params import QuantParams, weight_limit
+from tflite_export.quantization_params import SCALE_BITS, QuantParams, weight_limit
 from tflite_export.tensor_shapes import tensor_shapes
 
 _DESCRIPTION = "network"
@@ -45,7 +45,6 @@ _ARRAY_DTYPES = {"values": np.int8, "scale": np.float32, "bias": np.int32}
 _LARGEST_DESCRIPTION = 2**24
 _LARGEST_FILE = 2**29
 _LARGEST_TENSOR = 2**27  # values
-_MOST_SCALE_BITS = 16  # see `export_graph.py`
 _is_bits = integer_within(2, 8)
 _GRID_FIELDS: Fields = {"scale": is_scale, "zero_point": is_quantized}
 _NETWORK_FIELDS: Fields = {
@@ -252,12 +251,12 @@ def _kernel(
         largest <= weight_limit(bits),
         f"a kernel value of {what} is {largest}, beyond its {bits} bits",
     )
-    steps = np.ldexp(np.frexp(scale)[0], _MOST_SCALE_BITS)
+    steps = np.ldexp(np.frexp(scale)[0], SCALE_BITS)
     require(
         bool(np.isfinite(scale).all() and (scale > 0).all())
         and np.array_equal(steps, np.rint(steps)),
         f"kernel scales of {what} are not positive numbers of at most "
-        f"{_MOST_SCALE_BITS} bits",
+        f"{SCALE_BITS} bits",
     )
     return kernel
 

@@ -7,13 +7,14 @@ source:
 InputLayer; Conv2D (also grouped), DepthwiseConv2D, Dense (linear), with a bias unless
 BatchNormalization follows;
 BatchNormalization (last axis, directly behind one of those three and its only
-consumer); ReLU (with or without max_value); LeakyReLU; Activation of sigmoid, tanh,
-gelu and hard_swish; Add (two inputs of one shape); Multiply (two inputs of one shape,
-or one of them (1, 1, C)); ChannelMean, Subtract (the second input (..., 1)) and
-L2Normalization, of LayerNormalization; Concatenate (last axis); MaxPooling2D,
-AveragePooling2D, GlobalAveragePooling2D; UpSampling2D ("nearest" or "bilinear");
-DepthToSpace (BatchNormalization before it, but for ReLU directly, is of the tensor
-behind it, see `bn_statistics.normalized_tensor`); Flatten, Reshape, ZeroPadding2D,
+consumer); ReLU (with or without max_value); LeakyReLU; PReLU (a slope for each channel
+or each value, not trained); Activation of sigmoid, tanh, gelu, elu and hard_swish; Add,
+Maximum and Minimum (two inputs of one shape); Multiply (two inputs, whose dimensions of
+1 stand for all); ChannelMean; Subtract (the second input (..., 1)) and L2Normalization,
+of LayerNormalization; Concatenate (last axis); MaxPooling2D, AveragePooling2D,
+GlobalAveragePooling2D; UpSampling2D ("nearest" or "bilinear"); DepthToSpace
+(BatchNormalization before it, but for ReLU directly, is of the tensor behind it, see
+`bn_statistics.normalized_tensor`); Flatten, Reshape, Permute, ZeroPadding2D,
 Cropping2D.
 
 Signals (time, features) are images (time, 1, features), and layers over time the

@@ -8,6 +8,7 @@ that they are made of.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeAlias
@@ -22,6 +23,9 @@ from gdfq_tf.keras_compat import KerasModel, Layer, SymbolicTensor
 
 _Key: TypeAlias = tuple[int, int, int]  # a tensor: layer, its call, its output
 _Node: TypeAlias = Any  # a call of a layer, as either Keras notes it
+
+# Kinds that take two tensors; of more they are computed one after the other.
+_PAIRWISE = ("Add", "Maximum", "Minimum", "Multiply")
 
 
 def read_graph(model: KerasModel) -> Ops:
@@ -81,7 +85,11 @@ class _Reader:
             elif class_name(call.layer) == "Lambda":
                 results = [self._read_function(call, produced)]
             else:
-                results = [self._append(call, inputs, name or call.layer.name)]
+                base = name or call.layer.name
+                results = [
+                    self._append(dataclasses.replace(call, output=output), inputs, base)
+                    for output in call.outputs
+                ]
             layer, node_index, _ = _key(call.output)
             for index, result in enumerate(results):
                 produced[layer, node_index, index] = result
@@ -123,9 +131,9 @@ class _Reader:
         for step in translate(call):
             if step.inputs is not None:
                 taken = tuple(values[index] for index in step.inputs)
-            while step.kind == "Add" and len(taken) > 2:
+            while step.kind in _PAIRWISE and len(taken) > 2:
                 partial = self._names.new(base, "_partial")
-                self.ops.append(Op("Add", partial, taken[:2], {}))
+                self.ops.append(Op(step.kind, partial, taken[:2], {}))
                 taken = (partial, *taken[2:])
             name = self._names.new(base, step.suffix)
             self.ops.append(Op(step.kind, name, taken, step.config, step.weights))
@@ -180,7 +188,8 @@ def calls_behind(
         stack.extend(reversed(missing))
         if not missing:
             done.add(_key(tensor)[:2])
-            yield Call(layer, tuple(inputs), tensor, arguments, keywords)
+            outputs = tuple(tf.nest.flatten(node.outputs))
+            yield Call(layer, tuple(inputs), tensor, arguments, keywords, outputs)
 
 
 def _arguments(node: _Node) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -6,25 +6,37 @@ names, attribute names and the order of `get_weights()`, so an entry serves both
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from gdfq_tf.frontend.movement_importers import (
+    center_crop,
+    permute,
+    random_crop,
+    reshape,
+)
 from gdfq_tf.frontend.operation_importers import (
     OPERATIONS,
     activation_steps,
     concatenate,
+    elu,
     function_step,
-    maximum,
-    mean,
-    reshape,
 )
-from gdfq_tf.frontend.refusals import reason_against
+from gdfq_tf.frontend.reduction_importers import (
+    adaptive_pooling,
+    global_maximum,
+    global_mean,
+)
+from gdfq_tf.frontend.refusals import is_refused, reason_against
 from gdfq_tf.frontend.steps import (
     Call,
     Step,
     affine,
+    check_dimensions,
+    check_same_shapes,
     class_name,
     image_shape,
     refuse,
@@ -38,7 +50,11 @@ from gdfq_tf.model_files.augmentation import (
     is_augmentation,
     is_identity,
 )
-from gdfq_tf.model_files.layer_arguments import ACTIVATION_LAYERS, IDENTITIES
+from gdfq_tf.model_files.layer_arguments import (
+    ACTIVATION_LAYERS,
+    IDENTITIES,
+    WRAPPED_LAYERS,
+)
 
 
 def translate(call: Call) -> list[Step]:
@@ -72,7 +88,7 @@ def check_layer(name: str, class_name: str) -> None:
     """Raises UserError unless layers of this class can be translated."""
     if class_name in _TRANSLATORS or is_augmentation(class_name):
         return
-    if class_name.startswith("tf."):
+    if class_name.startswith("tf.") and not is_refused(class_name):
         refuse(name, class_name, f"this function is none of {_FUNCTION_NAMES}")
     refuse(name, class_name, reason_against(class_name))
 
@@ -96,6 +112,9 @@ def _activation(call: Call) -> list[Step]:
 
 # Of LayerNormalization: integers are all equal where real numbers are not.
 _SMALLEST_EPSILON = 1e-12
+
+# Of PReLU: the converter takes a smaller one for this.
+_SMALLEST_SLOPE = 1e-6
 
 _WINDOW = ("kernel_size", "strides", "dilation_rate")
 
@@ -249,12 +268,7 @@ def _dense(call: Call) -> list[Step]:
     if len(shape) == 2:
         config = _config(layer, "units", "use_bias")
         return [Step("Dense", config, _weights(layer)), *_activation(call)]
-    if len(shape) > 4:
-        refuse_layer(
-            layer,
-            f"its input is {shape}; expected units, images or signals: put a Reshape "
-            "before it",
-        )
+    check_dimensions(call)
     # At every position, the same as a convolution of 1x1.
     kernel, *bias = _weights(layer)
     config = {"filters": layer.units, "use_bias": layer.use_bias, "kernel_size": 1}
@@ -307,11 +321,29 @@ def _layer_scale(call: Call) -> list[Step]:
 
 
 def _check_last_axis(call: Call) -> None:
+    check_dimensions(call)
     axis = call.layer.axis
     axes = [axis] if isinstance(axis, int) else [*axis]  # once built, some hold lists
-    if axes not in ([-1], [len(call.output.shape) - 1]):
+    if axes not in ([-1], [len(call.output.shape) - call.num_hidden - 1]):
         found = ", ".join(map(str, axes))
         refuse_layer(call.layer, f"it works on axis {found}; expected the last one")
+
+
+def _prelu(call: Call) -> list[Step]:
+    """PReLU with a slope for each channel or each value; simpler where it can be."""
+    check_dimensions(call)
+    (slopes,) = _weights(call.layer)
+    if np.abs(slopes).max() < _SMALLEST_SLOPE:
+        return [Step("ReLU", {"max_value": None})]
+    if np.ptp(slopes) == 0:
+        return [Step("LeakyReLU", {"alpha": float(slopes.flat[0])})]
+    is_per_channel = slopes.size == slopes.shape[-1]
+    if not is_per_channel:
+        slopes = np.broadcast_to(slopes, tuple(call.output.shape)[1:])
+    if slopes.ndim == 2:
+        slopes = slopes[:, np.newaxis]  # signals are images of width 1
+    shared_axes = list(range(1, slopes.ndim)) if is_per_channel else None
+    return [Step("PReLU", {"shared_axes": shared_axes, "trainable": False}, (slopes,))]
 
 
 def _softmax(call: Call) -> list[Step]:
@@ -360,6 +392,12 @@ def _normalization(call: Call) -> list[Step]:
     return [affine(call, scale=1 / deviation, offset=-mean / deviation)]
 
 
+def _average(call: Call) -> list[Step]:
+    check_same_shapes(call)
+    share = 1 / len(call.inputs)
+    return [Step("Add", suffix="_sum"), affine(call, scale=share)]
+
+
 def _custom_scale(call: Call) -> list[Step]:
     """inputs[0] + scale * inputs[1], of keras.applications.InceptionResNetV2."""
     scaled = affine(call, scale=call.layer.scale, suffix="_scaled", inputs=(1,))
@@ -375,6 +413,19 @@ def _augmentation(call: Call) -> list[Step]:
     if not is_identity(layer):
         refuse_layer(layer, CHANGES_IMAGES)
     return []
+
+
+def _time_distributed(call: Call) -> list[Step]:
+    """What is inside, if it does the same to all at once as to one after the other."""
+    inner = call.layer.layer
+    if class_name(inner) not in (*WRAPPED_LAYERS, *IDENTITIES):
+        refuse_layer(
+            call.layer,
+            f"it holds {class_name(inner)}; expected one of "
+            f"{', '.join(WRAPPED_LAYERS)}, or the identity at inference",
+        )
+    hidden = call.num_hidden + 1
+    return translate(dataclasses.replace(call, layer=inner, num_hidden=hidden))
 
 
 def _input(call: Call) -> list[Step]:
@@ -394,7 +445,13 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     "Activation": lambda call: activation_steps(call, call.layer.activation),
     "AveragePooling1D": _pooling,
     "AveragePooling2D": _pooling,
+    "AdaptiveAveragePooling1D": adaptive_pooling("AveragePooling2D"),
+    "AdaptiveAveragePooling2D": adaptive_pooling("AveragePooling2D"),
+    "AdaptiveMaxPooling1D": adaptive_pooling("MaxPooling2D"),
+    "AdaptiveMaxPooling2D": adaptive_pooling("MaxPooling2D"),
+    "Average": _average,
     "BatchNormalization": _batch_normalization,
+    "CenterCrop": center_crop,
     "Concatenate": concatenate,
     "Conv1D": _conv,
     "Conv1DTranspose": _conv_transpose,
@@ -406,17 +463,21 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     "Dense": _dense,
     "DepthwiseConv1D": _depthwise_conv,
     "DepthwiseConv2D": _depthwise_conv,
+    "ELU": lambda call: elu(call.layer.alpha),
     "Flatten": lambda call: [Step("Flatten")],
-    "GlobalAveragePooling1D": mean,
-    "GlobalAveragePooling2D": mean,
-    "GlobalMaxPooling1D": maximum,
-    "GlobalMaxPooling2D": maximum,
+    "GlobalAveragePooling1D": global_mean,
+    "GlobalAveragePooling2D": global_mean,
+    "GlobalMaxPooling1D": global_maximum,
+    "GlobalMaxPooling2D": global_maximum,
     "InputLayer": _input,
     "LayerNormalization": _layer_normalization,
     "LayerScale": _layer_scale,
     "MaxPooling1D": _pooling,
     "MaxPooling2D": _pooling,
     "Normalization": _normalization,
+    "PReLU": _prelu,
+    "Permute": permute,
+    "RandomCrop": random_crop,
     "Rescaling": _rescaling,
     "Reshape": reshape,
     "Resizing": lambda call: [Step("Resizing", {"layer": call.layer})],
@@ -424,6 +485,7 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     "SeparableConv2D": _separable_conv,
     "Softmax": _softmax,
     "SyncBatchNormalization": _batch_normalization,
+    "TimeDistributed": _time_distributed,
     "UpSampling1D": _upsampling,
     "UpSampling2D": _upsampling,
     "ZeroPadding1D": _moving("padding"),

@@ -12,11 +12,13 @@ import numpy as np
 
 from gdfq_tf.frontend.folding import as_depthwise
 from gdfq_tf.frontend.ops import Op, Ops, find, new_name, reachable, rewrite_pairs
+from gdfq_tf.frontend.steps import refuse
 from gdfq_tf.graph.traits import TRAITS
 
 # Kinds whose outputs have the integer scale of their inputs.
 _SCALE_KEEPING = {kind.__name__ for kind, row in TRAITS.items() if row.keeps_scale}
-_SCALE_KEEPING_OF_ONE = _SCALE_KEEPING - {"Concatenate"}
+_JOINING = {kind.__name__ for kind, row in TRAITS.items() if row.joins}
+_SCALE_KEEPING_OF_ONE = _SCALE_KEEPING - _JOINING
 
 
 def legalize(ops: Ops) -> Ops:
@@ -27,6 +29,7 @@ def legalize(ops: Ops) -> Ops:
         free_joined_images,
         relus_before_moves,
         merge_duplicates,
+        one_prelu_of_each_tensor,
     ):
         ops = step(ops)
     return ops
@@ -50,14 +53,14 @@ def pool_to_the_shape_wanted(ops: Ops) -> Ops:
 
 
 def free_joined_sigmoids(ops: Ops) -> Ops:
-    """A ReLU, which changes nothing, between a sigmoid and a concatenation.
+    """A ReLU, which changes nothing, between a sigmoid and where it is joined.
 
     Joined tensors share one integer scale, and TFLite fixes that of a sigmoid's
     output; behind the ReLU it may be any.
     """
     result: Ops = []
     for op in ops:
-        if op.kind == "Concatenate":
+        if op.kind in _JOINING:
             inputs = list(op.inputs)
             for index, name in enumerate(inputs):
                 if _moves_sigmoid(name, result):
@@ -78,7 +81,7 @@ def _moves_sigmoid(name: str, ops: Ops) -> bool:
 
 
 def free_joined_images(ops: Ops) -> Ops:
-    """An identity convolution between the image and a concatenation with features.
+    """An identity convolution between the image and where it is joined with features.
 
     Joined tensors share one integer scale, and the image's is that of its pixels, which
     features may exceed. What moves the image in between stands twice if it is read
@@ -96,7 +99,7 @@ def free_joined_images(ops: Ops) -> Ops:
             freed[op.name] = new_name(ops + result, f"{op.name}_free")
             inputs = tuple(freed[x] for x in op.inputs)
             result.append(dataclasses.replace(op, name=freed[op.name], inputs=inputs))
-        elif op.kind == "Concatenate":
+        elif op.kind in _JOINING:
             inputs = tuple(freed.get(x, x) for x in op.inputs)
             op = dataclasses.replace(op, inputs=inputs)
         result.append(op)
@@ -152,6 +155,28 @@ def merge_duplicates(ops: Ops) -> Ops:
         else:
             kept_as[op.name] = twin.name
     return result
+
+
+def one_prelu_of_each_tensor(ops: Ops) -> Ops:
+    """The same ops, if no tensor is read by several PReLUs.
+
+    The converter would merge what these have in common, and then know them no more.
+
+    Raises:
+      UserError: one is.
+    """
+    read: set[str] = set()
+    for op in ops:
+        if op.kind == "PReLU":
+            if op.inputs[0] in read:
+                refuse(
+                    op.name,
+                    op.kind,
+                    "another PReLU reads the same tensor; expected one: give each a "
+                    "BatchNormalization of its own in front",
+                )
+            read.add(op.inputs[0])
+    return ops
 
 
 def _alike(first: Op | None, second: Op | None) -> bool:

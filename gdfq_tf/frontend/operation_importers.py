@@ -7,7 +7,6 @@ wraps into layers, they mean the same and end in the same steps.
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import numbers
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, SupportsFloat, TypeAlias, TypeGuard
@@ -15,15 +14,20 @@ from typing import Any, SupportsFloat, TypeAlias, TypeGuard
 import numpy as np
 import tensorflow as tf
 
+from gdfq_tf.frontend.bound_importers import BOUNDS
+from gdfq_tf.frontend.movement_importers import MOVEMENTS
+from gdfq_tf.frontend.reduction_importers import REDUCTIONS
 from gdfq_tf.frontend.steps import (
     Call,
     Step,
     affine,
+    call_parameters,
+    check_same_shapes,
     class_name,
-    image_shape,
     is_symbolic,
     operands,
     refuse_layer,
+    reshape_step,
 )
 from gdfq_tf.graph.layers import hard_swish
 from gdfq_tf.keras_compat import Layer
@@ -55,6 +59,8 @@ def activation_steps(call: Call, function: Function, suffix: str = "") -> list[S
         # Keras 2 and 3 mean different functions by this name.
         slope = 0.2 if type(layer).__module__.startswith("tf_keras") else 1 / 6
         return _hard_sigmoid(slope, call.output.shape[-1], suffix)
+    if name == "selu":
+        return _selu(call.output.shape[-1], suffix)
     if name not in _FUNCTIONS:
         known = ", ".join(sorted(_FUNCTIONS))
         refuse_layer(layer, f"its activation is {name}; expected one of {known}")
@@ -65,6 +71,27 @@ def _hard_sigmoid(slope: float, channels: int, suffix: str) -> list[Step]:
     weights = np.full(channels, slope), np.full(channels, 0.5)
     line = Step("Affine", weights=weights, suffix=f"{suffix}_line")
     return [line, *_clipped(1.0)(suffix)]
+
+
+# Of SELU, by its authors.
+_SELU_ALPHA, _SELU_SCALE = 1.6732632423543772, 1.0507009873554805
+
+
+def elu(alpha: SupportsFloat, suffix: str = "") -> list[Step]:
+    """Alpha * (exp(x) - 1) below zero, x above it.
+
+    TFLite has it of alpha 1 alone: what is below zero stays there, and is multiplied.
+    """
+    function = Step("Activation", {"activation": "elu"}, suffix=suffix)
+    if float(alpha) == 1:
+        return [function]
+    return [dataclasses.replace(function, suffix="_elu"), _leaky_relu(alpha, suffix)]
+
+
+def _selu(channels: int, suffix: str) -> list[Step]:
+    weights = np.full(channels, _SELU_SCALE), np.zeros(channels)
+    scaled = Step("Affine", weights=weights, suffix=suffix)
+    return [*elu(_SELU_ALPHA, f"{suffix}_unscaled"), scaled]
 
 
 def _clipped(max_value: float | None) -> Callable[[str], list[Step]]:
@@ -89,6 +116,7 @@ def _swish(suffix: str) -> list[Step]:
 
 
 _FUNCTIONS: dict[str, Callable[[str], list[Step]]] = {
+    "elu": _named("elu"),
     "gelu": _named("gelu"),
     "hard_silu": _named(hard_swish),
     "hard_swish": _named(hard_swish),
@@ -181,16 +209,15 @@ def _subtract(call: Call) -> list[Step]:
 
 
 def multiply(call: Call) -> list[Step]:
-    """Products of two tensors, one possibly (1, 1, channels), or with a constant."""
+    """Products of tensors, whose dimensions of 1 stand for all, or with a constant."""
     factors = operands(call)
     if all(is_symbolic(factor) for factor in factors):
-        shapes = sorted(tuple(tensor.shape)[1:] for tensor in call.inputs)
-        per_channel = (*(1 for _ in shapes[-1][:-1]), shapes[-1][-1])
-        if len(shapes) != 2 or shapes[0] not in (shapes[-1], per_channel):
+        shapes = [tuple(tensor.shape)[1:] for tensor in call.inputs]
+        if len({len(shape) for shape in shapes}) > 1:
             refuse_layer(
                 call.layer,
-                f"it multiplies {shapes}; expected 2 of one shape, or one of them "
-                "(1, 1, channels)",
+                f"it multiplies {shapes}; expected as many dimensions of each: put a "
+                "Reshape before it",
             )
         return [Step("Multiply")]
     (constant,) = (factor for factor in factors if not is_symbolic(factor))
@@ -208,24 +235,7 @@ def _negative(call: Call) -> list[Step]:
     return [affine(call, scale=-1.0)]
 
 
-def check_same_shapes(call: Call) -> None:
-    """Refuses sums that broadcast."""
-    shapes = [tuple(tensor.shape) for tensor in call.inputs]
-    if len(shapes) < 2 or len(set(shapes)) != 1:
-        refuse_layer(call.layer, f"it adds {shapes}; expected 2 or more of one shape")
-
-
 # ---- shapes
-
-
-def reshape_step(shape: Iterable[int | None], suffix: str = "") -> Step:
-    """The step to a shape that is given with its batch dimension."""
-    return Step("Reshape", {"target_shape": image_shape(shape)[1:]}, suffix=suffix)
-
-
-def reshape(call: Call) -> list[Step]:
-    """Any change of shape that keeps the values and their order."""
-    return [reshape_step(call.output.shape)]
 
 
 def concatenate(call: Call) -> list[Step]:
@@ -235,35 +245,6 @@ def concatenate(call: Call) -> list[Step]:
         axis = call_parameters(call).get("axis", getattr(call.layer, "axis", None))
         refuse_layer(call.layer, f"it works on axis {axis}; expected the last one")
     return [Step("Concatenate", {"axis": -1})]
-
-
-def mean(call: Call) -> list[Step]:
-    """A mean over height and width, or over time."""
-    return _global_pooling(call, "GlobalAveragePooling2D")
-
-
-def maximum(call: Call) -> list[Step]:
-    """A maximum over height and width, or over time."""
-    return _global_pooling(call, "GlobalMaxPooling2D")
-
-
-def _global_pooling(call: Call, kind: str) -> list[Step]:
-    """A mean or maximum over height and width, or over time."""
-    shape, out = image_shape(call.inputs[0].shape), image_shape(call.output.shape)
-    if len(shape) != 4 or out[1:] not in ((shape[3],), (1, 1, shape[3])):
-        refuse_layer(
-            call.layer,
-            f"it makes {out} of {shape}; expected a mean or maximum over height and "
-            "width",
-        )
-    if shape[1:3] == (1, 1):
-        # Of one position: nothing is computed, so nothing is rounded.
-        return [reshape_step(out)]
-    if kind == "GlobalMaxPooling2D":
-        whole = {"pool_size": shape[1:3], "strides": 1, "padding": "valid"}
-        pool = Step("MaxPooling2D", whole, suffix="" if len(out) == 4 else "_pool")
-        return [pool] if len(out) == 4 else [pool, reshape_step(out)]
-    return [Step("GlobalAveragePooling2D", {"keepdims": len(out) == 4})]
 
 
 def _pad(call: Call) -> list[Step]:
@@ -380,16 +361,6 @@ def _on_channels(
     ]
 
 
-def call_parameters(call: Call) -> dict[str, Any]:
-    """The parameters of an operation by name, wherever Keras keeps them."""
-    if class_name(call.layer).startswith("tf."):
-        signature = inspect.signature(call.layer.function)
-        bound = signature.bind(*call.arguments, **call.keywords)
-        bound.apply_defaults()
-        return bound.arguments
-    return vars(call.layer) | call.keywords
-
-
 # ---- behind the scores of classes
 
 
@@ -419,17 +390,17 @@ POST_PROCESSING = (
 )
 
 OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
+    **BOUNDS,
+    **MOVEMENTS,
+    **REDUCTIONS,
     # Keras 3 operations; some share their name with the layer of that meaning.
     "Add": add,
     "Concatenate": concatenate,
     "Divide": _divide,
     "GetItem": _get_item,
-    "Max": maximum,
-    "Mean": mean,
     "Multiply": multiply,
     "Negative": _negative,
     "Pad": _pad,
-    "Reshape": reshape,
     "Subtract": _subtract,
     "TrueDivide": _divide,
     **{
@@ -440,12 +411,14 @@ OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
             "HardSilu": "hard_silu",
             "Relu": "relu",
             "Relu6": "relu6",
+            "Selu": "selu",
             "Sigmoid": "sigmoid",
             "Silu": "silu",
             "Softmax": "softmax",
             "Tanh": "tanh",
         }.items()
     },
+    "Elu": lambda call: elu(call_parameters(call).get("alpha", 1.0)),
     "LeakyRelu": _leaky_relu_operation("negative_slope"),
     **dict.fromkeys(POST_PROCESSING, _post_processing),
     # TensorFlow functions.
@@ -457,13 +430,10 @@ OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
     "tf.math.divide": _divide,
     "tf.math.multiply": multiply,
     "tf.math.negative": _negative,
-    "tf.math.reduce_max": maximum,
-    "tf.math.reduce_mean": mean,
     "tf.math.subtract": _subtract,
     "tf.math.truediv": _divide,
     "tf.nn.leaky_relu": _leaky_relu_operation("alpha"),
     "tf.pad": _pad,
-    "tf.reshape": reshape,
     **{
         f"tf.{name}": _function(function)
         for name, function in {
@@ -471,9 +441,11 @@ OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
             "keras.activations.swish": "swish",
             "math.sigmoid": "sigmoid",
             "math.tanh": "tanh",
+            "nn.elu": "elu",
             "nn.gelu": "gelu",
             "nn.relu": "relu",
             "nn.relu6": "relu6",
+            "nn.selu": "selu",
             "nn.silu": "swish",
             "nn.softmax": "softmax",
         }.items()

@@ -47,17 +47,13 @@ REFUSED_LAYERS: Mapping[str, str] = {
     "kernel here; train it with BatchNormalization": (
         "GroupNormalization RMSNormalization UnitNormalization"
     ),
-    "its windows follow from the size of its input; use AveragePooling or MaxPooling": (
-        "AdaptiveAveragePooling1D AdaptiveAveragePooling2D AdaptiveMaxPooling1D "
-        "AdaptiveMaxPooling2D"
-    ),
     "this function has no integer kernel here; train it with ReLU or LeakyReLU": (
-        "ELU PReLU RandomFourierFeatures ThresholdedReLU"
+        "RandomFourierFeatures ThresholdedReLU"
     ),
     "it joins tensors in a way that has no integer kernel here; use Add, Multiply or "
-    "Concatenate": "Average Dot Maximum Minimum",
+    "Concatenate": "Dot",
     "it moves values in a way that has no integer kernel here; use Reshape": (
-        "Permute RepeatVector"
+        "RepeatVector"
     ),
     "its weights differ from position to position; use Conv1D or Conv2D": (
         "LocallyConnected1D LocallyConnected2D"
@@ -65,8 +61,6 @@ REFUSED_LAYERS: Mapping[str, str] = {
     "it sums over any dimensions; use Dense": "EinsumDense",
     "it hides steps of sequences; cut the data to one length": "Masking",
     "it is a list of layers; put those into the model one by one": "Pipeline",
-    "it applies a layer to each step; Conv1D with kernel_size 1 does what it does with "
-    "Dense": "TimeDistributed",
     _TRAINED: "SpectralNormalization",
     _CODE: "FlaxLayer JaxLayer TFSMLayer TorchModuleWrapper",
     _BASE: "AbstractRNNCell Layer PreprocessingLayer RNN Wrapper",
@@ -87,29 +81,33 @@ REFUSED_LAYERS: Mapping[str, str] = {
     ),
 }
 
-# Reason -> names of operations of Keras 3.
+# Reason -> names of operations of Keras 3, and of TensorFlow functions.
 REFUSED_OPERATIONS: Mapping[str, str] = {
+    "TFLite's converter leaves it in float; expected a function that it has in "
+    "integers: train with elu, gelu or silu instead": (
+        "Mish Softplus Softsign tf.math.softplus tf.nn.softsign"
+    ),
     "this function has no integer kernel here; use relu, leaky_relu, sigmoid, tanh, "
     "gelu or silu": (
         "Abs Absolute Arccos Arccosh Arcsin Arcsinh Arctan Arctan2 Arctanh Cbrt Ceil "
-        "Celu Clip Cos Cosh Deg2rad DivideNoNan Elu Erf Erfc Erfinv Exp Exp2 Expm1 "
+        "Celu Cos Cosh Deg2rad DivideNoNan Erf Erfc Erfinv Exp Exp2 Expm1 "
         "Fabs Floor FloorDivide Fmod Glu HardShrink HardTanh Heaviside Hypot I0 Ldexp "
         "Log Log10 Log1p Log2 Logaddexp Logaddexp2 Logdet LogSigmoid LogSoftmax "
         "Logsumexp Mod NanToNum Nextafter Polar Power Rad2deg Reciprocal Round Rsqrt "
-        "Selu Sign Sin Sinc Sinh Softplus SoftShrink Softsign Sparsemax SparsePlus "
+        "Sign Sin Sinc Sinh SoftShrink Sparsemax SparsePlus "
         "SparseSigmoid Sqrt Square Squareplus Tan TanhShrink Threshold Trunc"
     ),
     "it joins tensors in a way that has no integer kernel here; use add, multiply or "
     "concatenate": (
-        "Append ArraySplit Average Dsplit Dstack Fmax Fmin Hsplit Hstack Maximum "
-        "Minimum Select Split Stack Unstack Vsplit Vstack Where"
+        "Append ArraySplit Average Dsplit Dstack Fmax Fmin Hsplit Hstack "
+        "Select Stack Unstack Vsplit Vstack Where"
     ),
     "it moves values in a way that has no integer kernel here; use reshape, pad and "
     "slices": (
-        "BroadcastTo DepthToSpace Diag Diagflat Diagonal ExpandDims Flip Fliplr "
-        "Flipud Fold Meshgrid Moveaxis Ravel Rearrange Repeat Roll Rot90 Scatter "
-        "ScatterUpdate Slice SliceUpdate SpaceToDepth Squeeze Swapaxes Take "
-        "TakeAlongAxis Tile Transpose Tril Triu Unfold UnravelIndex"
+        "BroadcastTo DepthToSpace Diag Diagflat Diagonal Flip Fliplr "
+        "Flipud Fold Meshgrid Ravel Rearrange Repeat Roll Rot90 Scatter "
+        "ScatterUpdate Slice SliceUpdate SpaceToDepth Take "
+        "TakeAlongAxis Tile Tril Triu Unfold UnravelIndex"
     ),
     "it multiplies activations with each other or with any weights; use Dense or "
     "Conv2D": (

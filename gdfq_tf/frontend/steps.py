@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
@@ -44,9 +45,12 @@ class Call:
     Attributes:
       layer: what was called.
       inputs: the symbolic tensors it was called on, in order.
-      output: the symbolic tensor (of a nested model: one of them) it gave.
+      output: the symbolic tensor it gave, or one of them.
       arguments: what it was called with by position, constants as they are.
       keywords: what it was called with by name.
+      outputs: all symbolic tensors it gave.
+      num_hidden: leading dimensions, the batch left out, that the layer itself does
+        not see: a TimeDistributed around it does.
     """
 
     layer: Layer
@@ -54,6 +58,8 @@ class Call:
     output: SymbolicTensor
     arguments: tuple[Any, ...] = ()
     keywords: dict[str, Any] = dataclasses.field(default_factory=dict)
+    outputs: tuple[SymbolicTensor, ...] = ()
+    num_hidden: int = 0
 
 
 def class_name(layer: Layer) -> str:
@@ -68,10 +74,22 @@ def is_symbolic(value: object) -> bool:
 
 def operands(call: Call) -> list[Any]:
     """Tensors and constants that an arithmetic layer or operation combines."""
-    values = [v for v in (*call.arguments, *call.keywords.values()) if v is not None]
+    given = (*call.arguments, *call.keywords.values())
+    values = [v for v in given if v is not None and not isinstance(v, str)]
     if len(values) == 1 and isinstance(values[0], (list, tuple)):
         return list(values[0])  # merging layers take one list
     return values
+
+
+def check_dimensions(call: Call) -> None:
+    """Refuses what has more dimensions than images."""
+    shape = tuple(call.inputs[0].shape)
+    if len(shape) > 4:
+        refuse_layer(
+            call.layer,
+            f"its input is {shape}; expected units, images or signals: put a Reshape "
+            "before it",
+        )
 
 
 def per_channel(call: Call, value: object, what: str) -> np.ndarray:
@@ -100,8 +118,26 @@ def affine(
     inputs: tuple[int, ...] | None = None,
 ) -> Step:
     """The step y = scale * x + offset; `suffix` and `inputs` are those of `Step`."""
+    check_dimensions(call)
     weights = per_channel(call, scale, "factor"), per_channel(call, offset, "offset")
     return Step("Affine", weights=weights, suffix=suffix, inputs=inputs)
+
+
+def call_parameters(call: Call) -> dict[str, Any]:
+    """The parameters of an operation by name, wherever Keras keeps them."""
+    if class_name(call.layer).startswith("tf."):
+        signature = inspect.signature(call.layer.function)
+        return signature.bind(*call.arguments, **call.keywords).arguments
+    return vars(call.layer) | call.keywords
+
+
+def check_same_shapes(call: Call) -> None:
+    """Refuses what broadcasts."""
+    shapes = [tuple(tensor.shape) for tensor in call.inputs]
+    if len(shapes) < 2 or len(set(shapes)) != 1:
+        refuse_layer(
+            call.layer, f"it combines {shapes}; expected 2 or more of one shape"
+        )
 
 
 def image_shape(shape: Iterable[int | None]) -> tuple[int | None, ...]:
@@ -111,6 +147,11 @@ def image_shape(shape: Iterable[int | None]) -> tuple[int | None, ...]:
     """
     shape = tuple(shape)
     return shape if len(shape) != 3 else (*shape[:2], 1, shape[2])
+
+
+def reshape_step(shape: Iterable[int | None], suffix: str = "") -> Step:
+    """The step to a shape that is given with its batch dimension."""
+    return Step("Reshape", {"target_shape": image_shape(shape)[1:]}, suffix=suffix)
 
 
 def refuse(name: str, class_name: str, reason: str) -> NoReturn:

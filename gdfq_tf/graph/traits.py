@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gdfq_tf.graph.layers import ChannelMean, DepthToSpace, L2Normalization
+from gdfq_tf.graph.slopes import quantize_slopes
 from gdfq_tf.keras_compat import keras
 
 _layers = keras.layers
@@ -28,6 +29,10 @@ def _never(layer: keras.layers.Layer) -> bool:
 def _keeps_channels_apart(layer: keras.layers.Layer) -> bool:
     """Whether a reshape leaves the last dimension alone: there is one position."""
     return layer.input_shape[-1] == layer.output_shape[-1]
+
+
+def _keeps_channels_last(layer: keras.layers.Layer) -> bool:
+    return layer.dims[-1] == len(layer.dims)
 
 
 def _is_unbounded(layer: keras.layers.Layer) -> bool:
@@ -75,6 +80,11 @@ def _pairs(pairs: tuple[tuple[int, int], ...]) -> list[list[int]]:
     return [list(pair) for pair in pairs]
 
 
+def _slopes(layer: keras.layers.Layer) -> dict[str, Any]:
+    slopes = quantize_slopes(layer.alpha.numpy())
+    return {"slopes": slopes.levels.ravel().tolist(), "slope_scale": slopes.scale}
+
+
 @dataclasses.dataclass(frozen=True)
 class LayerTraits:
     """What there is to know of one kind of layer.
@@ -88,6 +98,7 @@ class LayerTraits:
       moves: each output value is one of the inputs', a blend of neighbours, or the zero
         of padding.
       keeps_scale: the integer kernel has one scale for inputs and output.
+      joins: takes several tensors, which must have that one scale.
       rounds: whether the integer kernel of a layer rounds its results.
       fuses_relu: the integer kernel applies a ReLU behind it.
       fuses_normalization: it takes in the BatchNormalization behind it.
@@ -101,6 +112,7 @@ class LayerTraits:
     pools: bool = False
     moves: bool = False
     keeps_scale: bool = False
+    joins: bool = False
     rounds: Callable[[keras.layers.Layer], bool] = _always
     fuses_relu: bool = False
     fuses_normalization: bool = False
@@ -133,6 +145,18 @@ def _moving(
     )
 
 
+def _joining(
+    kind: str, passes_factors: Callable[[keras.layers.Layer], bool]
+) -> LayerTraits:
+    return LayerTraits(
+        kind,
+        keeps_scale=True,
+        joins=True,
+        rounds=_never,
+        passes_factors=passes_factors,
+    )
+
+
 TRAITS: dict[type, LayerTraits] = {
     _layers.InputLayer: LayerTraits(None),
     _layers.Conv2D: _kernel("conv", _grouped_convolution),
@@ -143,6 +167,7 @@ TRAITS: dict[type, LayerTraits] = {
     _layers.LeakyReLU: LayerTraits(
         "leaky_relu", lambda layer: {"slope": float(layer.alpha)}
     ),
+    _layers.PReLU: LayerTraits("prelu", _slopes),
     _layers.Activation: LayerTraits(lambda layer: layer.activation.__name__),
     L2Normalization: LayerTraits("l2_normalize"),
     ChannelMean: LayerTraits("channel_mean"),
@@ -172,9 +197,14 @@ TRAITS: dict[type, LayerTraits] = {
         rounds=_never,
         passes_factors=_always,
     ),
-    _layers.Concatenate: LayerTraits("concatenate", keeps_scale=True, rounds=_never),
+    _layers.Concatenate: _joining("concatenate", _never),
+    _layers.Maximum: _joining("elementwise_maximum", _always),
+    _layers.Minimum: _joining("elementwise_minimum", _always),
     _layers.Flatten: _moving("reshape", _shape, _keeps_channels_apart),
     _layers.Reshape: _moving("reshape", _shape, _keeps_channels_apart),
+    _layers.Permute: _moving(
+        "transpose", lambda x: {"permutation": list(x.dims)}, _keeps_channels_last
+    ),
     _layers.ZeroPadding2D: _moving("pad", lambda x: {"pads": _pairs(x.padding)}),
     _layers.Cropping2D: _moving("crop", lambda x: {"crops": _pairs(x.cropping)}),
     _layers.UpSampling2D: _moving(

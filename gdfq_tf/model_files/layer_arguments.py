@@ -44,8 +44,8 @@ class Kind:
 
 
 @dataclasses.dataclass(frozen=True)
-class ActivationLayer:
-    """A layer of `ACTIVATION_LAYERS` that is another layer's activation.
+class InnerLayer:
+    """A layer that is another layer's argument: its activation, or what it wraps.
 
     Attributes:
       class_name: of Keras.
@@ -158,6 +158,13 @@ def _axis(value: Json) -> Argument:
     return integer(value, -6, 6)
 
 
+def _per_part(value: Json) -> Argument:
+    """How many parts, or a list with a size or an end for each."""
+    if isinstance(value, list):
+        return [integer(x) for x in value]
+    return integer(value, 1)
+
+
 def _dtype(value: Json) -> str:
     """A dtype: that of integers, or float32 for every precision and policy.
 
@@ -185,18 +192,29 @@ def _plain(value: Json) -> Argument:
     return integer(value) if type(value) is int else number(value)
 
 
-def _activation(value: Json) -> str | ActivationLayer:
+def _activation(value: Json) -> str | InnerLayer:
     if isinstance(value, dict):
         class_name, content = value["class_name"], value["config"]
         module = value.get("module")
         if class_name in ACTIVATION_LAYERS and module in ("keras.layers", None):
-            return ActivationLayer(class_name, plain_arguments(class_name, content))
+            return InnerLayer(class_name, plain_arguments(class_name, content))
         if class_name != "function" or module not in _FUNCTION_MODULES:
             raise ValueError
         value = content
     if not isinstance(value, str) or value not in ACTIVATIONS:
         raise ValueError
     return value
+
+
+def _wrapped(value: Json) -> InnerLayer:
+    class_name = value["class_name"]
+    if value.get("module") not in ("keras.layers", None):
+        raise ValueError
+    if class_name in IDENTITIES:
+        return InnerLayer("Activation", {"activation": "linear"})
+    if class_name not in WRAPPED_LAYERS:
+        raise ValueError
+    return InnerLayer(class_name, plain_arguments(class_name, value["config"]))
 
 
 def plain_arguments(class_name: str, config: Mapping[str, Json]) -> dict[str, Argument]:
@@ -258,8 +276,20 @@ def _in(value: Json, choices: tuple[Argument, ...]) -> Argument:
 
 # Layers that may be other layers' activations: functions of one tensor.
 ACTIVATION_LAYERS = ("LeakyReLU", "ReLU")
+# Layers that may be in a TimeDistributed, beside `IDENTITIES`: they work on the last
+# dimension or value by value, so that it changes nothing.
+WRAPPED_LAYERS = (
+    "Activation",
+    "BatchNormalization",
+    "Dense",
+    "ELU",
+    "LayerNormalization",
+    "LeakyReLU",
+    "ReLU",
+)
 # Activation functions that can be translated, by Keras' names.
 ACTIVATIONS = (
+    "elu",
     "gelu",
     "hard_sigmoid",
     "hard_silu",
@@ -268,6 +298,7 @@ ACTIVATIONS = (
     "linear",
     "relu",
     "relu6",
+    "selu",
     "sigmoid",
     "silu",
     "softmax",
@@ -303,6 +334,8 @@ SIDES = Kind("integers from 0 for each side", _sides)
 SHAPE = Kind("positive sizes, null where one is open", _shape(1))
 TARGET_SHAPE = Kind("sizes, -1 for the rest", _shape(-1))
 AXIS = Kind("an axis, or a list of them", _axis)
+AXES = Kind("a list of axes", lambda value: tuple(_axis(list(value))))
+PARTS = Kind("how many parts, or where they end", _per_part)
 DTYPE = Kind(
     f"one of {', '.join((*FLOAT_POLICIES, *_INTEGERS))}, as before model.quantize(...)",
     _dtype,
@@ -311,6 +344,9 @@ ACTIVATION = Kind(
     f"one of {', '.join(ACTIVATIONS)}, {' or '.join(ACTIVATION_LAYERS)}", _activation
 )
 PLAIN = Kind("numbers, flags and words", _plain)
+WRAPPED = Kind(
+    f"one of {', '.join(WRAPPED_LAYERS)}, or the identity at inference", _wrapped
+)
 DATA_FORMAT = _one_of("channels_last", "channels_first")
 PADDING = _one_of("valid", "same", "causal")
 
@@ -334,6 +370,8 @@ _FILTERS = {"filters": COUNT}
 _MULTIPLIER = {"depth_multiplier": COUNT}
 _POOLING = {**_COMMON, **_WINDOW, "pool_size": SIZES}
 _GLOBAL = {**_COMMON, "data_format": DATA_FORMAT, "keepdims": FLAG}
+_ADAPTIVE = {**_COMMON, "output_size": SIZES, "data_format": DATA_FORMAT}
+_CROPPED = {**_COMMON, "height": COUNT, "width": COUNT, "data_format": DATA_FORMAT}
 _TRANSPOSED = {
     **_CONVOLUTION,
     **_FILTERS,
@@ -369,10 +407,16 @@ IDENTITIES = (
 # Class name of a layer -> its arguments -> their kinds.
 ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
     "Activation": {**_COMMON, "activation": ACTIVATION},
+    "AdaptiveAveragePooling1D": _ADAPTIVE,
+    "AdaptiveAveragePooling2D": _ADAPTIVE,
+    "AdaptiveMaxPooling1D": _ADAPTIVE,
+    "AdaptiveMaxPooling2D": _ADAPTIVE,
     "Add": _COMMON,
+    "Average": _COMMON,
     "AveragePooling1D": _POOLING,
     "AveragePooling2D": _POOLING,
     "BatchNormalization": _NORMALIZATION,
+    "CenterCrop": _CROPPED,
     "Concatenate": {**_COMMON, "axis": AXIS},
     "Conv1D": _CONVOLUTION | _FILTERS,
     "Conv1DTranspose": _TRANSPOSED,
@@ -384,6 +428,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
     "Dense": {**_COMMON, "units": COUNT, "activation": ACTIVATION, "use_bias": FLAG},
     "DepthwiseConv1D": _CONVOLUTION | _MULTIPLIER,
     "DepthwiseConv2D": _CONVOLUTION | _MULTIPLIER,
+    "ELU": {**_COMMON, "alpha": NUMBER},
     "Flatten": {**_COMMON, "data_format": DATA_FORMAT},
     "GlobalAveragePooling1D": _GLOBAL,
     "GlobalAveragePooling2D": _GLOBAL,
@@ -402,6 +447,8 @@ ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
     "LeakyReLU": {**_COMMON, "alpha": NUMBER, "negative_slope": NUMBER},
     "MaxPooling1D": _POOLING,
     "MaxPooling2D": _POOLING,
+    "Maximum": _COMMON,
+    "Minimum": _COMMON,
     "Multiply": _COMMON,
     "Normalization": {
         **_COMMON,
@@ -410,6 +457,9 @@ ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
         "variance": NUMBERS,
         "invert": FLAG,
     },
+    "PReLU": {**_COMMON, "shared_axes": AXES},
+    "Permute": {**_COMMON, "dims": AXES},
+    "RandomCrop": _CROPPED,
     "ReLU": {
         **_COMMON,
         "max_value": NUMBER,
@@ -433,6 +483,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
     "Softmax": {**_COMMON, "axis": AXIS},
     "Subtract": _COMMON,
     "SyncBatchNormalization": _NORMALIZATION,
+    "TimeDistributed": {**_COMMON, "layer": WRAPPED},
     "UpSampling1D": {**_COMMON, "size": SIZES},
     "UpSampling2D": _RESIZED | {"size": SIZES},
     "ZeroPadding1D": {**_COMMON, "padding": SIDES, "data_format": DATA_FORMAT},
@@ -458,6 +509,7 @@ INITIALIZERS: Mapping[str, tuple[str, ...]] = {
     "DepthwiseConv1D": ("depthwise_initializer", "bias_initializer"),
     "DepthwiseConv2D": ("depthwise_initializer", "bias_initializer"),
     "LayerNormalization": ("beta_initializer", "gamma_initializer"),
+    "PReLU": ("alpha_initializer",),
     "SeparableConv1D": (
         "depthwise_initializer",
         "pointwise_initializer",
@@ -478,31 +530,42 @@ OPERATION_MODULES: Mapping[str, str] = {
         (
             "Add",
             "Argmax",
+            "Clip",
             "Concatenate",
             "Divide",
+            "ExpandDims",
             "GetItem",
             "Greater",
             "GreaterEqual",
             "Max",
+            "Maximum",
             "Mean",
+            "Minimum",
+            "Moveaxis",
             "Multiply",
             "Negative",
             "Pad",
             "Reshape",
+            "Split",
+            "Squeeze",
             "Subtract",
+            "Swapaxes",
             "Tanh",
+            "Transpose",
             "TrueDivide",
         ),
         "numpy",
     ),
     **dict.fromkeys(
         (
+            "Elu",
             "Gelu",
             "HardSigmoid",
             "HardSilu",
             "LeakyRelu",
             "Relu",
             "Relu6",
+            "Selu",
             "Sigmoid",
             "Silu",
             "Softmax",
@@ -520,31 +583,48 @@ def _sides_of_each_axis(value: Json) -> tuple[tuple[int, ...], ...]:
 OPERATION_ARGUMENTS: Mapping[str, Kind] = {
     "alpha": NUMBER,
     "approximate": FLAG,
+    "axes": AXES,
     "axis": AXIS,
+    "axis1": AXIS,
+    "axis2": AXIS,
     "beta": NUMBER,
+    "clip_value_max": NUMBER,
+    "clip_value_min": NUMBER,
+    "conjugate": FLAG,
     "constant_values": NUMBER,
+    "destination": AXIS,
     "dtype": DTYPE,
+    "indices_or_sections": PARTS,
     "k": COUNT,
     "keepdims": FLAG,
     "mode": Kind("constant", lambda value: _in(value.lower(), ("constant",))),
     "name": NAME,
     "negative_slope": NUMBER,
     "newshape": TARGET_SHAPE,
+    "num_or_size_splits": PARTS,
     "output_type": DTYPE,
     "pad_width": Kind("integers from 0 for each side", _sides_of_each_axis),
     "paddings": Kind("integers from 0 for each side", _sides_of_each_axis),
+    "perm": AXES,
     "shape": TARGET_SHAPE,
     "sorted": FLAG,
+    "source": AXIS,
+    "x_max": NUMBER,
+    "x_min": NUMBER,
 }
 # Those that may be tensors, or constants beside tensors.
 OPERANDS = (
+    "a",
     "features",
     "inputs",
+    "input",
     "input_tensor",
     "key",
     "logits",
     "slice_spec",
+    "t",
     "tensor",
+    "value",
     "values",
     "x",
     "x1",

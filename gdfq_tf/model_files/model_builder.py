@@ -28,8 +28,8 @@ from gdfq_tf.model_files.layer_arguments import (
     IDENTITIES,
     INITIALIZERS,
     OPERATION_MODULES,
-    ActivationLayer,
     Argument,
+    InnerLayer,
 )
 from gdfq_tf.model_files.model_spec import (
     CallSpec,
@@ -170,9 +170,7 @@ class _Builder:
         if spec.class_name.startswith("tf."):
             return self._function_layer(spec)
         arguments = {
-            name: self._activation(value)
-            if isinstance(value, ActivationLayer)
-            else value
+            name: self._inner(value) if isinstance(value, InnerLayer) else value
             for name, value in spec.arguments.items()
         }
         if spec.is_operation:
@@ -187,10 +185,7 @@ class _Builder:
             shape = arguments.get("batch_shape", arguments.get("batch_input_shape"))
             if shape is not None:
                 _check_size(spec.name, shape)
-        initializers = dict.fromkeys(
-            INITIALIZERS.get(spec.class_name, ()), self._initializer
-        )
-        return layer_class(**arguments, **initializers)
+        return layer_class(**arguments, **self._initializers(spec.class_name))
 
     def _augmentation(
         self, class_name: str, arguments: Mapping[str, Argument]
@@ -212,8 +207,12 @@ class _Builder:
             return getattr(importlib.import_module(name), class_name)
         return getattr(self._library.layers, class_name)
 
-    def _activation(self, layer: ActivationLayer) -> Layer:
-        return self._class(layer.class_name)(**layer.arguments)
+    def _inner(self, layer: InnerLayer) -> Layer:
+        arguments = {**layer.arguments, **self._initializers(layer.class_name)}
+        return self._class(layer.class_name)(**arguments)
+
+    def _initializers(self, class_name: str) -> dict[str, Argument]:
+        return dict.fromkeys(INITIALIZERS.get(class_name, ()), self._initializer)
 
     def _function_layer(self, spec: LayerSpec) -> Layer:
         """tf_keras' layer around a TensorFlow function of `source_operations`."""

@@ -29,15 +29,13 @@ from tflite_export.quantization_params import (
     INT8_MAX,
     INT8_MIN,
     QuantParams,
+    coarse,
     storage_bits,
     weight_limit,
 )
 
 _layers = keras.layers
 
-# 16 significant bits: times a level of up to 8 bits they stay exact in float32, so
-# the converter reads back the same scale; the change is 1e-5 at most.
-_SCALE_BITS = 16
 # Channels that BatchNormalization switches off have scales next to zero, and biases
 # that would be huge in units of them. Up to here a bias survives the converter's
 # float32 exactly, and int32 accumulators have room left.
@@ -182,18 +180,12 @@ def _final_quant_params(student: Student, group_name: str) -> QuantParams:
     if group.upper_bound is not None:
         # Nothing lies above the ReLU's bound: the range's own end clamps there.
         scale = min(scale, group.upper_bound / (2**group.bits - 1))
-    return QuantParams(float(_coarse(scale)), quantizer.zero_point)
+    return QuantParams(float(coarse(scale)), quantizer.zero_point)
 
 
 def _array(values: tf.Variable | tf.Tensor) -> np.ndarray:
     """A variable or tensor as float64."""
     return np.asarray(values, np.float64)
-
-
-def _coarse(scale: float | np.ndarray) -> np.ndarray:
-    """Scales rounded to `_SCALE_BITS` significant bits, float64."""
-    mantissa, exponent = np.frexp(np.asarray(scale, np.float64))
-    return np.ldexp(np.round(mantissa * 2**_SCALE_BITS) / 2**_SCALE_BITS, exponent)
 
 
 def _with_kernel(
@@ -207,7 +199,7 @@ def _with_kernel(
     weight_scale = _array(quantizer.scale)
     factor, bias = _folded(student, chain, weight_scale.shape)
     smallest = _smallest_scales(bias, quantizer.bits, input_quant_params, op)
-    scale = _coarse(np.maximum(weight_scale * np.abs(factor), smallest))
+    scale = coarse(np.maximum(weight_scale * np.abs(factor), smallest))
     quantized = np.round(_array(quantizer.quantized()) / weight_scale)
     # 1 or -1, up to the coarse scale; next to 0 for channels switched off.
     quantized = np.round(quantized * (weight_scale * factor / scale))

@@ -241,7 +241,7 @@ def _fixed_quant_params(
         raise UserError(
             f"the outputs of {names} are joined, and one of them is a sigmoid or tanh, "
             "whose integer scale is fixed; expected a convolution or multiplication "
-            "between it and the concatenation"
+            "between it and where they are joined"
         )
     return next(iter(quant_params_of), None)
 

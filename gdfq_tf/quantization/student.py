@@ -11,6 +11,7 @@ import tensorflow as tf
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.graph.bn_statistics import batch_normalization_layers
 from gdfq_tf.graph.queries import consumers, input_layers, is_depthwise, output_layer
+from gdfq_tf.graph.slopes import quantize_slopes
 from gdfq_tf.graph.traits import has_kernel, traits
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.quantization.calibration import Calibration
@@ -222,10 +223,18 @@ def _student_graph(model: keras.Model, grid_shift: float) -> keras.Model:
         inputs = [outputs[producer.name] for producer in input_layers(layer)]
         clone = type(layer).from_config(layer.get_config())
         outputs[layer.name] = clone(inputs if len(inputs) > 1 else inputs[0])
-        clone.set_weights(layer.get_weights())
+        clone.set_weights(_weights_to_start_from(layer))
     base = keras.Model(image, outputs[output_layer(model).name])
     _absorb_input_shift(model, base, grid_shift)
     return base
+
+
+def _weights_to_start_from(layer: keras.layers.Layer) -> list[np.ndarray]:
+    """The layer's weights; slopes, which are not trained, as they will be stored."""
+    weights = layer.get_weights()
+    if isinstance(layer, _layers.PReLU):
+        return [quantize_slopes(slopes).values for slopes in weights]
+    return weights
 
 
 def _absorb_input_shift(
@@ -261,4 +270,4 @@ def _absorb_input_shift(
 def _hands_constants_on(layer: keras.layers.Layer) -> bool:
     """Whether a constant on every input is one on every output, but for padding."""
     kept = traits(layer)
-    return kept.moves or kept.pools or isinstance(layer, _layers.Concatenate)
+    return kept.moves or kept.pools or kept.joins

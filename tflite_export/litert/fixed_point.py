@@ -5,6 +5,8 @@ Source: gemmlowp's fixedpoint.h, whose names are in brackets.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 
@@ -32,3 +34,14 @@ def shift_right_rounding(values: np.ndarray, bits: np.ndarray | int) -> np.ndarr
     """
     half = (np.int64(1) << np.int64(bits)) >> 1
     return np.sign(values) * ((np.abs(values) + half) >> bits)
+
+
+def multiply_by_real(values: np.ndarray, factor: float) -> np.ndarray:
+    """`values * factor`, rounded; twice where the factor is below a half.
+
+    (MultiplyByQuantizedMultiplier.)
+    """
+    mantissa, exponent = math.frexp(factor)
+    multiplier = math.floor(mantissa * 2**31 + 0.5)
+    product = multiply_rounding(values << max(exponent, 0), multiplier, 31)
+    return shift_right_rounding(product, max(-exponent, 0))

@@ -9,11 +9,9 @@ kernels/internal/reference/leaky_relu.h.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
-from tflite_export.litert.fixed_point import multiply_rounding, shift_right_rounding
+from tflite_export.litert.fixed_point import multiply_by_real
 from tflite_export.quantization_params import (
     INT8_MAX,
     INT8_MIN,
@@ -37,8 +35,8 @@ def leaky_relu_table(
         above, below = (_multiply(values, x) for x in factors)
     else:
         exact = input_quant_params.scale / output_quant_params.scale
-        above = _multiply_finely(values, exact)
-        below = _multiply_finely(values, exact * slope)
+        above = multiply_by_real(values, exact)
+        below = multiply_by_real(values, exact * slope)
     outputs = np.where(values < 0, below, above) + output_quant_params.zero_point
     return np.clip(outputs, INT8_MIN, INT8_MAX)
 
@@ -47,11 +45,3 @@ def _multiply(values: np.ndarray, factor: np.float32) -> np.ndarray:
     """Rounded to nearest, ties up."""
     multiplier = int(np.rint(factor * np.float32(2**_BITS)))
     return (values * multiplier + 2 ** (_BITS - 1)) >> _BITS
-
-
-def _multiply_finely(values: np.ndarray, factor: float) -> np.ndarray:
-    """Rounded twice where the factor is below a half."""
-    mantissa, exponent = math.frexp(factor)
-    multiplier = math.floor(mantissa * 2**31 + 0.5)
-    product = multiply_rounding(values << max(exponent, 0), multiplier, 31)
-    return shift_right_rounding(product, max(-exponent, 0))

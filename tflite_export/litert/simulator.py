@@ -9,9 +9,9 @@ a CPU runs
   even for kernels, a 20-bit fixed-point multiply for the others, 11-bit weights for
   bilinear resizes (see `resize.py`);
 - functions of one tensor by table, filled in float32, but for hard-swish (see
-  `hard_swish.py`) and leaky ReLU (see `leaky_relu.py`); means and products by a float32
-  multiply rounded to even; L2 normalization in fixed point (see `l2_normalization.py`),
-  softmax in float32 (see `softmax.py`);
+  `hard_swish.py`), leaky ReLU (see `leaky_relu.py`) and PReLU (see `prelu.py`); means
+  and products by a float32 multiply rounded to even; L2 normalization in fixed point
+  (see `l2_normalization.py`), softmax in float32 (see `softmax.py`);
 - INT4 kernels as `kernels.py` tells.
 """
 
@@ -29,10 +29,12 @@ from tflite_export.litert.hard_swish import hard_swish_table
 from tflite_export.litert.kernels import conv, dense, depthwise
 from tflite_export.litert.l2_normalization import l2_normalize
 from tflite_export.litert.leaky_relu import leaky_relu_table
+from tflite_export.litert.prelu import prelu_table
 from tflite_export.litert.resize import resize_quantized
 from tflite_export.litert.rounding import clamp_to_activation, clamp_to_int8, round_away
 from tflite_export.litert.softmax import softmax_quantized
-from tflite_export.operators import movement
+from tflite_export.operators import arithmetic, movement
+from tflite_export.operators.activations import slope_levels
 from tflite_export.operators.pooling import max_pool, pad_channels, pool_arguments
 from tflite_export.operators.record import Operand
 from tflite_export.quantization_params import INT8_MAX, INT8_MIN
@@ -149,6 +151,15 @@ def _leaky_relu(op: IntegerOp, source: Operand) -> tf.Tensor:
     )
 
 
+def _prelu(op: IntegerOp, source: Operand) -> tf.Tensor:
+    table = prelu_table(
+        source.quant_params, op.quant_params, op.attributes["slope_scale"]
+    )
+    slopes = slope_levels(op, source.values.shape[1:]).astype(np.int32) - INT8_MIN
+    indices = tf.cast(source.values, tf.int32) - INT8_MIN
+    return tf.gather(tf.constant(table.ravel(), tf.float64), 256 * slopes + indices)
+
+
 def _minimum(op: IntegerOp, source: Operand) -> tf.Tensor:
     return tf.minimum(source.values, float(op.attributes["level"]))
 
@@ -230,12 +241,16 @@ SIMULATIONS: Mapping[str, Simulation] = {
     "add": Simulation(_add),
     "subtract": Simulation(_subtract),
     "multiply": Simulation(_multiply),
+    "elementwise_maximum": Simulation(arithmetic.maximum),
+    "elementwise_minimum": Simulation(arithmetic.minimum),
     "relu": Simulation(_relu),
     "leaky_relu": Simulation(_leaky_relu),
+    "prelu": Simulation(_prelu),
     "minimum": Simulation(_minimum),
     "sigmoid": _by_float_table(tf.sigmoid),
     "tanh": _by_float_table(tf.tanh),
     "gelu": _by_float_table(tf.nn.gelu),
+    "elu": _by_float_table(tf.nn.elu),
     "hard_swish": Simulation(_hard_swish),
     "average_pool": Simulation(_average_pool),
     "max_pool": Simulation(max_pool),
@@ -243,6 +258,7 @@ SIMULATIONS: Mapping[str, Simulation] = {
     "channel_mean": Simulation(_channel_mean),
     "l2_normalize": Simulation(_l2_normalize),
     "reshape": Simulation(movement.reshape),
+    "transpose": Simulation(movement.transpose),
     "pad": Simulation(_pad),
     "crop": Simulation(movement.crop),
     "concatenate": Simulation(movement.concatenate),

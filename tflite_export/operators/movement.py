@@ -2,7 +2,8 @@
 
 Most are the same function of real values and of stored integers.
 
-Attributes: shape of reshape, without batch; pads of pad, crops of crop and
+Attributes: shape of reshape, without batch; permutation of transpose, which dimension
+comes where, counted from 1, the batch being 0; pads of pad, crops of crop and
 depth_to_space, ((top, bottom), (left, right)); block_size of depth_to_space, (height,
 width); size of resizes, (times height, times width).
 """
@@ -15,7 +16,13 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from tflite_export.integer_network import IntegerOp, Shape
-from tflite_export.json_values import integer_within, is_margins, is_pair, list_of
+from tflite_export.json_values import (
+    integer_within,
+    is_margins,
+    is_pair,
+    is_size,
+    list_of,
+)
 from tflite_export.operators import resampling
 from tflite_export.operators.fake_quantization import finish
 from tflite_export.operators.record import Kinds, Operand, OperatorKind
@@ -27,6 +34,11 @@ def reshape(op: IntegerOp, source: Operand) -> tf.Tensor:
     # Static in the exported graph, whose batch is 1; any batch elsewhere.
     batch = source.values.shape[0] or -1
     return tf.reshape(source.values, (batch, *op.attributes["shape"]))
+
+
+def transpose(op: IntegerOp, source: Operand) -> tf.Tensor:
+    """The values with their dimensions in another order."""
+    return tf.transpose(source.values, (0, *op.attributes["permutation"]))
 
 
 def pad(op: IntegerOp, source: Operand, zero: float = 0.0) -> tf.Tensor:
@@ -81,6 +93,12 @@ def _reshape_shape(op: IntegerOp, source: Shape) -> Shape:
     return shape
 
 
+def _transpose_shape(op: IntegerOp, source: Shape) -> Shape:
+    order = (0, *op.attributes["permutation"])
+    require_fit(sorted(order) == list(range(len(source))))
+    return tuple(source[dimension] for dimension in order)
+
+
 def _pad_shape(op: IntegerOp, source: Shape) -> Shape:
     return with_margins(source, op.attributes["pads"], 1)
 
@@ -113,6 +131,11 @@ MOVEMENT: Kinds = {
         _reshape_shape,
         reshape,
         attributes={"shape": list_of(None, integer_within(1, 2**31))},
+    ),
+    "transpose": OperatorKind(
+        _transpose_shape,
+        _finished(transpose),
+        attributes={"permutation": list_of(None, is_size)},
     ),
     "pad": OperatorKind(_pad_shape, pad, attributes={"pads": is_margins}),
     "crop": OperatorKind(_crop_shape, crop, attributes={"crops": is_margins}),

@@ -15,6 +15,7 @@ import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.integer_network import IntegerOp, Kernel, Shape, kernel_of
+from tflite_export.operators.activations import slope_levels
 from tflite_export.quantization_params import QuantParams, storage_bits
 from tflite_export.verification.tflite_operators import TFLITE_OPERATORS
 
@@ -224,6 +225,13 @@ def _leaky_relu(op: IntegerOp, formats: TensorFormats) -> Steps:
     return [(_operator("LEAKY_RELU", op, formats, options=options),)]
 
 
+def _prelu(op: IntegerOp, formats: TensorFormats) -> Steps:
+    levels = slope_levels(op, formats.shapes[op.name][1:])
+    scale = np.array([op.attributes["slope_scale"]], np.float32)
+    slopes = Constant("slopes", levels, "INT8", scale)
+    return [(_operator("PRELU", op, formats, slopes),)]
+
+
 def _minimum(op: IntegerOp, formats: TensorFormats) -> Steps:
     bound = _quantized("bound", op.attributes["level"], op.quant_params)
     return [(_operator("MINIMUM", op, formats, bound),)]
@@ -322,6 +330,16 @@ def _pad(op: IntegerOp, formats: TensorFormats) -> Steps:
     return [(dataclasses.replace(operator, optional=True),)]
 
 
+def _transpose(op: IntegerOp, formats: TensorFormats) -> Steps:
+    """TRANSPOSE, but where dimensions of 1 alone change places: that is a reshape."""
+    shape = formats.shapes[op.inputs[0]]
+    order = [0, *op.attributes["permutation"]]
+    moved = [dimension for dimension in order if shape[dimension] > 1]
+    if moved == sorted(moved):
+        return []
+    return [(_operator("TRANSPOSE", op, formats, _integers("permutation", order)),)]
+
+
 def _concatenate(op: IntegerOp, formats: TensorFormats) -> Steps:
     if len(op.inputs) == 1:
         return []
@@ -386,12 +404,16 @@ EXPECTED: Mapping[str, Maker] = {
     "add": _arithmetic("ADD", potScaleInt16=True),
     "subtract": _arithmetic("SUB", potScaleInt16=True),
     "multiply": _arithmetic("MUL"),
+    "elementwise_maximum": _function("MAXIMUM"),
+    "elementwise_minimum": _function("MINIMUM"),
     "relu": _relu,
     "leaky_relu": _leaky_relu,
+    "prelu": _prelu,
     "minimum": _minimum,
     "sigmoid": _function("LOGISTIC"),
     "tanh": _function("TANH"),
     "gelu": _function("GELU", approximate=False),
+    "elu": _function("ELU"),
     "hard_swish": _function("HARD_SWISH"),
     "average_pool": _pool("AVERAGE_POOL_2D"),
     "max_pool": _pool("MAX_POOL_2D"),
@@ -399,6 +421,7 @@ EXPECTED: Mapping[str, Maker] = {
     "channel_mean": _channel_mean,
     "l2_normalize": _l2_normalize,
     "reshape": _no_operator,
+    "transpose": _transpose,
     "pad": _pad,
     "crop": _crop,
     "concatenate": _concatenate,

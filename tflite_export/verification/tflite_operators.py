@@ -17,6 +17,7 @@ class TFLiteOperator:
       version: that TFLite defines for int8; with INT8 kernels, if it has kernels.
       options_type: the schema's name of its options; empty without options.
       int4_version: with INT4 kernels; None for operators without kernels.
+      version_of_5d: of tensors of five dimensions, where it is another one.
       commutative: whether the order of its inputs is the converter's choice.
     """
 
@@ -24,6 +25,7 @@ class TFLiteOperator:
     version: int
     options_type: str = ""
     int4_version: int | None = None
+    version_of_5d: int | None = None
     commutative: bool = False
 
 
@@ -38,6 +40,7 @@ TFLITE_OPERATORS: Mapping[str, TFLiteOperator] = {
         TFLiteOperator(
             "DEPTHWISE_CONV_2D", 3, "DepthwiseConv2DOptions", int4_version=7
         ),
+        TFLiteOperator("ELU", 1),
         TFLiteOperator("FULLY_CONNECTED", 4, "FullyConnectedOptions", int4_version=10),
         TFLiteOperator("GELU", 2, "GeluOptions"),
         TFLiteOperator("HARD_SWISH", 1),
@@ -45,11 +48,13 @@ TFLITE_OPERATORS: Mapping[str, TFLiteOperator] = {
         TFLiteOperator("LEAKY_RELU", 1, "LeakyReluOptions"),
         TFLiteOperator("LOGISTIC", 2),
         TFLiteOperator("MAX_POOL_2D", 2, "Pool2DOptions"),
+        TFLiteOperator("MAXIMUM", 2, commutative=True),
         TFLiteOperator("MEAN", 2, "ReducerOptions"),
-        TFLiteOperator("MINIMUM", 2),
+        TFLiteOperator("MINIMUM", 2, commutative=True),
         TFLiteOperator("MUL", 2, "MulOptions", commutative=True),
         TFLiteOperator("PAD", 2, "PadOptions"),
         TFLiteOperator("PADV2", 2, "PadV2Options"),
+        TFLiteOperator("PRELU", 1),
         TFLiteOperator("RELU", 2),
         TFLiteOperator("RELU6", 2),
         TFLiteOperator("RESHAPE", 1),
@@ -59,7 +64,7 @@ TFLITE_OPERATORS: Mapping[str, TFLiteOperator] = {
         TFLiteOperator("SOFTMAX", 2, "SoftmaxOptions"),
         TFLiteOperator("SUB", 2, "SubOptions"),
         TFLiteOperator("TANH", 2),
-        TFLiteOperator("TRANSPOSE", 2),
+        TFLiteOperator("TRANSPOSE", 2, version_of_5d=4),
     )
 }
 _GROUPED_VERSION = 6  # of CONV_2D
@@ -90,6 +95,8 @@ def _needed_version(model: TFLiteModel, operator: Operator) -> int:
     known = TFLITE_OPERATORS.get(operator.name)
     if known is None:
         return _UNKNOWN
+    if known.version_of_5d and len(model.tensors[operator.inputs[0]].shape) == 5:
+        return known.version_of_5d
     if known.int4_version is None:
         return known.version
     source, kernel = (model.tensors[index] for index in operator.inputs[:2])

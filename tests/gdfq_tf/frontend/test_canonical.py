@@ -13,6 +13,7 @@ from gdfq_tf.classifier import Head
 from gdfq_tf.errors import UserError
 from gdfq_tf.frontend.canonical import Canonical, canonicalize
 from gdfq_tf.keras_compat import keras as tf_keras
+from tests.tiny import operations
 
 LIBRARIES = [pytest.param(keras, id="keras3"), pytest.param(tf_keras, id="tf_keras")]
 VOCABULARY = {
@@ -20,7 +21,8 @@ VOCABULARY = {
     "Add", "Concatenate", "MaxPooling2D", "AveragePooling2D",
     "GlobalAveragePooling2D", "Flatten", "Reshape", "ZeroPadding2D", "Cropping2D",
     "Multiply", "Activation", "ChannelMean", "Subtract", "L2Normalization", "LeakyReLU",
-    "UpSampling2D", "DepthToSpace",
+    "UpSampling2D", "DepthToSpace", "Permute", "Maximum", "Minimum",
+    "PReLU",
 }  # fmt: skip
 
 
@@ -291,6 +293,18 @@ REWRITES |= {
         ["Conv2D", "Activation", "Multiply"],
     ),
     "gelu": (lambda lay, x: lay.Activation("gelu")(x), ["Activation"]),
+    "elu": (
+        lambda lay, x: lay.ELU()(lay.Conv2D(4, 3, activation="elu")(x)),
+        ["Conv2D", "Activation", "Activation"],
+    ),
+    "elu_of_another_alpha": (
+        lambda lay, x: lay.ELU(0.3)(lay.Conv2D(4, 1)(lay.ELU(2.0)(x))),
+        ["Activation", "LeakyReLU", "Conv2D", "Activation", "LeakyReLU"],
+    ),
+    "selu": (
+        lambda lay, x: lay.Conv2D(4, 1)(lay.Conv2D(4, 3, activation="selu")(x)),
+        ["Conv2D", "Activation", "LeakyReLU", "Conv2D"],
+    ),
     "leaky_relu": (
         lambda lay, x: lay.Conv2D(4, 3, activation=lay.LeakyReLU())(
             lay.ReLU(negative_slope=0.1)(x)
@@ -506,6 +520,101 @@ REWRITES |= {
 }  # fmt: skip
 
 
+def channel_shuffle(lay, x):
+    x = lay.Reshape((9, 9, 2, 4))(lay.Conv2D(8, 1)(x))
+    return lay.Conv2D(4, 1)(lay.Reshape((9, 9, 8))(lay.Permute((1, 2, 4, 3))(x)))
+
+
+def spatial_attention(lay, x):
+    """CBAM's, its mean and maximum as poolings of rows."""
+    x = lay.Conv2D(4, 1)(x)
+    rows = lay.Reshape((81, 4, 1))(x)
+    ends = [pool((1, 4))(rows) for pool in (lay.AveragePooling2D, lay.MaxPooling2D)]
+    joined = lay.Concatenate()([lay.Reshape((9, 9, 1))(end) for end in ends])
+    gate = lay.Conv2D(1, 3, padding="same", activation="sigmoid")(joined)
+    return lay.Multiply()([x, gate])
+
+
+def coordinate_attention(lay, x):
+    """Gates of rows, and of columns."""
+    x = lay.Conv2D(4, 1)(x)
+    rows = lay.Conv2D(4, 1, activation="sigmoid")(lay.AveragePooling2D((1, 9))(x))
+    columns = lay.Conv2D(4, 1, activation="sigmoid")(lay.AveragePooling2D((9, 1))(x))
+    return lay.Multiply()([x, rows, columns])
+
+
+def joined_image_by_maximum(lay, x):
+    return lay.Maximum()([x, lay.Conv2D(3, 1)(x), lay.Conv2D(3, 3, padding="same")(x)])
+
+
+def joined_sigmoid_by_minimum(lay, x):
+    return lay.Minimum()([lay.Activation("sigmoid")(x), lay.Conv2D(3, 1)(x)])
+
+
+REWRITES |= {
+    "permute": (
+        lambda lay, x: lay.Permute((3, 1, 2))(lay.Conv2D(4, 1)(x)),
+        ["Conv2D", "Permute"],
+    ),
+    "permute_nothing": (lambda lay, x: lay.Permute((1, 2, 3))(x), []),
+    "channel_shuffle": (
+        channel_shuffle,
+        ["Conv2D", "Reshape", "Permute", "Reshape", "Conv2D"],
+    ),
+    "relu_behind_permute": (
+        lambda lay, x: lay.ReLU()(lay.Permute((2, 1, 3))(lay.Conv2D(4, 1)(x))),
+        ["Conv2D", "ReLU", "Permute"],
+    ),
+    "average": (
+        lambda lay, x: lay.Conv2D(2, 1)(
+            lay.Average()([x, lay.Conv2D(3, 1)(x), lay.ReLU()(x)])
+        ),
+        ["Conv2D", "Add", "ReLU", "Add", "Conv2D"],
+    ),
+    "spatial_attention": (
+        spatial_attention,
+        ["Conv2D", "Reshape", "AveragePooling2D", "MaxPooling2D", "Reshape", "Reshape",
+         "Concatenate", "Conv2D", "Activation", "Multiply"],
+    ),
+    "coordinate_attention": (
+        coordinate_attention,
+        ["Conv2D", "AveragePooling2D", "Conv2D", "AveragePooling2D", "Activation",
+         "Conv2D", "Multiply", "Activation", "Multiply"],
+    ),
+    "joined_image_by_maximum": (
+        joined_image_by_maximum,
+        ["DepthwiseConv2D", "Conv2D", "Maximum", "Conv2D", "Maximum"],
+    ),
+    "joined_sigmoid_by_minimum": (
+        joined_sigmoid_by_minimum,
+        ["Activation", "ReLU", "Conv2D", "Minimum"],
+    ),
+    "prelu": (
+        lambda lay, x: lay.PReLU(shared_axes=[1, 2])(
+            lay.BatchNormalization()(lay.Conv2D(4, 3)(x))
+        ),
+        ["Conv2D", "BatchNormalization", "PReLU"],
+    ),
+    "prelu_of_values": (lambda lay, x: lay.PReLU()(x), ["PReLU"]),
+    "prelu_of_rows": (lambda lay, x: lay.PReLU(shared_axes=[2, 3])(x), ["PReLU"]),
+    "prelu_of_one_slope": (
+        lambda lay, x: lay.PReLU(shared_axes=[1, 2, 3])(x), ["LeakyReLU"]
+    ),
+    "prelu_of_units": (
+        lambda lay, x: lay.PReLU()(lay.Dense(5)(lay.Flatten()(x))),
+        ["Flatten", "Dense", "PReLU"],
+    ),
+    "prelu_and_affine": (
+        lambda lay, x: lay.Conv2D(2, 3)(lay.PReLU(shared_axes=[1, 2])(x * 2.0) - 1.0),
+        ["PReLU", "Conv2D"],
+    ),
+    "center_crop": (
+        lambda lay, x: lay.CenterCrop(6, 9)(lay.Conv2D(4, 1)(x)),
+        ["Conv2D", "Cropping2D"],
+    ),
+}  # fmt: skip
+
+
 NORMALIZED = ["ChannelMean", "Subtract", "L2Normalization"]
 
 
@@ -667,6 +776,29 @@ SIGNALS = {
         lambda lay, x: lay.Conv1DTranspose(2, 3, 2, output_padding=1)(x),
         ["ZeroPadding2D", "Conv2D", "DepthToSpace"],
     ),
+    "prelu": (lambda lay, x: lay.PReLU(shared_axes=[1])(x), ["PReLU"]),
+    "prelu_of_values": (
+        lambda lay, x: lay.PReLU()(lay.Conv1D(4, 3)(x)),
+        ["Conv2D", "PReLU"],
+    ),
+    "time_distributed": (
+        lambda lay, x: lay.TimeDistributed(lay.ReLU())(
+            lay.TimeDistributed(lay.BatchNormalization())(
+                lay.TimeDistributed(lay.Dropout(0.5))(
+                    lay.TimeDistributed(lay.Dense(5, activation="sigmoid"))(x)
+                )
+            )
+        ),
+        ["Conv2D", "Activation", "DepthwiseConv2D", "BatchNormalization", "ReLU"],
+    ),
+    "time_distributed_normalization": (
+        lambda lay, x: lay.Dense(5)(lay.TimeDistributed(lay.LayerNormalization())(x)),
+        [*NORMALIZED, "Conv2D"],
+    ),
+    "permuted": (
+        lambda lay, x: lay.Conv1D(4, 2)(lay.Permute((2, 1))(lay.Conv1D(5, 3)(x))),
+        ["Conv2D", "Permute", "Conv2D"],
+    ),
     "as_an_image": (
         lambda lay, x: lay.Conv2D(2, 3)(lay.Reshape((11, 3, 1))(lay.Conv1D(3, 1)(x))),
         ["Conv2D", "Reshape", "Conv2D"],
@@ -735,6 +867,182 @@ def test_operations_and_functions_keep_the_function(k):
         "Activation", "Multiply", "Concatenate", "Reshape", "Conv2D",
         "GlobalAveragePooling2D",
     ]  # fmt: skip
+
+
+def split_by_channels(ops, x):
+    first, second, third = ops.split(x, 3, axis=-1)
+    return ops.maximum(third, first) + second * 0.5
+
+
+def split_by_rows(ops, x):
+    top, bottom = ops.split(x, 2, axis=1)
+    return ops.minimum(bottom, top)
+
+
+def split_of_a_part(ops, x):
+    first, _ = ops.split(x, 2, axis=-1)
+    return ops.split(first, 3, axis=2)[1]
+
+
+def attended(ops, x):
+    """CBAM's spatial attention, with the product alone."""
+    mean, largest = (f(x, axis=-1, keepdims=True) for f in (ops.mean, ops.max))
+    return x * mean * largest
+
+
+OPERATIONS = {
+    "transpose": (
+        lambda ops, x: ops.transpose(x, (0, 2, 1, 3)), ["Permute"]
+    ),
+    "transpose_of_rows": (
+        lambda ops, x: ops.transpose(ops.max(x, axis=1), (0, 2, 1)),
+        ["MaxPooling2D", "Reshape", "Permute"],
+    ),
+    "expand_and_squeeze": (
+        lambda ops, x: ops.squeeze(ops.expand_dims(x, 1), 1), ["Reshape", "Reshape"]
+    ),
+    "split_by_channels": (
+        split_by_channels,
+        ["Reshape", *["Cropping2D", "Reshape"] * 3, "Maximum", "DepthwiseConv2D",
+         "Add"],
+    ),
+    "split_by_rows": (
+        split_by_rows,
+        ["Reshape", *["Cropping2D", "Reshape"] * 2, "Minimum"],
+    ),
+    "split_of_a_part": (
+        split_of_a_part, ["Reshape", "Cropping2D", "Reshape"] * 2
+    ),
+    "clip_from_0": (lambda ops, x: ops.clip(x, 0.0, 1.5), ["ReLU"]),
+    "clip": (
+        lambda ops, x: ops.clip(x, -1.0, 2.0),
+        ["DepthwiseConv2D", "ReLU", "DepthwiseConv2D"],
+    ),
+    "elu": (lambda ops, x: ops.elu(x), ["Activation"]),
+    "selu": (
+        lambda ops, x: ops.selu(x), ["Activation", "LeakyReLU", "DepthwiseConv2D"]
+    ),
+    "at_least_0": (lambda ops, x: ops.maximum(x, 0.0), ["ReLU"]),
+    "at_least": (
+        lambda ops, x: ops.maximum(x, -0.7),
+        ["DepthwiseConv2D", "ReLU", "DepthwiseConv2D"],
+    ),
+    "at_most": (
+        lambda ops, x: ops.minimum(0.7, x),
+        ["DepthwiseConv2D", "ReLU", "DepthwiseConv2D"],
+    ),
+    "mean_of_channels": (
+        lambda ops, x: ops.mean(x, axis=3), ["ChannelMean", "Reshape"]
+    ),
+    "maximum_of_channels": (
+        lambda ops, x: ops.max(x, axis=-1), ["Reshape", "MaxPooling2D", "Reshape"]
+    ),
+    "mean_of_columns": (
+        lambda ops, x: ops.mean(x, axis=1), ["AveragePooling2D", "Reshape"]
+    ),
+    "maximum_of_rows": (
+        lambda ops, x: ops.max(x, axis=2, keepdims=True), ["MaxPooling2D"]
+    ),
+    "mean_of_means": (
+        lambda ops, x: ops.mean(ops.mean(x, axis=[1, 2]), axis=-1, keepdims=True),
+        ["GlobalAveragePooling2D", "ChannelMean"],
+    ),
+    "attended": (
+        attended,
+        ["ChannelMean", "Multiply", "Reshape", "MaxPooling2D", "Reshape", "Multiply"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+@pytest.mark.parametrize("case", OPERATIONS)
+def test_operation_keeps_the_function(k, case):
+    compute, expected = OPERATIONS[case]
+
+    def body(lay, x):
+        x = compute(operations(k), lay.ReLU(4.0)(x) + lay.Conv2D(6, 1)(x))
+        return lay.ReLU()(x)
+
+    source = make(k, body, shape=(6, 6, 6))
+    found = Counter(check_same(source))
+    assert found == Counter(["ReLU", "Conv2D", "Add", *expected, "ReLU"])
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "expected"),
+    [
+        ("AdaptiveAveragePooling2D", (3, 1), ["AveragePooling2D"]),
+        ("AdaptiveMaxPooling2D", (9, 3), ["MaxPooling2D"]),
+        ("AdaptiveMaxPooling2D", 9, []),
+    ],
+)
+def test_pooling_to_a_size_of_keras_3(name, size, expected):
+    pool = getattr(keras.layers, name)(size)
+    found = check_same(make(keras, lambda lay, x: lay.Conv2D(4, 1)(pool(x))))
+    assert found == [*expected, "Conv2D"]
+
+
+def test_pooling_to_a_size_of_signals():
+    pool = keras.layers.AdaptiveAveragePooling1D(4)
+    source = make(keras, lambda lay, x: lay.Conv1D(4, 1)(pool(x)), shape=(12, 3))
+    assert check_same(source) == ["AveragePooling2D", "Conv2D"]
+
+
+def test_random_crop_of_keras_2_is_a_crop_where_it_resizes_nothing():
+    def body(lay, x):
+        return lay.RandomCrop(9, 6)(lay.Conv2D(4, 1)(x))
+
+    assert check_same(make(tf_keras, body)) == ["Conv2D", "Cropping2D"]
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_random_crop_that_resizes_is_refused(k):
+    source = make(k, lambda lay, x: lay.RandomCrop(6, 6, name="crop")(x))
+    matches(
+        r"'crop'.*leaves 9 x 9 of 9 x 9, not 6 x 6.*put CenterCrop", refusal(source)
+    )
+
+
+def test_random_crop_of_keras_3_may_leave_all():
+    source = make(keras, lambda lay, x: lay.Conv2D(4, 1)(lay.RandomCrop(9, 9)(x)))
+    assert check_same(source) == ["Conv2D"]
+
+
+def test_pooling_by_unequal_windows_is_refused():
+    pool = keras.layers.AdaptiveAveragePooling2D((9, 4), name="pool")
+    text = refusal(make(keras, lambda lay, x: pool(x)))
+    matches(r"'pool'.*pools \[9, 9\] to \[9, 4\], by windows of unequal", text)
+
+
+def test_axes_that_change_places_in_keras_3():
+    def body(lay, x):
+        x = keras.ops.swapaxes(lay.Conv2D(4, 1)(x), 1, -1)
+        return lay.Conv2D(4, 1)(keras.ops.moveaxis(x, (1, 2), (3, 1)))
+
+    assert check_same(make(keras, body)) == ["Conv2D", "Permute", "Permute", "Conv2D"]
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+@pytest.mark.parametrize(
+    ("compute", "pattern"),
+    [
+        (lambda ops, x: ops.clip(x, 2.0, 1.0), r"clips to 2.0 to 1.0; expected two"),
+        (lambda ops, x: ops.mean(x, axis=(1, 3)), r"makes \(None, 9\) of \(None, 9, 9"),
+        (
+            lambda ops, x: ops.expand_dims(ops.max(x, axis=(1, 2, 3)), 1),
+            r"makes \(None,\) of .*expected a mean or maximum over height, width",
+        ),
+        (
+            lambda ops, x: ops.transpose(ops.transpose(x, (1, 0, 2, 3)), (1, 0, 2, 3)),
+            r"moves the images of a batch",
+        ),
+    ],
+)
+def test_operation_without_counterpart(k, compute, pattern):
+    image = k.Input((9, 9, 3), batch_size=None)
+    x = compute(operations(k), k.layers.Conv2D(3, 1)(image))
+    with pytest.raises(UserError, match=pattern):
+        canonicalize(k.Model(image, x), "features")
 
 
 @pytest.mark.parametrize("k", LIBRARIES)
@@ -878,6 +1186,14 @@ def test_batch_norm_keeps_epsilon_and_explicit_weights(k):
     np.testing.assert_array_equal(beta, [0, 0, 0, 0])
     np.testing.assert_array_equal(mean, source.layers[2].get_weights()[0])
     np.testing.assert_array_equal(variance, source.layers[2].get_weights()[1])
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_a_prelu_that_was_not_trained_is_a_relu(k):
+    image = k.Input((9, 9, 3))
+    x = k.layers.Flatten()(k.layers.PReLU()(image))
+    model = canonicalize(k.Model(image, k.layers.Dense(2)(x))).model
+    assert kinds(model)[1:] == ["ReLU", "Flatten", "Dense"]
 
 
 @pytest.mark.parametrize("k", LIBRARIES)
@@ -1143,17 +1459,25 @@ REFUSALS = {
         lambda lay, x: lay.Flatten(data_format="channels_first", name="f")(x),
         r"'f' \(Flatten\).*channels_first",
     ),
-    "broadcast_multiply": (
-        lambda lay, x: lay.Multiply(name="m")([x, lay.Conv2D(1, 1)(x)]),
-        r"'m' \(Multiply\).*2 of one shape, or one of them \(1, 1, channels\)",
+    "broadcast_maximum": (
+        lambda lay, x: lay.Maximum(name="max")([x, lay.Conv2D(1, 1)(x)]),
+        r"'max' \(Maximum\).*of one shape",
     ),
-    "elu": (
-        lambda lay, x: lay.Conv2D(3, 1, activation="elu", name="c")(x),
-        r"'c' \(Conv2D\).*activation is elu; expected one of gelu",
+    "multiply_with_other_dimensions": (
+        lambda lay, x: lay.Multiply(name="m")([x, lay.GlobalAveragePooling2D()(x)]),
+        r"'m' \(Multiply\).*as many dimensions of each",
+    ),
+    "crop_that_enlarges": (
+        lambda lay, x: lay.CenterCrop(8, 10, name="crop")(x),
+        r"'crop' \(CenterCrop\).*9 x 9 to 8 x 10, which enlarges.*use Resizing",
+    ),
+    "softplus": (
+        lambda lay, x: lay.Conv2D(3, 1, activation="softplus", name="c")(x),
+        r"'c' \(Conv2D\).*activation is softplus; expected one of elu, gelu",
     ),
     "unknown_layer": (
-        lambda lay, x: lay.PReLU(name="learnt")(x),
-        r"'learnt' \(PReLU\).*no integer kernel here; train it with ReLU",
+        lambda lay, x: lay.UnitNormalization(name="unit")(x),
+        r"'unit' \(UnitNormalization\).*divides by what it measures of each image",
     ),
     "bicubic": (
         lambda lay, x: lay.UpSampling2D(interpolation="bicubic", name="up")(x),
@@ -1183,6 +1507,28 @@ REFUSALS = {
     "dense_on_more_than_images": (
         lambda lay, x: lay.Dense(3, name="d")(lay.Reshape((9, 9, 1, 3))(x)),
         r"'d' \(Dense\).*\(None, 9, 9, 1, 3\); expected units, images or signals",
+    ),
+    "prelus_of_one_tensor": (
+        lambda lay, x: lay.Add()([lay.PReLU()(x), lay.PReLU(name="second")(x)]),
+        r"'second' \(PReLU\).*another PReLU reads the same.*a BatchNormalization of",
+    ),
+    "prelu_on_more_than_images": (
+        lambda lay, x: lay.PReLU(name="p")(lay.Reshape((9, 3, 3, 3))(x)),
+        r"'p' \(PReLU\).*\(None, 9, 3, 3, 3\); expected units, images",
+    ),
+    "time_distributed_images": (
+        lambda lay, x: lay.TimeDistributed(lay.Conv2D(2, 3), name="frames")(
+            lay.Reshape((1, 9, 9, 3))(x)
+        ),
+        r"'frames' \(TimeDistributed\).*it holds Conv2D; expected one of Activation",
+    ),
+    "batch_norm_on_more_than_images": (
+        lambda lay, x: lay.BatchNormalization(name="bn")(lay.Reshape((9, 3, 3, 3))(x)),
+        r"'bn' \(BatchNormalization\).*\(None, 9, 3, 3, 3\); expected units, images",
+    ),
+    "factor_on_more_than_images": (
+        lambda lay, x: lay.Rescaling(2.0, name="r")(lay.Reshape((9, 3, 3, 3))(x)),
+        r"'r' \(Rescaling\).*\(None, 9, 3, 3, 3\); expected units, images",
     ),
     "layer_norm_axis": (
         lambda lay, x: lay.LayerNormalization(axis=1, name="norm")(x),
@@ -1230,6 +1576,12 @@ def test_other_operations_are_refused():
     matches(r"\(tf.math.exp\).*this function is none of.* tf.math.add", text)
     text = refusal(make(keras, lambda lay, x: keras.ops.exp(x)))
     matches(r"\(Exp\) is not supported: this function has no integer kernel", text)
+
+
+def test_functions_without_integers_are_refused_with_the_reason():
+    for k, compute in ((keras, keras.ops.softplus), (tf_keras, tf.nn.softsign)):
+        text = refusal(make(k, lambda lay, x, compute=compute: compute(x)))
+        matches(r"(?i)\(\S*soft\w+\).*in float; .*train with elu, gelu", text)
 
 
 @pytest.mark.parametrize("k", LIBRARIES)

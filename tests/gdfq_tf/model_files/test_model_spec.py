@@ -65,7 +65,8 @@ def layers_of(config):
 
 
 def test_every_layer_that_is_translated_has_arguments():
-    merging = {"Add", "Multiply", "Subtract"}  # translated like operations
+    # Translated like operations.
+    merging = {"Add", "Maximum", "Minimum", "Multiply", "Subtract"}
     assert {*ARGUMENTS, *IDENTITIES} == {*_LAYERS, *merging}
     assert not set(ARGUMENTS) & set(IDENTITIES)
 
@@ -79,7 +80,7 @@ def test_every_operation_that_is_translated_has_a_module():
 
 
 def test_activations_are_those_that_are_translated():
-    assert set(ACTIVATIONS) == {*_FUNCTIONS, "linear", "hard_sigmoid"}
+    assert set(ACTIVATIONS) == {*_FUNCTIONS, "linear", "hard_sigmoid", "selu"}
 
 
 @pytest.mark.parametrize("library", LIBRARIES)

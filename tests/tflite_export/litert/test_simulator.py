@@ -108,6 +108,25 @@ def global_average(b, name, source, quant_params, *, keepdims=False):
     )
 
 
+def fifth_dimension(b, source):
+    """Pairs of channels."""
+    attributes = {"shape": [8, 8, 2, 2]}
+    name = f"{source}_in_pairs"
+    return b.op(name, "reshape", [source], (8, 8, 2, 2), attributes=attributes)
+
+
+def transposed(b, name, source, shape, permutation):
+    """A transposition, as an image if it has more dimensions."""
+    attributes = {"permutation": permutation}
+    shape = tuple(shape[dimension - 1] for dimension in permutation)
+    name = b.op(name, "transpose", [source], shape, attributes=attributes)
+    if len(shape) == 3:
+        return name
+    shape = (shape[0], shape[1], shape[2] * shape[3])
+    attributes = {"shape": list(shape)}
+    return b.op(f"{name}_image", "reshape", [name], shape, attributes=attributes)
+
+
 def movement_network():
     """Everything without a kernel."""
     b = NetworkBuilder(seed=3)
@@ -126,6 +145,13 @@ def movement_network():
     small = b.kernel(
         "small", "conv", "image", bits=8, outputs=4, relu=True, quant_params=narrow
     )
+    small_too = b.kernel(
+        "small_too", "conv", "image", bits=4, outputs=4, relu=True, quant_params=narrow
+    )
+    on_grid = b.kernel(
+        "on_the_grid_of_the_image", "conv", "image", bits=8, outputs=4,
+        quant_params=INPUT_GRID,
+    )  # fmt: skip
     wider = QuantParams(float(coarse(0.031)), -20)
     far = QuantParams(float(coarse(0.0613)), -100)
     half = QuantParams(float(coarse(6.0 / 200.5)), -128)
@@ -194,6 +220,21 @@ def movement_network():
             (5, 7, 4),
             attributes={"crops": [[1, 2], [0, 1]]},
         ),
+        transposed(b, "transposed", signed, (8, 8, 4), [3, 1, 2]),
+        transposed(b, "channels_first", "image", (8, 8, 4), [2, 3, 1]),
+        transposed(
+            b, "shuffled", fifth_dimension(b, signed), (8, 8, 2, 2), [1, 2, 4, 3]
+        ),
+        transposed(
+            b,
+            "transposed_blocks",
+            fifth_dimension(b, "image"),
+            (8, 8, 2, 2),
+            [3, 2, 1, 4],
+        ),
+        b.op("larger", "elementwise_maximum", [on_grid, "image"], shape),
+        b.op("smaller", "elementwise_minimum", ["image", on_grid], shape),
+        b.op("larger_narrow", "elementwise_maximum", [small, small_too], shape),
     ]
     for name in ("relu_far", "add_relu", "image"):
         b.branch(
@@ -279,13 +320,22 @@ def product_network():
         "small", "conv", "image", bits=8, outputs=4, relu=True, quant_params=narrow
     )
     swish_quant_params = QuantParams(float(coarse(0.03)), -119)
+    slopes = [127 - i * 53 % 255 for i in range(8 * 8 * 4 - 1)] + [127]
     sources = {"signed": signed, "positive": positive, "small": small, "image": "image"}
     for name, source in sources.items():
-        for kind in ("sigmoid", "tanh", "gelu", "hard_swish"):
+        for kind in ("sigmoid", "tanh", "gelu", "elu", "hard_swish"):
             quant_params = FIXED_QUANT_PARAMS.get(kind, swish_quant_params)
             b.branch(b.op(f"{kind}_{name}", kind, [source], shape, quant_params))
         options = {"attributes": {"slope": 0.1}}
         b.branch(b.op(f"leaky_{name}", "leaky_relu", [source], shape, wide, **options))
+        # The converter knows but one of each tensor.
+        count = 8 * 8 * 4 if name in ("signed", "positive") else 4
+        attributes = {"slopes": slopes[-count:], "slope_scale": float(coarse(0.013))}
+        options = {"attributes": attributes}
+        b.branch(b.op(f"prelu_{name}", "prelu", [source], shape, wide, **options))
+        # A ReLU beside it, of which the converter makes use in any case.
+        options = {"quant_params": narrow, "relu": True}
+        b.branch(b.op(f"relu_{name}", "relu", [source], shape, **options))
         product = [source, f"sigmoid_{name}"]
         b.branch(b.op(f"swish_{name}", "multiply", product, shape, swish_quant_params))
         b.branch(b.op(f"product_{name}", "multiply", [source, signed], shape, other))
@@ -407,7 +457,7 @@ def check_every_value(network):
     np.testing.assert_array_equal(infer(network, quantized), expected)
 
 
-@pytest.mark.parametrize("kind", ["sigmoid", "tanh", "gelu", "hard_swish"])
+@pytest.mark.parametrize("kind", ["sigmoid", "tanh", "gelu", "elu", "hard_swish"])
 @pytest.mark.parametrize(("scale", "zero_point"), INPUT_QUANT_PARAMS)
 def test_every_value_of_an_activation(kind, scale, zero_point):
     check_every_value(one_activation(kind, scale, zero_point))
@@ -422,6 +472,37 @@ def test_every_value_of_a_leaky_relu(slope, scale, zero_point):
     check_every_value(
         one_activation("leaky_relu", scale, zero_point, lowest=lowest, slope=slope)
     )
+
+
+@pytest.mark.parametrize("slope_scale", [0.00031, 0.0023, 0.0137, 2.7])
+@pytest.mark.parametrize(("scale", "zero_point"), INPUT_QUANT_PARAMS)
+def test_every_value_of_a_prelu(slope_scale, scale, zero_point):
+    """With a slope of its own for each, up to 0.04, 0.3, 1.7 and 343."""
+    slope_scale = float(coarse(slope_scale))
+    below = 0.5 * slope_scale * 127 * scale * (-128 - zero_point)
+    slopes = [127, *np.random.default_rng(0).integers(-127, 128, 255).tolist()]
+    attributes = {"slopes": slopes, "slope_scale": slope_scale}
+    check_every_value(
+        one_activation("prelu", scale, zero_point, lowest=min(below, 0), **attributes)
+    )
+
+
+def test_factors_of_a_prelu_are_products_in_float32():
+    """-28 steps of the input by a slope of -123 steps: 52.4922 of the output.
+
+    Rounded to a half first, that is 53 by the factor in float32, 52 in float64.
+    """
+    given, taken = QuantParams(0.04754638671875, 48), QuantParams(0.057952880859375, 0)
+    slopes = {"slopes": [127, -123], "slope_scale": 0.01857757568359375}
+    ops = (
+        IntegerOp("y", "prelu", ("x",), taken, attributes=slopes),
+        IntegerOp("flat", "reshape", ("y",), taken, attributes={"shape": [2]}),
+    )
+    network = IntegerNetwork("x", (1, 1, 2), given, ops, False)
+    stored = np.full((1, 1, 1, 2), 48 - 28).astype(np.int8)
+    (found,) = TFLiteClassifier(convert_network(network)).run(stored)
+    assert found[1] == 53
+    np.testing.assert_array_equal(infer(network, stored), [found])
 
 
 @pytest.mark.parametrize("level", [-128, -127, -3, 0, 126, 127])

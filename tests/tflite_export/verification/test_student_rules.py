@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from tests.tiny_network import INPUT_SHAPE, NetworkBuilder, coarse
+from tests.tiny_network import INPUT_GRID, INPUT_SHAPE, NetworkBuilder, coarse
 from tflite_export.convert import convert_network
 from tflite_export.flatbuffer import (
     operator_name,
@@ -63,6 +63,30 @@ def arithmetic(kind, quant_params=WIDE, **fields):
     def build(b):
         other = b.kernel("other", "conv", "image", bits=8, outputs=4)
         return b.op("x", kind, [other, "image"], INPUT_SHAPE, quant_params, **fields)
+
+    return build
+
+
+def joining(kind):
+    """Of tensors of one scale."""
+
+    def build(b):
+        other = b.kernel(
+            "other", "conv", "image", bits=8, outputs=4, quant_params=INPUT_GRID
+        )
+        return b.op("x", kind, [other, "image"], INPUT_SHAPE)
+
+    return build
+
+
+def transpose(shape, permutation):
+    def build(b):
+        source = b.kernel("conv", "conv", "image", bits=8, outputs=4)
+        attributes = {"shape": list(shape)}
+        source = b.op("shaped", "reshape", [source], shape, attributes=attributes)
+        permuted = tuple(shape[dimension - 1] for dimension in permutation)
+        attributes = {"permutation": permutation}
+        return b.op("x", "transpose", [source], permuted, attributes=attributes)
 
     return build
 
@@ -149,13 +173,30 @@ NETWORKS = {
     "relu": op("relu", quant_params=POSITIVE, relu=True),
     "relu6": op("relu", quant_params=FAR, relu=True, relu6=True),
     "leaky_relu": op("leaky_relu", quant_params=WIDE, attributes={"slope": 0.1}),
+    "prelu": op(
+        "prelu",
+        quant_params=WIDE,
+        attributes={"slopes": [127, -50, 0, 3], "slope_scale": 0.0078125},
+    ),
+    "prelu_of_values": op(
+        "prelu",
+        quant_params=WIDE,
+        attributes={"slopes": [127, *range(-127, 128)], "slope_scale": 0.0078125},
+    ),
     "sigmoid": op("sigmoid", quant_params=FIXED_QUANT_PARAMS["sigmoid"]),
     "tanh": op("tanh", quant_params=FIXED_QUANT_PARAMS["tanh"]),
     "gelu": op("gelu", quant_params=WIDE),
+    "elu": op("elu", quant_params=WIDE),
     "hard_swish": op("hard_swish", quant_params=WIDE),
     "average_pool": pool("average_pool", size=3, stride=2, padding="same"),
     "max_pool": pool("max_pool", size=2, stride=1),
     "crop": op("crop", (5, 7, 4), attributes={"crops": [[1, 2], [0, 1]]}),
+    "transpose": transpose((8, 8, 4), [2, 1, 3]),
+    "transpose_5d": transpose((8, 8, 2, 2), [1, 2, 4, 3]),
+    # A reshape: only a dimension of 1 changes its place.
+    "transpose_of_1": transpose((1, 64, 4), [2, 1, 3]),
+    "maximum": joining("elementwise_maximum"),
+    "minimum": joining("elementwise_minimum"),
     "twins": twins,
     "joined": joined,
     "nearest": op("resize_nearest", (16, 24, 4), attributes={"size": [2, 3]}),
