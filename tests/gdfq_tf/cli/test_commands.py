@@ -715,7 +715,8 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
             "quantize",
             "model weights input_size output_name allow_unsafe preprocessing mean "
             "std task without_bn_statistics bits recipe num_steps keep_layers "
-            "max_accuracy_loss seed num_threads output_dir overwrite data num_images",
+            "max_accuracy_loss seed num_threads output_dir overwrite data labels "
+            "num_images",
         ),
         (
             "evaluate",
