@@ -724,7 +724,7 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
             "model weights input_size output_name allow_unsafe preprocessing mean "
             "std input_range task without_bn_statistics bits recipe num_steps "
             "keep_layers max_accuracy_loss seed num_threads output_dir overwrite data "
-            "num_images",
+            "labels num_images",
         ),
         (
             "evaluate",

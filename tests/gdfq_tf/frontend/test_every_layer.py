@@ -22,6 +22,8 @@ from gdfq_tf.model_files.augmentation import is_augmentation
 from gdfq_tf.model_files.layer_arguments import IDENTITIES
 from tests.gdfq_tf.frontend.test_canonical import check_same, make
 
+# Layers whose operation of that name stands for both.
+NAMED_AS_OPERATIONS = ("Add", "Maximum", "Minimum", "Multiply", "Subtract")
 KERASES = pytest.mark.parametrize("k", [keras, tf_keras], ids=["keras3", "tf_keras"])
 IMAGE, SIGNAL = (8, 9, 4), (9, 4)
 
@@ -61,7 +63,7 @@ def operation_classes():
 
 @KERASES
 def test_every_layer_has_a_row(k):
-    known = {*_LAYERS, "Add", "Multiply", "Subtract"}
+    known = {*_LAYERS, *NAMED_AS_OPERATIONS}
     missing = {
         name
         for name in layer_classes(k) - known
@@ -92,8 +94,13 @@ def test_refusals_give_the_reason_of_the_row():
 # Arguments of layers that need some, and those that make a layer do something.
 ARGUMENTS = {
     "Activation": ("relu",),
+    "AdaptiveAveragePooling1D": (3,),
+    "AdaptiveAveragePooling2D": ((4, 3),),
+    "AdaptiveMaxPooling1D": (3,),
+    "AdaptiveMaxPooling2D": ((4, 3),),
     "AveragePooling1D": (2,),
     "AveragePooling2D": (2,),
+    "CenterCrop": (6, 7),
     "Conv1D": (5, 3),
     "Conv1DTranspose": (5, 3),
     "Conv2D": (5, 3),
@@ -103,6 +110,8 @@ ARGUMENTS = {
     "DepthwiseConv1D": (3,),
     "DepthwiseConv2D": (3,),
     "LayerScale": (0.3, 4),
+    "Permute": ((2, 1, 3),),
+    "RandomCrop": (8, 9),
     "Rescaling": (0.3,),
     "Reshape": ((-1, 6, 4),),
     "SeparableConv1D": (5, 3),
@@ -122,8 +131,8 @@ OF_APPLICATIONS = {
 }
 # Softmax, Resizing and InputLayer may stand at the ends only: tests of their own.
 AT_THE_ENDS = {"InputLayer", "Resizing", "Softmax"}
-OF_TWO = {"Add", "Concatenate", "CustomScaleLayer", "Multiply", "Subtract"}
-TAKEN = sorted(({*_LAYERS} | {"Add", "Multiply", "Subtract"}) - AT_THE_ENDS)
+OF_TWO = {"Average", "Concatenate", "CustomScaleLayer", *NAMED_AS_OPERATIONS}
+TAKEN = sorted({*_LAYERS, *NAMED_AS_OPERATIONS} - AT_THE_ENDS)
 
 
 def layer_class(k, name):
@@ -142,7 +151,8 @@ def test_layers_that_are_taken_compute_the_same(k, name):
     if found is None:
         pytest.skip("this Keras lacks it")
     options = {"mean": 0.5, "variance": 2.0} if name == "Normalization" else {}
-    layer = found(*ARGUMENTS.get(name, ()), **options)
+    inner = [k.layers.Dense(5)] if name == "TimeDistributed" else []
+    layer = found(*ARGUMENTS.get(name, inner), **options)
 
     def body(lay, x):
         x = lay.Dense(4)(x)
@@ -159,36 +169,55 @@ def on(function, *arguments, **keywords):
 
 OPERATIONS_OF_KERAS_3 = {
     "Add": lambda x: keras.ops.add(x, keras.ops.relu(x)),
+    "Clip": on(keras.ops.clip, -0.5, 2.0),
     "Concatenate": lambda x: keras.ops.concatenate([x, keras.ops.relu(x)], axis=-1),
     "Divide": on(keras.ops.divide, 3.0),
+    "Elu": on(keras.ops.elu, 0.7),
+    "ExpandDims": on(keras.ops.expand_dims, 1),
     "Gelu": on(keras.ops.gelu, approximate=False),
     "GetItem": lambda x: x[..., :2],
     "HardSigmoid": on(keras.ops.hard_sigmoid),
     "HardSilu": on(keras.ops.hard_silu),
     "LeakyRelu": on(keras.ops.leaky_relu),
     "Max": on(keras.ops.max, axis=(1, 2)),
+    "Maximum": lambda x: keras.ops.maximum(x, keras.ops.relu(-x)),
     "Mean": on(keras.ops.mean, axis=(1, 2)),
+    "Minimum": lambda x: keras.ops.minimum(x, keras.ops.relu(-x)),
+    "Moveaxis": on(keras.ops.moveaxis, 1, 2),
     "Multiply": on(keras.ops.multiply, 3.0),
     "Negative": on(keras.ops.negative),
     "Pad": on(keras.ops.pad, ((0, 0), (1, 1), (0, 2), (0, 0))),
     "Relu": on(keras.ops.relu),
     "Relu6": on(keras.ops.relu6),
     "Reshape": on(keras.ops.reshape, (-1, 6, 12, 4)),
+    "Selu": on(keras.ops.selu),
     "Sigmoid": on(keras.ops.sigmoid),
     "Silu": on(keras.ops.silu),
+    "Split": lambda x: keras.ops.split(x, 2, axis=-1)[1],
+    "Squeeze": lambda x: keras.ops.squeeze(keras.ops.reshape(x, (-1, 72, 4, 1)), -1),
     "Subtract": on(keras.ops.subtract, 0.5),
+    "Swapaxes": on(keras.ops.swapaxes, 1, 2),
     "Tanh": on(keras.ops.tanh),
+    "Transpose": on(keras.ops.transpose, (0, 2, 1, 3)),
     "TrueDivide": on(keras.ops.true_divide, 3.0),
 }
 FUNCTIONS_OF_TENSORFLOW = {
     "tf.__operators__.add": lambda x: x + 0.5,
     "tf.__operators__.getitem": lambda x: x[..., :2],
+    "tf.clip_by_value": on(tf.clip_by_value, -0.5, 2.0),
     "tf.compat.v1.pad": on(tf.compat.v1.pad, ((0, 0), (1, 1), (0, 2), (0, 0))),
+    "tf.compat.v1.squeeze": lambda x: tf.compat.v1.squeeze(
+        tf.reshape(x, (-1, 72, 4, 1)), -1
+    ),
+    "tf.compat.v1.transpose": on(tf.compat.v1.transpose, (0, 2, 1, 3)),
+    "tf.expand_dims": on(tf.expand_dims, 1),
     "tf.concat": lambda x: tf.concat([x, tf.nn.relu(x)], -1),
     "tf.keras.activations.gelu": on(tf_keras.activations.gelu),
     "tf.keras.activations.swish": on(tf_keras.activations.swish),
     "tf.math.add": on(tf.math.add, 0.5),
     "tf.math.divide": on(tf.math.divide, 3.0),
+    "tf.math.maximum": lambda x: tf.math.maximum(x, tf.nn.relu(-x)),
+    "tf.math.minimum": lambda x: tf.math.minimum(x, tf.nn.relu(-x)),
     "tf.math.multiply": on(tf.math.multiply, 3.0),
     "tf.math.negative": on(tf.math.negative),
     "tf.math.reduce_max": on(tf.math.reduce_max, axis=(1, 2)),
@@ -197,13 +226,16 @@ FUNCTIONS_OF_TENSORFLOW = {
     "tf.math.subtract": on(tf.math.subtract, 0.5),
     "tf.math.tanh": on(tf.math.tanh),
     "tf.math.truediv": on(tf.math.truediv, 3.0),
+    "tf.nn.elu": on(tf.nn.elu),
     "tf.nn.gelu": on(tf.nn.gelu),
     "tf.nn.leaky_relu": on(tf.nn.leaky_relu),
     "tf.nn.relu": on(tf.nn.relu),
     "tf.nn.relu6": on(tf.nn.relu6),
+    "tf.nn.selu": on(tf.nn.selu),
     "tf.nn.silu": on(tf.nn.silu),
     "tf.pad": on(tf.pad, ((0, 0), (1, 1), (0, 2), (0, 0))),
     "tf.reshape": on(tf.reshape, (-1, 6, 12, 4)),
+    "tf.split": lambda x: tf.split(x, 2, axis=-1)[1],
 }
 
 
