@@ -18,6 +18,7 @@ KERAS_3 = {
     "gdfq_tf/keras_compat.py",
     "benchmarks/canaries.py",
     "benchmarks/hostile_files.py",
+    "benchmarks/keyword_spotting.py",
     "benchmarks/preprocessing_fit.py",
     "benchmarks/conformance.py",
     "benchmarks/train_classifier.py",

@@ -99,7 +99,7 @@ REFUSED_OPERATIONS: Mapping[str, str] = {
     ),
     "it joins tensors in a way that has no integer kernel here; use add, multiply or "
     "concatenate": (
-        "Append ArraySplit Average Dsplit Dstack Fmax Fmin Hsplit Hstack "
+        "Append ArraySplit Dsplit Dstack Fmax Fmin Hsplit Hstack "
         "Select Stack Unstack Vsplit Vstack Where"
     ),
     "it moves values in a way that has no integer kernel here; use reshape, pad and "

@@ -127,7 +127,9 @@ def call_parameters(call: Call) -> dict[str, Any]:
     """The parameters of an operation by name, wherever Keras keeps them."""
     if class_name(call.layer).startswith("tf."):
         signature = inspect.signature(call.layer.function)
-        return signature.bind(*call.arguments, **call.keywords).arguments
+        bound = signature.bind(*call.arguments, **call.keywords)
+        bound.apply_defaults()
+        return bound.arguments
     return vars(call.layer) | call.keywords
 
 

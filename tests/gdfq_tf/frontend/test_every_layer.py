@@ -73,7 +73,9 @@ def test_every_layer_has_a_row(k):
 
 
 def test_every_operation_has_a_row():
-    missing = {x for x in operation_classes() - set(OPERATIONS) if not is_refused(x)}
+    # Average is named as a layer, which refuses to take one tensor.
+    known = {*OPERATIONS, "Average"}
+    missing = {x for x in operation_classes() - known if not is_refused(x)}
     assert not missing, f"neither translated nor refused with a reason: {missing}"
 
 
