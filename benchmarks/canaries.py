@@ -38,7 +38,7 @@ from gdfq_tf.errors import UserError
 from gdfq_tf.frontend.layer_importers import check_layer
 from gdfq_tf.keras_compat import KerasLibrary, KerasModel, saved_metadata_pb2
 from gdfq_tf.keras_compat import keras as tf_keras
-from gdfq_tf.model_files.layer_arguments import Json
+from gdfq_tf.model_files.argument_values import Json
 from gdfq_tf.model_files.model_builder import ParameterBudget, build_model
 from gdfq_tf.model_files.readers import ReadOptions, SourceModel, read_model
 from gdfq_tf.model_files.spec_reader import read_model_spec

@@ -30,7 +30,7 @@ from absl import app, flags
 from benchmarks import command
 from gdfq_tf.keras_compat import KerasLibrary, KerasModel, saved_metadata_pb2
 from gdfq_tf.keras_compat import keras as tf_keras
-from gdfq_tf.model_files.layer_arguments import Json
+from gdfq_tf.model_files.argument_values import Json
 
 FLAGS = flags.FLAGS
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,12 +9,8 @@ from gdfq_tf.config import RECIPES, FineTuningConfig, Recipe
 from gdfq_tf.errors import UserError
 from gdfq_tf.frontend.operation_importers import OPERATIONS
 from gdfq_tf.frontend.refusals import REFUSED_LAYERS, REFUSED_OPERATIONS
-from gdfq_tf.model_files.layer_arguments import (
-    ACTIVATIONS,
-    ARGUMENTS,
-    IDENTITIES,
-    OPERATION_MODULES,
-)
+from gdfq_tf.model_files.layer_arguments import ACTIVATIONS, ARGUMENTS, IDENTITIES
+from gdfq_tf.model_files.operation_arguments import OPERATION_MODULES
 
 _HELP_WIDTH = 80
 # What all layers have, or what means nothing to users.

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from gdfq_tf.keras_compat import KerasLibrary, Layer, keras
-from gdfq_tf.model_files.layer_arguments import Argument
+from gdfq_tf.model_files.argument_values import Argument
 
 # What the random layers of each Keras derive from, and where.
 _BASES = {

@@ -6,18 +6,17 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from gdfq_tf.model_files.layer_arguments import (
+from gdfq_tf.model_files.argument_values import (
     NAME,
-    OPERANDS,
-    OPERATION_ARGUMENTS,
     UNFIT,
-    ArgumentError,
     Json,
     integer,
     number,
     numbers,
 )
+from gdfq_tf.model_files.layer_arguments import ArgumentError
 from gdfq_tf.model_files.model_spec import CallSpec, Structure, TensorRef
+from gdfq_tf.model_files.operation_arguments import OPERANDS, OPERATION_ARGUMENTS
 
 _DEEPEST = 16  # lists inside lists
 _CONSTANT = "_CONSTANT_VALUE"

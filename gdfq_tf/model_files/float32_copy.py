@@ -13,8 +13,8 @@ import numpy as np
 
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import KerasModel, Layer, library_of_model
+from gdfq_tf.model_files.argument_values import FLOAT_POLICIES, Argument
 from gdfq_tf.model_files.failures import in_one_line
-from gdfq_tf.model_files.layer_arguments import FLOAT_POLICIES, Argument
 from gdfq_tf.model_files.model_builder import ParameterBudget, build_model
 from gdfq_tf.model_files.spec_reader import CheckLayer, read_model_spec
 from tflite_export.names import shown

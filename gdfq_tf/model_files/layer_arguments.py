@@ -9,38 +9,32 @@ here is not looked at: no object of a file is ever deserialized by Keras.
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping
 
-import numpy as np
-
-# A value of a file's JSON, which may be anything, and one that was checked.
-Json: TypeAlias = Any
-Argument: TypeAlias = Any
-
-# What damaged or hostile values raise inside a kind.
-UNFIT = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-
-_LARGEST_COUNT = 2**24  # filters, units, pixels of one side
-_MOST_CONSTANTS = 2**20  # numbers of one constant
-_LONGEST_NAME = 256
-_MOST_PLAIN_VALUES = 16
-_WORD = re.compile(r"[a-z_]{1,32}")
-
-
-@dataclasses.dataclass(frozen=True)
-class Kind:
-    """One kind of value.
-
-    Attributes:
-      expected: it in words, for messages.
-      read: the checked value of a JSON value; raises one of `UNFIT` for any other.
-    """
-
-    expected: str
-    read: Callable[[Json], Argument]
+from gdfq_tf.model_files.argument_values import (
+    AXES,
+    AXIS,
+    COUNT,
+    DATA_FORMAT,
+    DTYPE,
+    FLAG,
+    NAME,
+    NUMBER,
+    NUMBERS,
+    PADDING,
+    PLAIN,
+    SHAPE,
+    SIDES,
+    SIZES,
+    TARGET_SHAPE,
+    UNFIT,
+    Argument,
+    Json,
+    Kind,
+    one_of,
+    per_dimension,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,142 +48,6 @@ class InnerLayer:
 
     class_name: str
     arguments: Mapping[str, Argument]
-
-
-def _name(value: Json) -> str:
-    if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_NAME:
-        raise ValueError
-    return value
-
-
-def _flag(value: Json) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError
-    return value
-
-
-def integer(value: Json, low: int = -_LARGEST_COUNT, high: int = _LARGEST_COUNT) -> int:
-    """An integer from `low` to `high`; no bool."""
-    if type(value) is not int or not low <= value <= high:
-        raise ValueError
-    return value
-
-
-def number(value: Json) -> float:
-    """A finite number; no bool."""
-    if isinstance(value, dict):
-        return float(numbers(value))  # of an array of one number only
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError
-    return float(value)
-
-
-def numbers(value: Json) -> Argument:
-    """Finite numbers: one, a list of them, or an array as Keras writes it."""
-    if type(value) in (int, float):
-        return number(value)
-    if not isinstance(value, dict):
-        _constant(value, "float64")
-        return value
-    if value["class_name"] not in ("__numpy__", "__tensor__"):
-        raise ValueError
-    return _constant(value["config"]["value"], value["config"]["dtype"])
-
-
-def _constant(value: Json, dtype: str) -> np.ndarray:
-    if dtype not in _CONSTANT_DTYPES or _count(value) > _MOST_CONSTANTS:
-        raise ValueError
-    array = np.array(value, dtype)
-    if not np.isfinite(array).all():
-        raise ValueError
-    return array
-
-
-def _count(value: Json) -> int:
-    """How many numbers nested lists hold. Raises if they hold anything else."""
-    if isinstance(value, list):
-        return sum(map(_count, value))
-    if type(value) not in (int, float):
-        raise TypeError
-    return 1
-
-
-def _per_dimension(low: int) -> Callable[[Json], Argument]:
-    """One integer, or one for each dimension."""
-
-    def read(value: Json) -> Argument:
-        if isinstance(value, list):
-            if not 1 <= len(value) <= 3:
-                raise ValueError
-            return tuple(integer(x, low) for x in value)
-        return integer(value, low)
-
-    return read
-
-
-def _sides(value: Json) -> Argument:
-    """What is added or cut at each side: 1, [1, 1] or [[1, 1], [1, 1]]."""
-    if isinstance(value, list):
-        if not 1 <= len(value) <= 3:
-            raise ValueError
-        return tuple(
-            tuple(integer(y, 0) for y in x) if isinstance(x, list) else integer(x, 0)
-            for x in value
-        )
-    return integer(value, 0)
-
-
-def _shape(low: int) -> Callable[[Json], Argument]:
-    """Sizes, None where one is open."""
-
-    def read(value: Json) -> tuple[int | None, ...]:
-        if not isinstance(value, list) or len(value) > 6:
-            raise ValueError
-        return tuple(None if x is None else integer(x, low) for x in value)
-
-    return read
-
-
-def _axis(value: Json) -> Argument:
-    if isinstance(value, list):
-        if not 1 <= len(value) <= 6:
-            raise ValueError
-        return [integer(x, -6, 6) for x in value]
-    return integer(value, -6, 6)
-
-
-def _per_part(value: Json) -> Argument:
-    """How many parts, or a list with a size or an end for each."""
-    if isinstance(value, list):
-        return [integer(x) for x in value]
-    return integer(value, 1)
-
-
-def _dtype(value: Json) -> str:
-    """A dtype: that of integers, or float32 for every precision and policy.
-
-    Policies say in what precision to train; the weights of all are real numbers.
-    """
-    if isinstance(value, dict):
-        if not _POLICIES.fullmatch(value["class_name"]):
-            raise ValueError
-        value = value["config"]["name"]
-    if value not in (*FLOAT_POLICIES, *_INTEGERS):
-        raise ValueError
-    return value if value in _INTEGERS else "float32"
-
-
-def _plain(value: Json) -> Argument:
-    """Numbers, flags and words, or lists of them: nothing that names a file or code."""
-    if isinstance(value, list) and len(value) <= _MOST_PLAIN_VALUES:
-        return tuple(_plain(item) for item in value)
-    if isinstance(value, str):
-        if not _WORD.fullmatch(value):
-            raise ValueError
-        return value
-    if isinstance(value, bool):
-        return value
-    return integer(value) if type(value) is int else number(value)
 
 
 def _activation(value: Json) -> str | InnerLayer:
@@ -261,19 +119,6 @@ class ArgumentError(ValueError):
         self.argument, self.value, self.expected = argument, value, expected
 
 
-def _one_of(*choices: Argument) -> Kind:
-    return Kind(
-        f"one of {', '.join(map(str, choices))}", lambda value: _in(value, choices)
-    )
-
-
-def _in(value: Json, choices: tuple[Argument, ...]) -> Argument:
-    # Equality alone would take 1 for True.
-    if not any(type(value) is type(x) and value == x for x in choices):
-        raise ValueError
-    return value
-
-
 # Layers that may be other layers' activations: functions of one tensor.
 ACTIVATION_LAYERS = ("LeakyReLU", "ReLU")
 # Layers that may be in a TimeDistributed, beside `IDENTITIES`: they work on the last
@@ -306,49 +151,18 @@ ACTIVATIONS = (
     "tanh",
 )
 _FUNCTION_MODULES = (None, "builtins", "keras.activations")
-_POLICIES = re.compile(r"DTypePolicy|FloatDTypePolicy|Policy|PolicyV1")
-# Precisions of real numbers, and of two of them: computed in one, stored in another.
-FLOAT_POLICIES = (
-    "float16",
-    "bfloat16",
-    "float32",
-    "float64",
-    "mixed_float16",
-    "mixed_bfloat16",
-)
-_INTEGERS = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "int64", "bool")
-_CONSTANT_DTYPES = ("float16", "float32", "float64", "int32", "int64", "uint8")
 # Arguments that matter to training only. Each Keras adds some; they are not looked at.
 TRAINING_ARGUMENTS = re.compile(
     r"\w+_(initializer|regularizer|constraint)|renorm\w*|quantization_config"
     r"|lora_\w+|virtual_batch_size|momentum|synchronized|seed"
 )
 
-NAME = Kind(f"a text of 1 to {_LONGEST_NAME} characters", _name)
-FLAG = Kind("true or false", _flag)
-COUNT = Kind("a positive integer", lambda value: integer(value, 1))
-NUMBER = Kind("a finite number", number)
-NUMBERS = Kind("finite numbers", numbers)
-SIZES = Kind("a positive integer, or one for each dimension", _per_dimension(1))
-SIDES = Kind("integers from 0 for each side", _sides)
-SHAPE = Kind("positive sizes, null where one is open", _shape(1))
-TARGET_SHAPE = Kind("sizes, -1 for the rest", _shape(-1))
-AXIS = Kind("an axis, or a list of them", _axis)
-AXES = Kind("a list of axes", lambda value: tuple(_axis(list(value))))
-PARTS = Kind("how many parts, or where they end", _per_part)
-DTYPE = Kind(
-    f"one of {', '.join((*FLOAT_POLICIES, *_INTEGERS))}, as before model.quantize(...)",
-    _dtype,
-)
 ACTIVATION = Kind(
     f"one of {', '.join(ACTIVATIONS)}, {' or '.join(ACTIVATION_LAYERS)}", _activation
 )
-PLAIN = Kind("numbers, flags and words", _plain)
 WRAPPED = Kind(
     f"one of {', '.join(WRAPPED_LAYERS)}, or the identity at inference", _wrapped
 )
-DATA_FORMAT = _one_of("channels_last", "channels_first")
-PADDING = _one_of("valid", "same", "causal")
 
 _COMMON = {
     "name": NAME,
@@ -375,7 +189,7 @@ _CROPPED = {**_COMMON, "height": COUNT, "width": COUNT, "data_format": DATA_FORM
 _TRANSPOSED = {
     **_CONVOLUTION,
     **_FILTERS,
-    "output_padding": Kind("integers from 0", _per_dimension(0)),
+    "output_padding": Kind("integers from 0", per_dimension(0)),
 }
 _NORMALIZATION = {
     **_COMMON,
@@ -387,7 +201,7 @@ _NORMALIZATION = {
 _RESIZED = {
     **_COMMON,
     "data_format": DATA_FORMAT,
-    "interpolation": _one_of("nearest", "bilinear", "bicubic", "area", "lanczos3"),
+    "interpolation": one_of("nearest", "bilinear", "bicubic", "area", "lanczos3"),
 }
 
 # Layers that are the identity at inference: of their arguments only the name matters.
@@ -438,9 +252,9 @@ ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
         **_COMMON,
         "batch_shape": SHAPE,
         "shape": SHAPE,
-        "sparse": _one_of(False),
-        "ragged": _one_of(False),
-        "optional": _one_of(False),
+        "sparse": one_of(False),
+        "ragged": one_of(False),
+        "optional": one_of(False),
     },
     "LayerNormalization": _NORMALIZATION | {"rms_scaling": FLAG},
     "LayerScale": {**_COMMON, "init_values": NUMBER, "projection_dim": COUNT},
@@ -474,7 +288,7 @@ ARGUMENTS: Mapping[str, Mapping[str, Kind]] = {
         "width": COUNT,
         "crop_to_aspect_ratio": FLAG,
         "pad_to_aspect_ratio": FLAG,
-        "fill_mode": _one_of("constant"),
+        "fill_mode": one_of("constant"),
         "fill_value": NUMBER,
         "antialias": FLAG,
     },
@@ -521,114 +335,3 @@ INITIALIZERS: Mapping[str, tuple[str, ...]] = {
         "bias_initializer",
     ),
 }
-
-# Keras 3 operations, which files write beside layers: class -> module of Keras 3.
-OPERATION_MODULES: Mapping[str, str] = {
-    "Cast": "core",
-    "TopK": "math",
-    **dict.fromkeys(
-        (
-            "Add",
-            "Argmax",
-            "Clip",
-            "Concatenate",
-            "Divide",
-            "ExpandDims",
-            "GetItem",
-            "Greater",
-            "GreaterEqual",
-            "Max",
-            "Maximum",
-            "Mean",
-            "Minimum",
-            "Moveaxis",
-            "Multiply",
-            "Negative",
-            "Pad",
-            "Reshape",
-            "Split",
-            "Squeeze",
-            "Subtract",
-            "Swapaxes",
-            "Tanh",
-            "Transpose",
-            "TrueDivide",
-        ),
-        "numpy",
-    ),
-    **dict.fromkeys(
-        (
-            "Elu",
-            "Gelu",
-            "HardSigmoid",
-            "HardSilu",
-            "LeakyRelu",
-            "Relu",
-            "Relu6",
-            "Selu",
-            "Sigmoid",
-            "Silu",
-            "Softmax",
-        ),
-        "nn",
-    ),
-}
-
-
-def _sides_of_each_axis(value: Json) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(integer(x, 0) for x in pair) for pair in value)
-
-
-# Arguments of Keras 3 operations and of TensorFlow functions, wherever they stand.
-OPERATION_ARGUMENTS: Mapping[str, Kind] = {
-    "alpha": NUMBER,
-    "approximate": FLAG,
-    "axes": AXES,
-    "axis": AXIS,
-    "axis1": AXIS,
-    "axis2": AXIS,
-    "beta": NUMBER,
-    "clip_value_max": NUMBER,
-    "clip_value_min": NUMBER,
-    "conjugate": FLAG,
-    "constant_values": NUMBER,
-    "destination": AXIS,
-    "dtype": DTYPE,
-    "indices_or_sections": PARTS,
-    "k": COUNT,
-    "keepdims": FLAG,
-    "mode": Kind("constant", lambda value: _in(value.lower(), ("constant",))),
-    "name": NAME,
-    "negative_slope": NUMBER,
-    "newshape": TARGET_SHAPE,
-    "num_or_size_splits": PARTS,
-    "output_type": DTYPE,
-    "pad_width": Kind("integers from 0 for each side", _sides_of_each_axis),
-    "paddings": Kind("integers from 0 for each side", _sides_of_each_axis),
-    "perm": AXES,
-    "shape": TARGET_SHAPE,
-    "sorted": FLAG,
-    "source": AXIS,
-    "x_max": NUMBER,
-    "x_min": NUMBER,
-}
-# Those that may be tensors, or constants beside tensors.
-OPERANDS = (
-    "a",
-    "features",
-    "inputs",
-    "input",
-    "input_tensor",
-    "key",
-    "logits",
-    "slice_spec",
-    "t",
-    "tensor",
-    "value",
-    "values",
-    "x",
-    "x1",
-    "x2",
-    "xs",
-    "y",
-)

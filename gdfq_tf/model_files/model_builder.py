@@ -17,6 +17,7 @@ import numpy as np
 
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import KerasLibrary, KerasModel, Layer, SymbolicTensor
+from gdfq_tf.model_files.argument_values import Argument
 from gdfq_tf.model_files.augmentation import (
     CHANGES_IMAGES,
     augmentation_class,
@@ -27,8 +28,6 @@ from gdfq_tf.model_files.layer_arguments import (
     ARGUMENTS,
     IDENTITIES,
     INITIALIZERS,
-    OPERATION_MODULES,
-    Argument,
     InnerLayer,
 )
 from gdfq_tf.model_files.model_spec import (
@@ -38,6 +37,7 @@ from gdfq_tf.model_files.model_spec import (
     Structure,
     TensorRef,
 )
+from gdfq_tf.model_files.operation_arguments import OPERATION_MODULES
 from tflite_export.names import shown
 
 # Layers in modules that Keras does not export, or not among its layers.

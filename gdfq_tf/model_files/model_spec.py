@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import TypeAlias
 
-from gdfq_tf.model_files.layer_arguments import Argument
+from gdfq_tf.model_files.argument_values import Argument
 
 # `TensorRef`s inside lists, tuples and dicts, perhaps among constants.
 Structure: TypeAlias = Argument

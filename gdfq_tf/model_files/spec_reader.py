@@ -12,18 +12,13 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 
 from gdfq_tf.errors import UserError
+from gdfq_tf.model_files.argument_values import DTYPE, NAME, SHAPE, Argument, Json
 from gdfq_tf.model_files.augmentation import is_augmentation
 from gdfq_tf.model_files.call_reader import read_calls, read_keywords, read_refs
 from gdfq_tf.model_files.layer_arguments import (
     ARGUMENTS,
-    DTYPE,
     IDENTITIES,
-    NAME,
-    OPERATION_MODULES,
-    SHAPE,
-    Argument,
     ArgumentError,
-    Json,
     plain_arguments,
 )
 from gdfq_tf.model_files.model_spec import (
@@ -32,6 +27,7 @@ from gdfq_tf.model_files.model_spec import (
     ModelSpec,
     qualified_class_name,
 )
+from gdfq_tf.model_files.operation_arguments import OPERATION_MODULES
 from tflite_export.names import shown
 
 # The largest of keras.applications has a thousand.

@@ -14,16 +14,16 @@ from gdfq_tf.errors import UserError
 from gdfq_tf.frontend.layer_importers import _LAYERS, check_layer
 from gdfq_tf.frontend.operation_importers import _FUNCTIONS, OPERATIONS
 from gdfq_tf.keras_compat import keras as tf_keras
+from gdfq_tf.model_files.argument_values import UNFIT
 from gdfq_tf.model_files.layer_arguments import (
     ACTIVATIONS,
     ARGUMENTS,
     IDENTITIES,
     INITIALIZERS,
-    OPERATION_MODULES,
-    UNFIT,
 )
 from gdfq_tf.model_files.model_builder import ParameterBudget, build_model
 from gdfq_tf.model_files.model_spec import TensorRef
+from gdfq_tf.model_files.operation_arguments import OPERATION_MODULES
 from gdfq_tf.model_files.spec_reader import read_model_spec
 
 LIBRARIES = [pytest.param(keras, id="keras3"), pytest.param(tf_keras, id="tf_keras")]
