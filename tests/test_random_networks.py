@@ -358,6 +358,12 @@ def test_one_block(block):
     check_all_the_way(source, None, BitWidths(8, 8), seed=0)
 
 
+def test_a_mean_of_nothing_but_rounding():
+    """Over channels that are normalized already."""
+    source = build(keras, Network([convnext, layer_norm]))
+    check_all_the_way(source, None, BitWidths(8, 8), seed=0)
+
+
 @pytest.mark.parametrize("pool", ["MaxPooling2D", "AveragePooling2D"])
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("bound", [None, 0.5, 6.0])

@@ -41,8 +41,8 @@ _layers = keras.layers
 # float32 exactly, and int32 accumulators have room left.
 _LARGEST_BIAS = 2**23
 _SMALLEST_MULTIPLIER = 2.0**-24
-# The converter widens the range of a kernel's channel to 1e-6, and would store other
-# integers than the student's.
+# The converter widens the range of a tensor, or of a kernel's channel, to 1e-6, and
+# would store other integers than the student's.
 _SMALLEST_RANGE = 1.01e-6
 # One step of an accumulator is then worth all steps of the output; XNNPACK refuses
 # it, other kernels of LiteRT abort further on.
@@ -180,6 +180,8 @@ def _final_quant_params(student: Student, group_name: str) -> QuantParams:
     if group.upper_bound is not None:
         # Nothing lies above the ReLU's bound: the range's own end clamps there.
         scale = min(scale, group.upper_bound / (2**group.bits - 1))
+    # Such as a mean over channels that are normalized already.
+    scale = max(scale, _SMALLEST_RANGE / (INT8_MAX - INT8_MIN))
     return QuantParams(float(coarse(scale)), quantizer.zero_point)
 
 

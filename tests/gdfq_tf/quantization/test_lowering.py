@@ -286,6 +286,17 @@ def test_trained_scales_never_pass_the_relus_bound():
     assert narrow.op("dw2").quant_params.scale == pytest.approx(6.0 / 15, rel=1e-4)
 
 
+def test_no_scale_is_finer_than_the_converter_writes():
+    """Of a tensor that is zero but for rounding: ranges are 1e-6 wide at least."""
+
+    def shrink(student):
+        student.activation_quantizers["pool"].scale.assign(1e-12)
+
+    frozen = make_frozen(build_tiny_classifier(), BitWidths(8, 8), shrink)
+    found = 255 * frozen.op("pool").quant_params.scale
+    assert found == pytest.approx(1.01e-6, rel=2.0**-15)
+
+
 def test_trained_scales_are_taken_over():
     def change(student):
         quantizer = student.activation_quantizers["logits"]
