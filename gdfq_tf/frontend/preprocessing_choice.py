@@ -51,7 +51,7 @@ def choose_preprocessing(name: str, canonical: Canonical) -> Preprocessing:
       UserError: they tell none; with how well each fits.
     """
     channels = canonical.model.input_shape[-1]
-    if scales_pixels(canonical.input_scale):
+    if scales_pixels(canonical.input_scale, canonical.input_offset):
         warnings.warn(
             f"{name} begins with a scaling of pixels itself, so that preprocessing "
             "'uint8' is taken: pixels as they are",
@@ -143,13 +143,18 @@ def _tell(fits: Sequence[Fit]) -> bool:
 def _refuse_scaling_twice(
     name: str, canonical: Canonical, given: Preprocessing, fits: Sequence[Fit]
 ) -> None:
-    scales = canonical.input_scale, np.array(given.scale)
+    if given.name == "uint8":
+        return
+    changes_pixels = given in candidates(len(given.scale)) or scales_pixels(
+        np.array(given.scale), np.array(given.offset)
+    )
     # Networks that were trained so, by mistake, have the statistics of it.
-    trained_so = bool(fits) and fits[0].preprocessing.name == given.name
-    if all(map(scales_pixels, scales)) and not trained_so:
+    trained_so = bool(fits) and fits[0].preprocessing == given
+    itself = scales_pixels(canonical.input_scale, canonical.input_offset)
+    if itself and changes_pixels and not trained_so:
         raise UserError(
             f"{name} begins with a scaling of pixels itself, and preprocessing "
-            f"{given.name!r} would scale them before: pass "
+            f"{given.name!r} would change them before: pass "
             f"{option('preprocessing', 'uint8')} for pixels as they are"
         )
 

@@ -22,7 +22,6 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from gdfq_tf.config import PREPROCESSINGS
-from gdfq_tf.frontend.soundness import num_probes
 from gdfq_tf.graph.bn_statistics import (
     batch_normalization_layers,
     batch_statistics,
@@ -79,6 +78,8 @@ _POPULATIONS = (
 # Share of the variance that the channels do not have in common.
 _COLOUR = 0.04
 _NUM_TEXTURES = 8
+# Of large images fewer: five of 224 x 224.
+_MOST_PIXELS = 2**18
 # Networks that scale pixels themselves divide them by ten or more, as photographs have
 # deviations of some tens of levels; one that takes [0, 1] multiplies.
 _LARGEST_PIXEL_SCALE = 0.1
@@ -111,13 +112,14 @@ def candidates(num_channels: int) -> list[Preprocessing]:
     ]
 
 
-def scales_pixels(input_scale: Channels) -> bool:
-    """Whether a network that begins with such a scale takes pixels as they are.
+def scales_pixels(scale: Channels, offset: Channels) -> bool:
+    """Whether scale * x + offset, (channels,) each, is a scaling of pixels x.
 
-    Args:
-      input_scale: see `Canonical`.
+    What becomes 0 is a pixel then: black, or the mean of images.
     """
-    return bool(np.all(np.abs(input_scale) <= _LARGEST_PIXEL_SCALE))
+    zero = -offset / scale
+    is_pixel = (zero >= 0) & (zero <= 255)
+    return bool(np.all(is_pixel & (scale <= _LARGEST_PIXEL_SCALE)))
 
 
 def rank(
@@ -202,7 +204,7 @@ def natural_textures(
     photographs are.
     """
     height, width, channels = shape
-    count = num_probes(shape, _NUM_TEXTURES)
+    count = max(1, min(_NUM_TEXTURES, _MOST_PIXELS // (height * width)))
     rng = np.random.default_rng(0)
     frequencies = np.hypot(
         np.fft.fftfreq(height, 1 / height)[:, None],
@@ -215,7 +217,9 @@ def natural_textures(
         white = rng.normal(size=(count, height, width, num_channels))
         spectrum = np.fft.fft2(white, axes=(1, 2)) * amplitudes[:, :, None]
         values = np.fft.ifft2(spectrum, axes=(1, 2)).real
-        return np.asarray(values / np.sqrt(np.mean(values**2)))
+        values -= values.mean()
+        # A single pixel has no deviation.
+        return np.asarray(values / max(values.std(), np.finfo(float).tiny))
 
     return np.sqrt(1 - _COLOUR) * noise(1) + np.sqrt(_COLOUR) * noise(channels)
 

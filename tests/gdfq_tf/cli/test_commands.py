@@ -433,7 +433,8 @@ def test_wrong_flags_are_one_line(tmp_path, arguments, named):
 def test_files_without_preprocessing_ask_for_it(inputs):
     message = refusal(
         "quantize",
-        f"--model={inputs / 'tiny.keras'}",
+        f"--model={inputs / 'folded.keras'}",
+        "--without_bn_statistics",
         f"--output_dir={inputs / 'run'}",
         folder=inputs,
         quantize=unreachable,

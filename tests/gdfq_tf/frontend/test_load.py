@@ -59,9 +59,13 @@ def test_classifier_says_what_it_takes_and_gives(tiny_path):
     assert classifier.preprocessing == make_preprocessing("unit", 3)
 
 
-def test_preprocessing_is_required_for_files(tiny_path):
-    text = refusal(tiny_path)
-    assert "preprocessing: one of tf, torch, caffe, unit, uint8, custom, or, " in text
+def test_preprocessing_is_required_without_statistics(tmp_path):
+    model = build_tiny_classifier()
+    for name in ("bn1", "bn2", "bn3"):
+        fold(model.get_layer(name))
+    model.save(tmp_path / "folded.keras")
+    text = refusal(tmp_path / "folded.keras")
+    assert text.endswith("preprocessing: one of tf, torch, caffe, unit, uint8, custom")
 
 
 def test_mean_and_std_are_of_a_preprocessing_that_is_named(tiny_path):

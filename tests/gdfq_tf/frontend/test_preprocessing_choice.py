@@ -76,13 +76,13 @@ def test_the_graph_tells_without_batch_normalization():
         classifier = load_classifier(model, without_bn_statistics=True)
     assert classifier.preprocessing.name == "uint8"
     text = refusal(model, without_bn_statistics=True, preprocessing="tf")
-    assert "preprocessing 'tf' would scale them before" in text
+    assert "preprocessing 'tf' would change them before" in text
 
 
 def test_what_is_left_open_is_asked_with_the_ranking():
     features = {"mean": (-1.0,), "std": (0.02,)}
     text = refusal(network("custom", **features))
-    assert "leave it open (misfits, 0 is perfect: uint8 (" in text
+    assert "leave it open (misfits, 0 is perfect: " in text
     assert "preprocessing: one of tf, torch, caffe, unit, uint8, custom" in text
     # About (118 / 255 + 1) / 0.02 = 73.
     low, high = text.split("input_range=")[1].split(" ")[0].split(",")
@@ -134,11 +134,11 @@ def test_much_better_ones_are_named(right, given):
         load_classifier(network(right), preprocessing=given)
 
 
-@pytest.mark.parametrize("given", ["tf", "torch", "unit"])
+@pytest.mark.parametrize("given", ["tf", "torch", "unit", "caffe"])
 def test_pixels_are_not_scaled_twice(given):
     model = network("uint8", RESCALING(1 / 255))
     text = refusal(model, preprocessing=given)
-    assert f"preprocessing '{given}' would scale them before" in text
+    assert f"preprocessing '{given}' would change them before" in text
     assert "preprocessing='uint8' for pixels as they are" in text
     with warnings.catch_warnings():
         warnings.simplefilter("error")
