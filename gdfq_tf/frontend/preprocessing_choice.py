@@ -128,6 +128,9 @@ def what_to_pass(preprocessing: Preprocessing) -> str:
 
 
 def _fits(canonical: Canonical, preprocessings: Sequence[Preprocessing]) -> list[Fit]:
+    """How well they fit; none where inputs are no images that could be made."""
+    if tuple(canonical.model.input_shape[1:3]) == (1, 1):
+        return []
     return rank(
         canonical.model, preprocessings, canonical.input_scale, canonical.input_offset
     )
@@ -169,7 +172,7 @@ def _question(name: str, canonical: Canonical, fits: Sequence[Fit]) -> str:
             f"{ranking})"
         )
     message += f"; {_PASS_A_PREPROCESSING}"
-    guess = guess_input_range(canonical.model) if fits else None
+    guess = guess_input_range(canonical.model)
     if guess is None:
         return message
     ends = [(x - canonical.input_offset) / canonical.input_scale for x in guess]

@@ -141,12 +141,13 @@ def rank(
         return []
     shape, misfit = tuple(model.input_shape[1:]), _misfit_of(model, layer)
     textures = functools.cache(lambda spectrum: natural_textures(shape, spectrum))
+    images = functools.cache(lambda x: x.pixels(textures(x.spectrum)))
     fits = []
     for preprocessing in preprocessings:
         whole = preprocessing.then(input_scale, input_offset)
         misfits = [
             population.rarity
-            + misfit(whole.to_input(population.pixels(textures(population.spectrum))))
+            + misfit(whole.to_input(images(population)))
             for population in (*_POPULATIONS, *_declared(preprocessing))
         ]
         fits.append(Fit(preprocessing, min(misfits)))
@@ -173,13 +174,14 @@ def _misfit_of(
     model: keras.Model, layer: keras.layers.BatchNormalization
 ) -> Callable[[tf.Tensor], float]:
     """The misfit of model inputs (N, H, W, C) at a layer, infinite if not finite."""
-    probe = tf.function(keras.Model(model.input, normalized_tensor(layer)))
+    normalized = keras.Model(model.input, normalized_tensor(layer))
+    probe = tf.function(lambda inputs: batch_statistics(normalized(inputs)))
     stored = stored_statistics(layer)
     stored_mean = np.asarray(stored.mean, np.float64)
     stored_variance = np.asarray(stored.variance, np.float64) + layer.epsilon
 
     def misfit(inputs: tf.Tensor) -> float:
-        found = batch_statistics(probe(tf.cast(inputs, tf.float32)))
+        found = probe(inputs)
         mean = np.asarray(found.mean, np.float64)
         variance = np.asarray(found.variance, np.float64)
         # A kernel of zeros says nothing of its input.

@@ -33,7 +33,7 @@ def test_without_terminal_a_stage_is_a_line_at_each_end():
 
 
 def test_on_a_terminal_it_is_a_bar():
-    (last,) = (x for x in show_stage(console()).splitlines() if "4/4" in x)
+    *_, last = (x for x in show_stage(console()).splitlines() if "4/4" in x)
     assert "fine-tune [w4a8]" in last
     assert "loss=0.1235 share=1" in last
 

@@ -20,7 +20,7 @@ def brightness(preprocessing, scaled=1.0):
     model = keras.Model(image, keras.layers.Dense(2)(mean))
     model.layers[-1].set_weights([np.array([[0.0, 1.0]]), np.array([0.0, -0.5])])
     whole = preprocessing.then(np.array([scaled]), np.zeros(1))
-    return Classifier("bright", model, whole, Head.LOGITS)
+    return Classifier("bright", model, whole, Head.LOGITS, (2, 2, 1))
 
 
 def levels(count=300):

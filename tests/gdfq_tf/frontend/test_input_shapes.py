@@ -175,7 +175,7 @@ def test_features_have_the_range_that_is_given():
         ({"input_range": (0, float("inf"))}, "is no range"),
         ({"input_range": (0, 1), "preprocessing": "unit"}, "the one or the other"),
         ({"input_range": (0, 1), "mean": (0.5,)}, "the one or the other"),
-        ({}, "or, for features that are no pixels, their input_range"),
+        ({}, r"or, for features that are no pixels, input_range=-\d.*a guess"),
     ],
 )
 def test_ranges_that_are_none_are_refused(options, message):

@@ -36,7 +36,10 @@ def test_progress_goes_kernel_by_kernel(tiny_classifier):
     run(tiny_classifier, "w4a4", ReconstructionConfig(), recorder)
     kernels = [layer for layer in tiny_classifier.layers if layer.weights]
     kernels = [layer for layer in kernels if not layer.name.startswith("bn")]
-    assert recorder.stages == [("reconstruction", len(kernels), len(kernels))]
+    assert recorder.stages == [
+        ("calibration", 1, 1),
+        ("reconstruction", len(kernels), len(kernels)),
+    ]
 
 
 def test_takes_no_more_images_than_memory_holds(tiny_classifier, monkeypatch):
