@@ -123,9 +123,9 @@ def main(values: flags.FlagValues) -> None:
         "training_seconds": seconds,
         "int8_input": classifier.preprocessing.formula(),
         "machine": describe_machine(),
-        "rows": rows,
     }
-    write_whole(Path(values.output), (json.dumps(facts, indent=1) + "\n").encode())
+    rows = [{**row, **facts} for row in rows]
+    write_whole(Path(values.output), (json.dumps(rows, indent=1) + "\n").encode())
 
 
 if __name__ == "__main__":

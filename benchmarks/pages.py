@@ -22,6 +22,7 @@ PARTS: Mapping[str, Callable[..., str]] = {
     "commands": reference_tables.commands,
     "estimates": result_tables.estimates,
     "estimate-errors": result_tables.estimate_errors,
+    "keyword-spotting": result_tables.keyword_spotting,
     "layers": reference_tables.layers,
     "operations": reference_tables.operations,
     "preprocessing-fits": result_tables.preprocessing_fits,

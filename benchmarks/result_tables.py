@@ -147,6 +147,23 @@ def preprocessing_fits() -> str:
     return markdown_table(titles, cells, "ll" + "r" * (len(names) + 1) + "ll")
 
 
+def keyword_spotting() -> str:
+    """A classifier of features, quantized in every way."""
+    titles = ("model", "recipe, seed", "top-1", "agrees with float", "bytes", "exact")
+    cells = [
+        (
+            row["title"],
+            f"{row['recipe']}, {row['seed']}" if row["recipe"] else "",
+            f"{100 * row['top1']:.2f} %",
+            f"{100 * row['agreement_with_float']:.2f} %",
+            f"{row['size_bytes']:,}",
+            f"{100 * row['exact_outputs']:.2f} %" if row.get("exact_outputs") else "",
+        )
+        for row in _read("keyword_spotting")
+    ]
+    return markdown_table(titles, cells, "llrrrr")
+
+
 def _misfit(row: Row, name: str) -> str:
     if name not in row["misfits"]:
         return ""
