@@ -146,8 +146,7 @@ def rank(
     for preprocessing in preprocessings:
         whole = preprocessing.then(input_scale, input_offset)
         misfits = [
-            population.rarity
-            + misfit(whole.to_input(images(population)))
+            population.rarity + misfit(whole.to_input(images(population)))
             for population in (*_POPULATIONS, *_declared(preprocessing))
         ]
         fits.append(Fit(preprocessing, min(misfits)))
