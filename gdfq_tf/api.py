@@ -12,7 +12,7 @@ from gdfq_tf.frontend.load import ModelLike, load_classifier
 from gdfq_tf.job import Job
 from gdfq_tf.pipeline import quantize as run
 from gdfq_tf.preprocessing import Preprocessing
-from gdfq_tf.progress import ConsoleProgress, NullProgress, Progress
+from gdfq_tf.progress import ConsoleProgress, NullProgress, Progress, whole_stage
 from gdfq_tf.quiet_tensorflow import quiet_work
 from gdfq_tf.result import Result
 from gdfq_tf.synthesis.image_pool import ImagePool
@@ -100,7 +100,7 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
         progress = ConsoleProgress() if progress else NullProgress()
     _start_quietly()
     with quiet_work():
-        with progress.stage("loading", 1) as advance:
+        with whole_stage(progress, "loading"):
             classifier = load_classifier(
                 model,
                 weights=weights,
@@ -114,7 +114,6 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
                 task=task,
                 without_bn_statistics=without_bn_statistics,
             )
-            advance()
         job = Job(
             classifier, recipe, bit_widths, tuple(keep_layers), max_accuracy_loss, seed
         )

@@ -21,7 +21,7 @@ from gdfq_tf.errors import UserError, option
 from gdfq_tf.expected_stages import expected_stages
 from gdfq_tf.job import Job
 from gdfq_tf.keras_compat import computing_in_float32
-from gdfq_tf.progress import NullProgress, Progress
+from gdfq_tf.progress import NullProgress, Progress, whole_stage
 from gdfq_tf.quantization.alternating import train_alternating
 from gdfq_tf.quantization.distillation import distill
 from gdfq_tf.quantization.estimation import blend, estimate
@@ -105,9 +105,8 @@ def quantize(
         )
     with reproducible(job.seed), computing_in_float32():
         progress.expect(expected_stages(job, has_pool=pool is not None))
-        with progress.stage("baselines", 1) as advance:
+        with whole_stage(progress, "baselines"):
             baselines = make_baselines(job.classifier, job.seed)
-            advance()
         config = job.recipe.student
         if isinstance(config, FineTuningConfig):
             fits = _alternate(job, config, progress)
@@ -208,10 +207,9 @@ def _export(
     network = lower(student, job.classifier)
     if on_student is not None:
         on_student(fitted.bit_widths, network, fitted.images)
-    with progress.stage("conversion", 1) as advance:
+    with whole_stage(progress, "conversion"):
         tflite = convert_network(network)
-        advance()
-    with progress.stage("verification", 1) as advance:
+    with whole_stage(progress, "verification"):
         num_operators = len(read_model(baselines.noise_ptq).operators)
         findings, agreement = verify(
             network,
@@ -223,10 +221,8 @@ def _export(
                 )
             ),
         )
-        advance()
-    with progress.stage("estimation", 1) as advance:
+    with whole_stage(progress, "estimation"):
         found = estimate(student, job.classifier, fitted.held_out.pixels)
-        advance()
     return QuantizedModel(
         name=job.classifier.name,
         bit_widths=fitted.bit_widths,

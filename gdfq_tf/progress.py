@@ -55,6 +55,14 @@ class Progress(Protocol):
         """A context whose value is called as the stage's `total` steps go by."""
 
 
+@contextlib.contextmanager
+def whole_stage(progress: Progress, name: str) -> Iterator[None]:
+    """A stage of one step: what is done within."""
+    with progress.stage(name, 1) as advance:
+        yield
+        advance()
+
+
 class NullProgress:
     """Shows nothing."""
 

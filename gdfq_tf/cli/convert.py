@@ -9,6 +9,7 @@ from absl import flags
 from gdfq_tf.cli import session
 from gdfq_tf.cli.runner import CommandProgress
 from gdfq_tf.errors import UserError
+from gdfq_tf.progress import whole_stage
 from gdfq_tf.system.output_files import write_whole
 from tflite_export.convert import convert_network
 from tflite_export.student_file import load_network
@@ -23,16 +24,13 @@ def main(values: flags.FlagValues) -> None:
             f"{output} exists; pass --overwrite to replace it or another --output"
         )
     progress = CommandProgress()
-    with progress.stage("loading", 1) as advance:
+    with whole_stage(progress, "loading"):
         network = load_network(Path(values.student).expanduser())
-        advance()
-    with progress.stage("conversion", 1) as advance:
+    with whole_stage(progress, "conversion"):
         tflite = convert_network(network)
-        advance()
-    with progress.stage("verification", 1) as advance:
+    with whole_stage(progress, "verification"):
         verification = verify_file(tflite, network, num_random_images=values.num_images)
         agreement = verification.required()
-        advance()
     write_whole(output, tflite, overwrite=values.overwrite, begin=session.holds)
     print(
         f"{output}: {len(tflite):,} bytes, {len(verification.findings)} rules hold, "

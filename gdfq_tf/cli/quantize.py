@@ -32,6 +32,7 @@ from gdfq_tf.cli.verdict import complaints, verdict
 from gdfq_tf.config import BitWidths, get_recipe, parse_bit_widths
 from gdfq_tf.job import Job
 from gdfq_tf.pipeline import quantize
+from gdfq_tf.progress import whole_stage
 from gdfq_tf.result import Result
 from gdfq_tf.run_directory import (
     SYNTHETIC_IMAGES,
@@ -57,11 +58,10 @@ def main(values: flags.FlagValues) -> None:
 
 def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
     progress = CommandProgress()
-    with progress.stage("loading", 1) as advance:
+    with whole_stage(progress, "loading"):
         classifier = load_classifier_from_flags(values)
         # Read now to refuse wrong data early; used after quantization only.
         data = _read_data(classifier, values)
-        advance()
     job = Job(
         classifier,
         get_recipe(values.recipe, values.num_steps),

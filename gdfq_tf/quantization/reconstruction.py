@@ -10,7 +10,7 @@ from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import ReconstructionConfig
 from gdfq_tf.graph.bn_statistics import with_statistics_of
 from gdfq_tf.memory_needs import images_that_fit
-from gdfq_tf.progress import Progress
+from gdfq_tf.progress import Progress, whole_stage
 from gdfq_tf.quantization.calibration import calibrate
 from gdfq_tf.quantization.equalization import channel_ranges, equalize
 from gdfq_tf.quantization.gptq import round_kernels
@@ -35,11 +35,10 @@ def equalized(
     """
     if not config.equalizes or all(group.bits == 8 for group in plan.groups.values()):
         return classifier
-    with progress.stage("equalization", 1) as advance:
+    with whole_stage(progress, "equalization"):
         target, inputs = _target_of(classifier, images, config)
         ranges = channel_ranges(target.model, plan, inputs)
         model = equalize(classifier.model, ranges)
-        advance()
     return dataclasses.replace(classifier, model=model)
 
 
@@ -61,11 +60,10 @@ def reconstruct(
       config: how kernels and ranges are fitted.
       progress: told of both.
     """
-    with progress.stage("calibration", 1) as advance:
+    with whole_stage(progress, "calibration"):
         target, inputs = _target_of(classifier, images, config)
         calibration = calibrate(target, plan, inputs, config.logits_margin)
         student = build_student(target, plan, calibration)
-        advance()
     pixels = images.pixels[: images_that_fit(classifier.model)]
     with progress.stage("reconstruction", len(student.weight_quantizers)) as advance:
         round_kernels(student, target, pixels, advance, config.rounding)
