@@ -112,7 +112,7 @@ def _utterance(label: int, rng: np.random.Generator) -> np.ndarray:
         start = rng.integers(0, SAMPLE_RATE - len(spoken) + 1)
         wave[start : start + len(spoken)] = spoken
     background = _coloured_noise(rng)
-    loudness = 10 ** rng.uniform(-2.2, -0.8)
+    loudness = 10 ** rng.uniform(-1.2, 0.0)
     return (wave + loudness * background) * 10 ** rng.uniform(-1.0, 0.0)
 
 
