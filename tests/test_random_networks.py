@@ -364,6 +364,17 @@ def test_a_mean_of_nothing_but_rounding():
     check_all_the_way(source, None, BitWidths(8, 8), seed=0)
 
 
+def test_transpositions_in_a_row():
+    source = build(keras, Network([clipped, transposed, transposed, twins], channels=1))
+    check_all_the_way(source, None, BitWidths(8, 8), seed=0)
+
+
+def test_transpositions_of_several_ranks():
+    """Which one operator code serves."""
+    source = build(keras, Network([channel_shuffle, transposed]))
+    check_all_the_way(source, None, BitWidths(8, 8), seed=0)
+
+
 @pytest.mark.parametrize("pool", ["MaxPooling2D", "AveragePooling2D"])
 @pytest.mark.parametrize("size", [1, 2])
 @pytest.mark.parametrize("bound", [None, 0.5, 6.0])
@@ -427,7 +438,7 @@ def check_all_the_way(source, head, bit_widths, seed):
     student = build_student(equalized, plan, calibrate(equalized, plan, inputs))
     network = lower(student, classifier)
     tflite = convert_network(network)
-    levels = preprocessing.to_int8(pixels)
+    levels = network.examples(preprocessing.to_int8(pixels))
     expectation = Expectation(
         bit_widths.weight_bits, layers_at_8_bits=plan.layers_at_8_bits
     )

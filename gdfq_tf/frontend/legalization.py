@@ -28,6 +28,7 @@ def legalize(ops: Ops) -> Ops:
         free_joined_sigmoids,
         free_joined_images,
         relus_before_moves,
+        merge_permutations,
         merge_duplicates,
         one_prelu_of_each_tensor,
     ):
@@ -125,6 +126,29 @@ def relus_before_moves(ops: Ops) -> Ops:
         return [relu, dataclasses.replace(producer, inputs=(op.name,))]
 
     return rewrite_pairs(ops, move)
+
+
+def merge_permutations(ops: Ops) -> Ops:
+    """Two transpositions in a row -> one, or none if the second undoes the first.
+
+    The converter does so in any case.
+    """
+    result: Ops = []
+    by_name: dict[str, Op] = {}
+    kept_as: dict[str, str] = {}
+    for op in ops:
+        inputs = tuple(kept_as.get(name, name) for name in op.inputs)
+        op = dataclasses.replace(op, inputs=inputs)
+        if op.kind == "Permute" and by_name[inputs[0]].kind == "Permute":
+            first = by_name[inputs[0]]
+            dims = tuple(first.config["dims"][d - 1] for d in op.config["dims"])
+            if dims == tuple(sorted(dims)):
+                kept_as[op.name] = first.inputs[0]
+                continue
+            op = dataclasses.replace(op, inputs=first.inputs, config={"dims": dims})
+        by_name[op.name] = op
+        result.append(op)
+    return reachable(result, kept_as.get(ops[-1].name, ops[-1].name))
 
 
 def merge_duplicates(ops: Ops) -> Ops:

@@ -67,6 +67,7 @@ TFLITE_OPERATORS: Mapping[str, TFLiteOperator] = {
         TFLiteOperator("TRANSPOSE", 2, version_of_5d=4),
     )
 }
+_SHARED_CODES = ("CONV_2D", "DEPTHWISE_CONV_2D", "TRANSPOSE")
 _GROUPED_VERSION = 6  # of CONV_2D
 _UNKNOWN = 0  # no operator has this version
 
@@ -74,15 +75,16 @@ _UNKNOWN = 0  # no operator has this version
 def version_offences(model: TFLiteModel) -> Iterator[str]:
     """Operators whose version is not the one that TFLite defines for what they do."""
     needed = [_needed_version(model, operator) for operator in model.operators]
-    # One code serves all convolutions of a kind, the most demanding included, among
-    # them those that became FULLY_CONNECTED (see `fully_connected.fold_dense`).
+    # One code serves all convolutions of a kind and all transpositions, the most
+    # demanding included, among the former those that became FULLY_CONNECTED (see
+    # `fully_connected.fold_dense`).
     highest: dict[str, int] = {}
     for operator, version in zip(model.operators, needed, strict=True):
         highest[operator.name] = max(version, highest.get(operator.name, 0))
     if highest.get("FULLY_CONNECTED") == _int4_version("FULLY_CONNECTED"):
         highest["CONV_2D"] = max(_int4_version("CONV_2D"), highest.get("CONV_2D", 0))
     for operator, version in zip(model.operators, needed, strict=True):
-        if operator.name in ("CONV_2D", "DEPTHWISE_CONV_2D"):
+        if operator.name in _SHARED_CODES:
             version = highest[operator.name]
         if operator.version != version:
             yield (

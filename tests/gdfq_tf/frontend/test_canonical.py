@@ -561,6 +561,18 @@ REWRITES |= {
         channel_shuffle,
         ["Conv2D", "Reshape", "Permute", "Reshape", "Conv2D"],
     ),
+    "transposed_and_back": (
+        lambda lay, x: lay.Conv2D(4, 1)(
+            lay.Permute((3, 1, 2))(lay.Permute((2, 3, 1))(lay.Conv2D(8, 1)(x)))
+        ),
+        ["Conv2D", "Conv2D"],
+    ),
+    "transposed_twice": (
+        lambda lay, x: lay.Conv2D(4, 1)(
+            lay.Permute((2, 3, 1))(lay.Permute((2, 3, 1))(lay.Conv2D(8, 1)(x)))
+        ),
+        ["Conv2D", "Permute", "Conv2D"],
+    ),
     "relu_behind_permute": (
         lambda lay, x: lay.ReLU()(lay.Permute((2, 1, 3))(lay.Conv2D(4, 1)(x))),
         ["Conv2D", "ReLU", "Permute"],
