@@ -38,8 +38,10 @@ _INPUT_RANGE = (-60.0, 50.0)  # dB, as the feature extractor's floor and gain al
 _BATCH_SIZE = 100
 
 
-def define_flags(defined: commands.Flags) -> None:
+def define_flags() -> commands.Flags:
     """How much is trained and quantized."""
+    defined = commands.Flags()
+    defined.group("The benchmark")
     defined.integer("num_training_words", 12_000, "Utterances to train on.", low=100)
     defined.integer("num_test_words", 4_000, "Utterances to test on.", low=100)
     defined.integer("epochs", 12, "Passes over the training words.", low=1)
@@ -47,6 +49,7 @@ def define_flags(defined: commands.Flags) -> None:
     defined.texts("recipes", "fast,balanced", "Presets.")
     defined.texts("seeds", "0", "Of the quantization.")
     defined.string("output", "The JSON file for the figures.", required=True)
+    return defined
 
 
 def build_network() -> keras.Model:
@@ -129,6 +132,4 @@ def main(values: flags.FlagValues) -> None:
 
 
 if __name__ == "__main__":
-    flags_ = commands.Flags()
-    define_flags(flags_)
-    commands.run(main, flags_, __doc__, bare="output")
+    commands.run(main, define_flags(), __doc__, bare="output")
