@@ -369,6 +369,12 @@ def test_transpositions_in_a_row():
     check_all_the_way(source, None, BitWidths(8, 8), seed=0)
 
 
+def test_shuffles_in_a_row():
+    """Of which the second undoes the first, and the converter finds that."""
+    source = build(keras, Network([channel_shuffle] * 2, nested=True, seed=65536))
+    check_all_the_way(source, None, BitWidths(8, 8), seed=0)
+
+
 def test_transpositions_of_several_ranks():
     """Which one operator code serves."""
     source = build(keras, Network([channel_shuffle, transposed]))

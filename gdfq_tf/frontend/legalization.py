@@ -7,6 +7,7 @@ integer scale, they come to where they can.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -28,6 +29,7 @@ def legalize(ops: Ops) -> Ops:
         free_joined_sigmoids,
         free_joined_images,
         relus_before_moves,
+        undo_reshapes,
         merge_permutations,
         merge_duplicates,
         one_prelu_of_each_tensor,
@@ -126,6 +128,38 @@ def relus_before_moves(ops: Ops) -> Ops:
         return [relu, dataclasses.replace(producer, inputs=(op.name,))]
 
     return rewrite_pairs(ops, move)
+
+
+def undo_reshapes(ops: Ops) -> Ops:
+    """A reshape of what was transposed, and the one back, go.
+
+    The converter finds that in any case, and then transpositions in a row.
+    """
+    result: Ops = []
+    by_name: dict[str, Op] = {}
+    kept_as: dict[str, str] = {}
+    for op in ops:
+        inputs = tuple(kept_as.get(name, name) for name in op.inputs)
+        op = dataclasses.replace(op, inputs=inputs)
+        if op.kind == "Reshape" and by_name[inputs[0]].kind == "Reshape":
+            (before,) = by_name[inputs[0]].inputs
+            moved = by_name[before].kind == "Permute"
+            if moved and _known_shape(by_name[before], by_name) == _known_shape(op, {}):
+                kept_as[op.name] = before
+                continue
+        by_name[op.name] = op
+        result.append(op)
+    return reachable(result, kept_as.get(ops[-1].name, ops[-1].name))
+
+
+def _known_shape(op: Op, by_name: Mapping[str, Op]) -> tuple[int, ...] | None:
+    """The shape of what an op gives, without the batch, where ops before it tell."""
+    if op.kind == "Reshape":
+        return tuple(op.config["target_shape"])
+    if op.kind != "Permute":
+        return None
+    shape = _known_shape(by_name[op.inputs[0]], by_name)
+    return shape and tuple(shape[d - 1] for d in op.config["dims"])
 
 
 def merge_permutations(ops: Ops) -> Ops:

@@ -520,6 +520,13 @@ REWRITES |= {
 }  # fmt: skip
 
 
+def shuffled(lay, x):
+    """Of four channels, in two groups: twice is the identity."""
+    x = lay.Conv2D(4, 1)(x) if x.shape[-1] != 4 else x
+    x = lay.Permute((1, 2, 4, 3))(lay.Reshape((9, 9, 2, 2))(x))
+    return lay.Reshape((9, 9, 4))(x)
+
+
 def channel_shuffle(lay, x):
     x = lay.Reshape((9, 9, 2, 4))(lay.Conv2D(8, 1)(x))
     return lay.Conv2D(4, 1)(lay.Reshape((9, 9, 8))(lay.Permute((1, 2, 4, 3))(x)))
@@ -560,6 +567,10 @@ REWRITES |= {
     "channel_shuffle": (
         channel_shuffle,
         ["Conv2D", "Reshape", "Permute", "Reshape", "Conv2D"],
+    ),
+    "shuffled_and_back": (
+        lambda lay, x: lay.Conv2D(4, 1)(shuffled(lay, shuffled(lay, x))),
+        ["Conv2D", "Reshape", "Reshape", "Conv2D"],
     ),
     "transposed_and_back": (
         lambda lay, x: lay.Conv2D(4, 1)(
