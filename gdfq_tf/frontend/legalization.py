@@ -12,7 +12,15 @@ from collections.abc import Mapping
 import numpy as np
 
 from gdfq_tf.frontend.folding import as_depthwise
-from gdfq_tf.frontend.ops import Op, Ops, find, new_name, reachable, rewrite_pairs
+from gdfq_tf.frontend.ops import (
+    Op,
+    Ops,
+    find,
+    new_name,
+    reachable,
+    rewrite_in_order,
+    rewrite_pairs,
+)
 from gdfq_tf.frontend.steps import refuse
 from gdfq_tf.graph.traits import TRAITS
 
@@ -135,21 +143,19 @@ def undo_reshapes(ops: Ops) -> Ops:
 
     The converter finds that in any case, and then transpositions in a row.
     """
-    result: Ops = []
-    by_name: dict[str, Op] = {}
-    kept_as: dict[str, str] = {}
-    for op in ops:
-        inputs = tuple(kept_as.get(name, name) for name in op.inputs)
-        op = dataclasses.replace(op, inputs=inputs)
-        if op.kind == "Reshape" and by_name[inputs[0]].kind == "Reshape":
-            (before,) = by_name[inputs[0]].inputs
-            moved = by_name[before].kind == "Permute"
-            if moved and _known_shape(by_name[before], by_name) == _known_shape(op, {}):
-                kept_as[op.name] = before
-                continue
-        by_name[op.name] = op
-        result.append(op)
-    return reachable(result, kept_as.get(ops[-1].name, ops[-1].name))
+
+    def undo(op: Op, before: Mapping[str, Op]) -> Op | str:
+        if op.kind != "Reshape" or before[op.inputs[0]].kind != "Reshape":
+            return op
+        (name,) = before[op.inputs[0]].inputs
+        moved = before[name]
+        if moved.kind != "Permute" or _known_shape(moved, before) != _known_shape(
+            op, {}
+        ):
+            return op
+        return name
+
+    return rewrite_in_order(ops, undo)
 
 
 def _known_shape(op: Op, by_name: Mapping[str, Op]) -> tuple[int, ...] | None:
@@ -167,22 +173,17 @@ def merge_permutations(ops: Ops) -> Ops:
 
     The converter does so in any case.
     """
-    result: Ops = []
-    by_name: dict[str, Op] = {}
-    kept_as: dict[str, str] = {}
-    for op in ops:
-        inputs = tuple(kept_as.get(name, name) for name in op.inputs)
-        op = dataclasses.replace(op, inputs=inputs)
-        if op.kind == "Permute" and by_name[inputs[0]].kind == "Permute":
-            first = by_name[inputs[0]]
-            dims = tuple(first.config["dims"][d - 1] for d in op.config["dims"])
-            if dims == tuple(sorted(dims)):
-                kept_as[op.name] = first.inputs[0]
-                continue
-            op = dataclasses.replace(op, inputs=first.inputs, config={"dims": dims})
-        by_name[op.name] = op
-        result.append(op)
-    return reachable(result, kept_as.get(ops[-1].name, ops[-1].name))
+
+    def merge(op: Op, before: Mapping[str, Op]) -> Op | str:
+        if op.kind != "Permute" or before[op.inputs[0]].kind != "Permute":
+            return op
+        first = before[op.inputs[0]]
+        dims = tuple(first.config["dims"][d - 1] for d in op.config["dims"])
+        if dims == tuple(sorted(dims)):
+            return first.inputs[0]
+        return dataclasses.replace(op, inputs=first.inputs, config={"dims": dims})
+
+    return rewrite_in_order(ops, merge)
 
 
 def merge_duplicates(ops: Ops) -> Ops:
@@ -193,26 +194,18 @@ def merge_duplicates(ops: Ops) -> Ops:
     it that they have for themselves.
     """
     normalizations = {op.inputs[0]: op for op in ops if op.kind == "BatchNormalization"}
-    result: Ops = []
-    kept_as: dict[str, str] = {}
-    for op in ops:
-        inputs = tuple(kept_as.get(name, name) for name in op.inputs)
-        op = dataclasses.replace(op, inputs=inputs)
-        twin = next(
-            (
-                x
-                for x in result
-                if op.inputs == x.inputs
-                and _alike(op, x)
-                and _alike(normalizations.get(op.name), normalizations.get(x.name))
-            ),
-            None,
+
+    def merge(op: Op, before: Mapping[str, Op]) -> Op | str:
+        twins = (
+            x.name
+            for x in before.values()
+            if op.inputs == x.inputs
+            and _alike(op, x)
+            and _alike(normalizations.get(op.name), normalizations.get(x.name))
         )
-        if twin is None:
-            result.append(op)
-        else:
-            kept_as[op.name] = twin.name
-    return result
+        return next(twins, op)
+
+    return rewrite_in_order(ops, merge)
 
 
 def one_prelu_of_each_tensor(ops: Ops) -> Ops:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -98,3 +98,21 @@ def rewrite_pairs(ops: Ops, rule: Callable[[Op, Op], Ops | None]) -> Ops:
             ops = substitute(rest, op, replacement)
             index = max(index - 2, 0)  # the replacement may be half of a new pair
     return ops
+
+
+def rewrite_in_order(ops: Ops, rule: Callable[[Op, Mapping[str, Op]], Op | str]) -> Ops:
+    """Each op as `rule(op, ops before it by name)` has it, producers first.
+
+    The rule gives an op of that name, or the name of one before it that is to be read
+    in its place.
+    """
+    before: dict[str, Op] = {}
+    read_as: dict[str, str] = {}
+    for op in ops:
+        inputs = tuple(read_as.get(name, name) for name in op.inputs)
+        found = rule(dataclasses.replace(op, inputs=inputs), before)
+        if isinstance(found, str):
+            read_as[op.name] = found
+        else:
+            before[op.name] = found
+    return reachable(before.values(), read_as.get(ops[-1].name, ops[-1].name))
