@@ -199,13 +199,15 @@ def read_file(
             ParameterBudget(source.num_floats),
             functools.partial(_make_lambda, library),
         )
-    if lambdas and not getattr(model, "inputs", None):
+    if not getattr(model, "inputs", None):
         # Keras 3 leaves a Sequential model unfinished where a layer fails.
-        raise UserError(
-            f"{path} has Lambda layers and no fixed graph: their code fails here, or "
-            "there is no Input layer; use standard layers where the model is built, "
-            "and save it again"
-        )
+        cause = "no layer says what it takes; build it with an Input layer in front"
+        if lambdas:
+            cause = (
+                "the code of its Lambda layers fails here, or there is no Input layer; "
+                "use standard layers where the model is built"
+            )
+        raise UserError(f"{path} has no fixed graph: {cause}, and save it again")
     complaint = f"{path} is damaged, save the model again"
     if weights is not None:
         complaint = f"{option('weights', weights)} does not fit {path}"

@@ -294,7 +294,7 @@ def test_code_that_fails_here(tmp_path, monkeypatch, k):
     monkeypatch.delitem(sys.modules, "of_the_author")
     text = refusal(path)
     if k is keras:
-        matches(r"net\.keras has Lambda layers and no fixed graph: their code", text)
+        matches(r"net\.keras has no fixed graph: the code of its Lambda", text)
     else:
         matches(r"net\.keras, written by.*No module named 'of_the_author'", text)
 

@@ -69,6 +69,23 @@ def edit_config(path, edit):
 # ---- files
 
 
+@pytest.mark.parametrize("k", LIBRARIES.values(), ids=LIBRARIES)
+def test_sequential_models_without_an_input(tmp_path, k):
+    """Keras saves none, but nothing would say of what shape their weights are."""
+    path = tmp_path / "net.keras"
+    small(k).save(path)
+
+    def without_input(config):
+        _, *config["config"]["layers"] = config["config"]["layers"]
+        config["config"].pop("build_input_shape", None)
+
+    edit_config(path, without_input)
+    assert refusal(path) == (
+        f"{path} has no fixed graph: no layer says what it takes; build it with an "
+        "Input layer in front, and save it again"
+    )
+
+
 @pytest.mark.parametrize("suffix", [".keras", ".h5", ".hdf5"])
 @pytest.mark.parametrize("library", LIBRARIES)
 def test_each_file_is_read_by_the_keras_that_wrote_it(tmp_path, library, suffix):
