@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -13,23 +14,26 @@ from gdfq_tf.frontend.steps import (
     affine,
     call_parameters,
     check_same_shapes,
-    is_symbolic,
-    operands,
+    constants,
     refuse_layer,
+    tensors_joined,
 )
 
 
 def _of_tensors(
-    kind: str, of_constant: Callable[[Call, ArrayLike], list[Step]]
+    kind: str,
+    of_constants: np.ufunc,
+    with_constant: Callable[[Call, ArrayLike], list[Step]],
 ) -> Callable[[Call], list[Step]]:
-    """The translator of a maximum or minimum of tensors, or of one and a constant."""
+    """The translator of a maximum or minimum of tensors and constants."""
 
     def translate(call: Call) -> list[Step]:
-        constants = [term for term in operands(call) if not is_symbolic(term)]
-        if constants:
-            return of_constant(call, constants[0])
-        check_same_shapes(call)
-        return [Step(kind)]
+        found = constants(call)
+        if not found:
+            check_same_shapes(call)
+            return [Step(kind)]
+        bound = functools.reduce(of_constants, found)
+        return [*tensors_joined(kind, call), *with_constant(call, bound)]
 
     return translate
 
@@ -79,10 +83,10 @@ def _relu_from(call: Call, low: ArrayLike, max_value: float | None) -> list[Step
 BOUNDS: dict[str, Callable[[Call], list[Step]]] = {
     # Keras 3 operations; two share their name with the layer of that meaning.
     "Clip": _clip,
-    "Maximum": _of_tensors("Maximum", _at_least),
-    "Minimum": _of_tensors("Minimum", _at_most),
+    "Maximum": _of_tensors("Maximum", np.maximum, _at_least),
+    "Minimum": _of_tensors("Minimum", np.minimum, _at_most),
     # TensorFlow functions.
     "tf.clip_by_value": _clip,
-    "tf.math.maximum": _of_tensors("Maximum", _at_least),
-    "tf.math.minimum": _of_tensors("Minimum", _at_most),
+    "tf.math.maximum": _of_tensors("Maximum", np.maximum, _at_least),
+    "tf.math.minimum": _of_tensors("Minimum", np.minimum, _at_most),
 }

@@ -32,6 +32,7 @@ import numpy as np
 from gdfq_tf.classifier import Head
 from gdfq_tf.config import TASKS
 from gdfq_tf.errors import UserError, option
+from gdfq_tf.frontend.constant_operands import place_constant_channels, spread_affines
 from gdfq_tf.frontend.ends import likely_output
 from gdfq_tf.frontend.folding import absorb_resizing, fold, two_class_logits
 from gdfq_tf.frontend.importer import all_layers, read_graph, valid_name
@@ -91,7 +92,8 @@ def canonicalize(source: KerasModel, task: str = "classification") -> Canonical:
     if task not in TASKS:
         raise UserError(f"task {task!r} is unknown; expected {' or '.join(TASKS)}")
     _check_ends(source, task)
-    ops, shape = read_graph(source), tuple(source.outputs[0].shape[1:])
+    ops = place_constant_channels(read_graph(source))
+    shape = tuple(source.outputs[0].shape[1:])
     check_stored_values(ops)
     if task == "features":
         ops, head = _in_a_row(ops, shape), Head.FEATURES
@@ -109,7 +111,7 @@ def canonicalize(source: KerasModel, task: str = "classification") -> Canonical:
     if resizing is not None:
         example_shape = ops[0].config["shape"]
     ops = absorb_input_reshapes(ops, len(example_shape))
-    ops, scale, offset = fold(ops)
+    ops, scale, offset = fold(spread_affines(ops))
     ops = legalize(ops)
     check_folded_values(ops)
     model = _build(_with_biases(ops), valid_name(source.name))

@@ -131,15 +131,16 @@ def affines_before_relus(ops: Ops) -> Ops:
 
 def merge_affines(ops: Ops) -> Ops:
     """Two affine maps in a row -> one."""
+    return rewrite_pairs(ops, merged_affine)
 
-    def merge(op: Op, producer: Op) -> Ops | None:
-        if op.kind != "Affine" or producer.kind != "Affine":
-            return None
-        (scale, offset), (first_scale, first_offset) = op.weights, producer.weights
-        weights = scale * first_scale, scale * first_offset + offset
-        return [dataclasses.replace(op, inputs=producer.inputs, weights=weights)]
 
-    return rewrite_pairs(ops, merge)
+def merged_affine(op: Op, producer: Op) -> Ops | None:
+    """The affine map that two in a row are; None if they are others."""
+    if op.kind != "Affine" or producer.kind != "Affine":
+        return None
+    (scale, offset), (first_scale, first_offset) = op.weights, producer.weights
+    weights = scale * first_scale, scale * first_offset + offset
+    return [dataclasses.replace(op, inputs=producer.inputs, weights=weights)]
 
 
 def recognize_hard_swish(ops: Ops) -> Ops:

@@ -20,8 +20,10 @@ from gdfq_tf.frontend.layer_importers import check_precision, translate
 from gdfq_tf.frontend.ops import Op, Ops, reachable
 from gdfq_tf.frontend.steps import Call, class_name, is_symbolic, refuse_layer
 from gdfq_tf.keras_compat import KerasModel, Layer, SymbolicTensor
+from tflite_export.names import shown
 
 _Key: TypeAlias = tuple[int, int, int]  # a tensor: layer, its call, its output
+_Value: TypeAlias = Any  # of a tensor: the name of its op, or what it always is
 _Node: TypeAlias = Any  # a call of a layer, as either Keras notes it
 
 # Kinds that take two tensors; of more they are computed one after the other.
@@ -37,6 +39,11 @@ def read_graph(model: KerasModel) -> Ops:
     reader = _Reader(layer.name for layer in all_layers(model))
     with _calls_forgotten(model):
         (output,) = reader.read(model.outputs, {})
+    if not isinstance(output, str):
+        raise UserError(
+            f"model {shown(model.name)} gives the same outputs for every image: they "
+            "depend on its constants alone; expected a network that tells images apart"
+        )
     return reachable(reader.ops, output)
 
 
@@ -64,38 +71,52 @@ class _Reader:
     def read(
         self,
         outputs: Iterable[SymbolicTensor],
-        bound: Mapping[_Key, str],
+        bound: Mapping[_Key, _Value],
         name: str | None = None,
-    ) -> list[str]:
-        """Appends the ops behind some symbolic tensors; returns the names of the last.
+    ) -> list[_Value]:
+        """Appends the ops behind some symbolic tensors.
 
         Args:
           outputs: of a model or a function.
-          bound: names of the ops that stand for its inputs, if there are.
+          bound: what stands for its inputs, if there are.
           name: what all ops are named after; None: each after its own layer.
+
+        Returns:
+          For each output the name of its op, or its value if that is constant.
         """
         produced = dict(bound)
         outputs = list(outputs)
         for call in calls_behind(outputs, bound):
-            inputs = tuple(produced[_key(tensor)] for tensor in call.inputs)
-            if _is_model(call.layer):
-                inner = map(_key, call.layer.inputs)
-                given = dict(zip(inner, inputs, strict=True))
-                results = self.read(call.layer.outputs, given, name)
-            elif class_name(call.layer) == "Lambda":
-                results = [self._read_function(call, produced)]
-            else:
-                base = name or call.layer.name
-                results = [
-                    self._append(dataclasses.replace(call, output=output), inputs, base)
-                    for output in call.outputs
-                ]
             layer, node_index, _ = _key(call.output)
-            for index, result in enumerate(results):
+            for index, result in enumerate(self._read_call(call, produced, name)):
                 produced[layer, node_index, index] = result
         return [produced[_key(tensor)] for tensor in outputs]
 
-    def _read_function(self, call: Call, produced: Mapping[_Key, str]) -> str:
+    def _read_call(
+        self, call: Call, produced: Mapping[_Key, _Value], name: str | None
+    ) -> list[_Value]:
+        """Appends the ops of one call; returns what `read` does of its outputs."""
+        known = _with_constants(call, produced)
+        if call.inputs and not known.inputs:
+            return tf.nest.flatten(known.layer(*known.arguments, **known.keywords))
+        if _is_model(known.layer):
+            given = tf.nest.flatten((*known.arguments, *known.keywords.values())[0])
+            values = [produced[_key(x)] if is_symbolic(x) else x for x in given]
+            inner = map(_key, known.layer.inputs)
+            bound = dict(zip(inner, values, strict=True))
+            return self.read(known.layer.outputs, bound, name)
+        if class_name(known.layer) == "Lambda":
+            return [self._read_function(known, produced)]
+        inputs = tuple(produced[_key(tensor)] for tensor in known.inputs)
+        base = name or known.layer.name
+        return [
+            self._append(dataclasses.replace(known, output=output), inputs, base)
+            for output in known.outputs
+        ]
+
+    def _read_function(
+        self, call: Call, produced: Mapping[_Key, _Value]
+    ) -> _Value:
         """Appends the ops of a Lambda layer's function; returns the last's name.
 
         All are named after the layer: names that operations give themselves depend on
@@ -140,6 +161,22 @@ class _Reader:
             values.append(name)
             taken = (name,)
         return values[-1]
+
+
+def _with_constants(call: Call, produced: Mapping[_Key, _Value]) -> Call:
+    """The call on the values of those of its tensors that are constant."""
+    values = {_key(x): produced[_key(x)] for x in call.inputs}
+    values = {key: x for key, x in values.items() if not isinstance(x, str)}
+    if not values:
+        return call
+    arguments, keywords = tf.nest.map_structure(
+        lambda x: values.get(_key(x), x) if is_symbolic(x) else x,
+        (call.arguments, call.keywords),
+    )
+    inputs = tuple(x for x in call.inputs if _key(x) not in values)
+    return dataclasses.replace(
+        call, inputs=inputs, arguments=arguments, keywords=keywords
+    )
 
 
 def _is_model(layer: Layer) -> bool:

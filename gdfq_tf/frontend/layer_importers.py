@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from gdfq_tf.frontend.arithmetic_importers import average
 from gdfq_tf.frontend.movement_importers import (
     center_crop,
     permute,
@@ -21,7 +22,6 @@ from gdfq_tf.frontend.movement_importers import (
 from gdfq_tf.frontend.operation_importers import (
     OPERATIONS,
     activation_steps,
-    concatenate,
     elu,
     function_step,
 )
@@ -392,14 +392,9 @@ def _normalization(call: Call) -> list[Step]:
     return [affine(call, scale=1 / deviation, offset=-mean / deviation)]
 
 
-def _average(call: Call) -> list[Step]:
-    check_same_shapes(call)
-    share = 1 / len(call.inputs)
-    return [Step("Add", suffix="_sum"), affine(call, scale=share)]
-
-
 def _custom_scale(call: Call) -> list[Step]:
     """inputs[0] + scale * inputs[1], of keras.applications.InceptionResNetV2."""
+    check_same_shapes(call)
     scaled = affine(call, scale=call.layer.scale, suffix="_scaled", inputs=(1,))
     return [scaled, Step("Add", inputs=(0, -1))]
 
@@ -449,10 +444,9 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     "AdaptiveAveragePooling2D": adaptive_pooling("AveragePooling2D"),
     "AdaptiveMaxPooling1D": adaptive_pooling("MaxPooling2D"),
     "AdaptiveMaxPooling2D": adaptive_pooling("MaxPooling2D"),
-    "Average": _average,
+    "Average": average,
     "BatchNormalization": _batch_normalization,
     "CenterCrop": center_crop,
-    "Concatenate": concatenate,
     "Conv1D": _conv,
     "Conv1DTranspose": _conv_transpose,
     "Conv2D": _conv,

@@ -1,4 +1,4 @@
-"""Arithmetic and functions -> steps.
+"""Functions and operations -> steps.
 
 Written as layers, as operations of Keras 3 or as TensorFlow functions that tf_keras
 wraps into layers, they mean the same and end in the same steps.
@@ -14,18 +14,15 @@ from typing import Any, SupportsFloat, TypeAlias, TypeGuard
 import numpy as np
 import tensorflow as tf
 
+from gdfq_tf.frontend.arithmetic_importers import ARITHMETIC
 from gdfq_tf.frontend.bound_importers import BOUNDS
 from gdfq_tf.frontend.movement_importers import MOVEMENTS
 from gdfq_tf.frontend.reduction_importers import REDUCTIONS
 from gdfq_tf.frontend.steps import (
     Call,
     Step,
-    affine,
     call_parameters,
-    check_same_shapes,
     class_name,
-    is_symbolic,
-    operands,
     refuse_layer,
     reshape_step,
 )
@@ -184,67 +181,7 @@ def _leaky_relu_operation(slope_name: str) -> Callable[[Call], list[Step]]:
     ]
 
 
-# ---- arithmetic
-
-
-def add(call: Call) -> list[Step]:
-    """Sums of tensors, or of a tensor and a constant."""
-    terms = operands(call)
-    if all(is_symbolic(term) for term in terms):
-        check_same_shapes(call)
-        return [Step("Add")]
-    (constant,) = (term for term in terms if not is_symbolic(term))
-    return [affine(call, offset=constant)]
-
-
-def _subtract(call: Call) -> list[Step]:
-    left, right = operands(call)
-    if not is_symbolic(right):
-        return [affine(call, offset=-np.asarray(right, np.float64))]
-    if not is_symbolic(left):
-        return [affine(call, scale=-1.0, offset=left)]
-    check_same_shapes(call)
-    negative = affine(call, scale=-1.0, suffix="_negative", inputs=(1,))
-    return [negative, Step("Add", inputs=(0, -1))]
-
-
-def multiply(call: Call) -> list[Step]:
-    """Products of tensors, whose dimensions of 1 stand for all, or with a constant."""
-    factors = operands(call)
-    if all(is_symbolic(factor) for factor in factors):
-        shapes = [tuple(tensor.shape)[1:] for tensor in call.inputs]
-        if len({len(shape) for shape in shapes}) > 1:
-            refuse_layer(
-                call.layer,
-                f"it multiplies {shapes}; expected as many dimensions of each: put a "
-                "Reshape before it",
-            )
-        return [Step("Multiply")]
-    (constant,) = (factor for factor in factors if not is_symbolic(factor))
-    return [affine(call, scale=constant)]
-
-
-def _divide(call: Call) -> list[Step]:
-    _, divisor = operands(call)
-    if is_symbolic(divisor):
-        refuse_layer(call.layer, "it divides by a tensor; expected a constant")
-    return [affine(call, scale=1.0 / np.asarray(divisor, np.float64))]
-
-
-def _negative(call: Call) -> list[Step]:
-    return [affine(call, scale=-1.0)]
-
-
 # ---- shapes
-
-
-def concatenate(call: Call) -> list[Step]:
-    """Joins channels."""
-    channels = sum(tensor.shape[-1] for tensor in call.inputs)
-    if call.output.shape[-1] != channels:
-        axis = call_parameters(call).get("axis", getattr(call.layer, "axis", None))
-        refuse_layer(call.layer, f"it works on axis {axis}; expected the last one")
-    return [Step("Concatenate", {"axis": -1})]
 
 
 def _pad(call: Call) -> list[Step]:
@@ -390,19 +327,13 @@ POST_PROCESSING = (
 )
 
 OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
+    **ARITHMETIC,
     **BOUNDS,
     **MOVEMENTS,
     **REDUCTIONS,
     # Keras 3 operations; some share their name with the layer of that meaning.
-    "Add": add,
-    "Concatenate": concatenate,
-    "Divide": _divide,
     "GetItem": _get_item,
-    "Multiply": multiply,
-    "Negative": _negative,
     "Pad": _pad,
-    "Subtract": _subtract,
-    "TrueDivide": _divide,
     **{
         name: _function(function)
         for name, function in {
@@ -422,16 +353,8 @@ OPERATIONS: dict[str, Callable[[Call], list[Step]]] = {
     "LeakyRelu": _leaky_relu_operation("negative_slope"),
     **dict.fromkeys(POST_PROCESSING, _post_processing),
     # TensorFlow functions.
-    "tf.__operators__.add": add,
     "tf.__operators__.getitem": _get_item,
     "tf.compat.v1.pad": _pad,
-    "tf.concat": concatenate,
-    "tf.math.add": add,
-    "tf.math.divide": _divide,
-    "tf.math.multiply": multiply,
-    "tf.math.negative": _negative,
-    "tf.math.subtract": _subtract,
-    "tf.math.truediv": _divide,
     "tf.nn.leaky_relu": _leaky_relu_operation("alpha"),
     "tf.pad": _pad,
     **{

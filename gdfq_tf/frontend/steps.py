@@ -20,9 +20,11 @@ class Step:
     """One primitive layer among those that replace a source layer.
 
     Attributes:
-      kind: class name in `tf_keras.layers` or `layers`, or "Affine": y = scale * x +
-        offset, weights scale and offset float64 (channels,), or "Resizing" with the
-        source's own layer in its config; `folding` replaces those.
+      kind: class name in `tf_keras.layers` or `layers`, or one that is replaced before
+        anything is built. "Affine": y = scale * x + offset, weights scale and offset
+        float64 (channels,), or of the tensor's shape. "ConstantChannels": its weights,
+        likewise, are channels before and behind those of the tensor, whose shape is in
+        its config. "Resizing": the source's own layer is in its config.
       config: arguments of the class.
       weights: in the order of `layer.get_weights()`, float32.
       suffix: added to the source layer's name; the step that keeps it has none.
@@ -92,21 +94,69 @@ def check_dimensions(call: Call) -> None:
         )
 
 
-def per_channel(call: Call, value: object, what: str) -> np.ndarray:
-    """A constant as float64 (channels,).
+def constants(call: Call) -> list[np.ndarray]:
+    """The operands that are no tensors, float64.
 
     Raises:
-      UserError: it is not one number, or one for each channel.
+      UserError: they spread the tensors over a larger shape.
     """
-    channels = call.inputs[-1].shape[-1]
-    values = np.asarray(value, np.float64)
-    if values.size != 1 and not values.size == values.shape[-1] == channels:
+    found = [np.asarray(x, np.float64) for x in operands(call) if not is_symbolic(x)]
+    shapes = [tuple(tensor.shape)[1:] for tensor in call.inputs]
+    spread = tuple(call.output.shape)[1:]
+    if found and spread not in shapes:
         refuse_layer(
             call.layer,
-            f"its {what} has shape {values.shape}; expected one number or one for "
-            f"each of the {channels} channels",
+            f"its constant spreads {listed(map(str, shapes))} over {spread}; expected "
+            "one that fits into the tensor's shape",
         )
-    return np.broadcast_to(values.ravel(), (channels,)).copy()
+    return found
+
+
+def tensors_joined(kind: str, call: Call) -> list[Step]:
+    """The step that makes one tensor of those beside constants; none if it is one."""
+    if len(call.inputs) == 1:
+        return []
+    check_same_shapes(call)
+    return [Step(kind, suffix="_of_tensors")]
+
+
+def of_each_image(
+    value: object, shape: tuple[int | None, ...]
+) -> np.ndarray | None:
+    """A constant that broadcasts to a tensor's shape, which has no batch, float64.
+
+    Returns:
+      (channels,), or, if it differs from position to position, the shape that the
+      tensor has after translation; None if it does not fit, or differs from image to
+      image.
+    """
+    values = np.asarray(value, np.float64)
+    if values.size == 1 or values.size == values.shape[-1] == shape[-1]:
+        return np.broadcast_to(values.ravel(), shape[-1:]).copy()
+    if values.ndim == len(shape) + 1 and np.all(values == values[:1]):
+        values = values[0]
+    try:
+        values = np.broadcast_to(values, shape)
+    except (TypeError, ValueError):  # the shape has open dimensions, or others
+        return None
+    channels = values.reshape(-1, shape[-1])
+    if np.all(channels == channels[0]):
+        return channels[0]
+    return values.reshape(image_shape((None, *shape))[1:])
+
+
+def _fitted(call: Call, value: object, what: str) -> np.ndarray:
+    """`of_each_image` for the call's output, or a refusal."""
+    shape = tuple(call.output.shape)[1:]
+    values = of_each_image(value, shape)
+    if values is None:
+        refuse_layer(
+            call.layer,
+            f"its {what} has shape {np.shape(value)}; expected one number, one for "
+            f"each of the {shape[-1]} channels, or what broadcasts to {shape}, for "
+            "every image the same",
+        )
+    return values
 
 
 def affine(
@@ -119,7 +169,7 @@ def affine(
 ) -> Step:
     """The step y = scale * x + offset; `suffix` and `inputs` are those of `Step`."""
     check_dimensions(call)
-    weights = per_channel(call, scale, "factor"), per_channel(call, offset, "offset")
+    weights = _fitted(call, scale, "factor"), _fitted(call, offset, "offset")
     return Step("Affine", weights=weights, suffix=suffix, inputs=inputs)
 
 
