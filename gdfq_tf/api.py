@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import numpy.typing as npt
 import tensorflow as tf
 
 from gdfq_tf.config import DEFAULT_RECIPE, Recipe, get_recipe, parse_bit_widths
@@ -31,6 +32,7 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
     weights: str | None = None,
     input_size: int | None = None,
     output_name: str | None = None,
+    constant_inputs: Mapping[str, npt.ArrayLike] | None = None,
     task: str = "classification",
     without_bn_statistics: bool = False,
     allow_unsafe: bool = False,
@@ -65,6 +67,8 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
       weights: for applications and .json files.
       input_size: for applications: height and width of the images.
       output_name: the output to keep of a model that has several.
+      constant_inputs: inputs that are no images, by name, and what they always are: a
+        number, or an array that broadcasts to the input's shape without the batch.
       task: "classification", or "features" for outputs that stand for no class.
       without_bn_statistics: takes a classifier that never had BatchNormalization.
       allow_unsafe: takes Lambda layers and runs the code that the file holds for them.
@@ -106,6 +110,7 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
                 weights=weights,
                 input_size=input_size,
                 output_name=output_name,
+                constant_inputs=constant_inputs,
                 allow_unsafe=allow_unsafe,
                 preprocessing=preprocessing,
                 mean=mean,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -75,6 +75,7 @@ class Classifier:
       example_shape: of one example as the original and the exported model take it: an
         image (height, width, channels), a picture (height, width), a signal (time,
         features) or values (count,); those of `input_shape`, in the same order.
+      constant_inputs: what other inputs of the original were bound to, by name.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Classifier:
     preprocessing: Preprocessing
     head: Head
     example_shape: ExampleShape
+    constant_inputs: Mapping[str, float | str] = dataclasses.field(default_factory=dict)
 
     @property
     def input_shape(self) -> tuple[int, int, int]:

@@ -215,6 +215,7 @@ class Result:
                 "input_shape": classifier.example_shape,
                 "image_shape": classifier.input_shape,
                 "input": classifier.input_format.in_words(),
+                "constant_inputs": dict(classifier.constant_inputs),
                 "num_classes": classifier.num_classes,
                 "head": classifier.head.value,
                 "bn_statistics_used": classifier.has_bn_statistics,

@@ -52,19 +52,22 @@ def option(name: str, value: object = None) -> str:
 
 def as_flag(name: str, value: str | None) -> str:
     """An option as command lines write it, for `UserError.render`."""
-    return f"--{name}" if value in (None, "True") else f"--{name}={value}"
+    if value in (None, "True"):
+        return f"--{name}"
+    if isinstance(pairs := _literal(value), dict):
+        value = ",".join(f"{key}={item}" for key, item in pairs.items())
+    return f"--{name}={value}"
 
 
 def _as_argument(name: str, value: str | None) -> str:
     if value is None:
         return name
-    return f"{name}={value if _is_literal(value) else repr(value)}"
+    return f"{name}={repr(value) if _literal(value) is None else value}"
 
 
-def _is_literal(text: str) -> bool:
-    """Whether it is a number, a truth value or the like, which has no quotes."""
+def _literal(text: str) -> object:
+    """The number, truth value, dict or the like that a text is; None if it is none."""
     try:
-        ast.literal_eval(text)
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError):
-        return False
-    return True
+        return None

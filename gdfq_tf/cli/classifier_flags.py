@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 from absl import flags
 
 from gdfq_tf.classifier import Classifier, Head
-from gdfq_tf.cli.flags import numbers
-from gdfq_tf.errors import UserError
+from gdfq_tf.cli.flags import constant_inputs, numbers
+from gdfq_tf.errors import UserError, option
 from gdfq_tf.frontend.load import load_classifier
 from gdfq_tf.preprocessing import (
     Preprocessing,
@@ -26,6 +29,10 @@ def load_classifier_from_flags(values: flags.FlagValues) -> Classifier:
         weights=values.weights,
         input_size=values.input_size,
         output_name=values.output_name,
+        constant_inputs={
+            name: _array(value) if isinstance(value, str) else value
+            for name, value in constant_inputs(values).items()
+        },
         allow_unsafe=values.allow_unsafe,
         preprocessing=values.preprocessing,
         mean=numbers(values, "mean"),
@@ -34,6 +41,19 @@ def load_classifier_from_flags(values: flags.FlagValues) -> Classifier:
         task=values.task,
         without_bn_statistics=values.without_bn_statistics,
     )
+
+
+def _array(file: str) -> np.ndarray:
+    """What an .npy file holds; what would run code is refused."""
+    path = Path(file).expanduser()
+    try:
+        with path.open("rb") as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}, of {option('constant_inputs')}, cannot be read: "
+            f"{' '.join(str(error).split())}; expected an array that np.save wrote"
+        ) from error
 
 
 def require_classes(name: str, head: Head) -> None:

@@ -29,6 +29,7 @@ _OF_OTHER_MODELS = (
     "weights",
     "input_size",
     "output_name",
+    "constant_inputs",
     "allow_unsafe",
     "preprocessing",
     "mean",
@@ -258,6 +259,13 @@ def define_classifier_flags(flags_: Flags) -> None:
         low=1,
     )
     flags_.string("output_name", "The output to keep of a model that has several.")
+    flags_.texts(
+        "constant_inputs",
+        [],
+        "Inputs that are no images and always the same, as NAME=VALUE: a number, or an "
+        ".npy file with an array that broadcasts to the input's shape without the "
+        "batch.",
+    )
     flags_.choice(
         "task",
         "classification",
@@ -287,6 +295,7 @@ def check_classifier_flags(values: flags.FlagValues) -> None:
         )
     for name in ("mean", "std", "input_range"):
         numbers(values, name)
+    constant_inputs(values)
 
 
 def numbers(values: flags.FlagValues, name: str) -> tuple[float, ...]:
@@ -302,6 +311,33 @@ def numbers(values: flags.FlagValues, name: str) -> tuple[float, ...]:
             f"{option(name, ','.join(values[name].value))} must be numbers separated "
             "by commas, such as 0.485,0.456,0.406"
         ) from error
+
+
+def constant_inputs(values: flags.FlagValues) -> dict[str, float | str]:
+    """Numbers and paths of .npy files by names of inputs.
+
+    Raises:
+      UserError: they are neither, or without a name.
+    """
+    found: dict[str, float | str] = {}
+    for entry in values.constant_inputs:
+        name, _, text = entry.rpartition("=")
+        if not name or not text:
+            raise _no_constant(entry)
+        try:
+            found[name] = float(text)
+        except ValueError:
+            if not text.endswith(".npy"):
+                raise _no_constant(entry) from None
+            found[name] = text
+    return found
+
+
+def _no_constant(entry: str) -> UserError:
+    return UserError(
+        f"{option('constant_inputs', entry)} must be an input's name and a number or "
+        "an .npy file, such as mask=1 or mask=mask.npy"
+    )
 
 
 # Of ResNet-20 at 32x32, widths w8a8 and w4a8, on two CPU cores.

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gdfq_tf.frontend.steps import (
     Call,
@@ -86,7 +87,7 @@ def _negative(call: Call) -> list[Step]:
     return [affine(call, scale=-1.0)]
 
 
-def _shifted(call: Call, offset: np.ndarray) -> list[Step]:
+def _shifted(call: Call, offset: ArrayLike) -> list[Step]:
     return [affine(call, offset=offset)] if np.any(offset) else []
 
 
@@ -108,9 +109,7 @@ def _concatenate(call: Call) -> list[Step]:
     groups = _constants_around_tensors(parts)
     if len(groups) == len(parts):
         return [Step("Concatenate", {"axis": -1})]
-    steps = [
-        _with_constants(call, index, *group) for index, group in enumerate(groups)
-    ]
+    steps = [_with_constants(call, index, *group) for index, group in enumerate(groups)]
     if len(steps) == 1:
         return steps
     steps = [dataclasses.replace(step, suffix="_part") for step in steps]

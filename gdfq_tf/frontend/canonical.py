@@ -43,6 +43,7 @@ from gdfq_tf.frontend.steps import class_name, is_symbolic, refuse
 from gdfq_tf.frontend.stored_values import check_folded_values, check_stored_values
 from gdfq_tf.graph import layers
 from gdfq_tf.keras_compat import KerasModel, Layer, SymbolicTensor, keras
+from gdfq_tf.model_files.model_inputs import check_one_input
 from gdfq_tf.model_files.model_outputs import named_outputs
 from tflite_export.names import listed, shown
 
@@ -128,19 +129,13 @@ def _check_ends(source: KerasModel, task: str) -> None:
             f"{model} has no fixed graph; expected a Functional model "
             "or a Sequential model with an Input layer: rebuild it that way"
         )
-    if len(inputs) != 1:
-        names = [x._keras_history[0].name for x in inputs]
-        raise UserError(
-            f"{model} has {len(inputs)} inputs that its outputs depend on, "
-            f"{listed(names)}; expected one, for images: train it on the images alone, "
-            "or with constants in place of the others"
-        )
     if len(outputs) != 1:
         names, likely = list(named_outputs(source)), likely_output(source)
         raise UserError(
             f"{model} has the outputs {listed(names)}; expected one, "
             f"for classes: choose it with {option('output_name', likely)}"
         )
+    check_one_input(source)
     shape, out = tuple(inputs[0].shape), tuple(outputs[0].shape)
     if len(shape) not in (2, 3, 4):
         raise UserError(

@@ -15,6 +15,7 @@ from gdfq_tf.frontend.folding import merged_affine
 from gdfq_tf.frontend.ops import (
     Op,
     Ops,
+    find,
     new_name,
     rewrite_in_order,
     rewrite_pairs,
@@ -25,7 +26,8 @@ from gdfq_tf.frontend.ops import (
 def place_constant_channels(ops: Ops) -> Ops:
     """Channels that are constant: in a bias, or added to channels of zeros."""
     ops = rewrite_pairs(rewrite_in_order(ops, _without_empty), _into_bias)
-    for op in [op for op in ops if op.kind == "ConstantChannels"]:
+    for name in [op.name for op in ops if op.kind == "ConstantChannels"]:
+        op = find(ops, name)
         ops = substitute(ops, op, _added_to_zeros(ops, op))
     return ops
 
@@ -79,7 +81,8 @@ def _added_to_zeros(ops: Ops, op: Op) -> Ops:
 def spread_affines(ops: Ops) -> Ops:
     """Affine maps that differ from value to value: of the values as channels."""
     ops = rewrite_pairs(ops, _merged)
-    for op in [op for op in ops if _is_of_values(op)]:
+    for name in [op.name for op in ops if _is_of_values(op)]:
+        op = find(ops, name)
         weights = np.broadcast_arrays(*op.weights)
         shape = weights[0].shape
         as_channels = {"target_shape": (1, 1, math.prod(shape))}

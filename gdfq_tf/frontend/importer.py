@@ -114,9 +114,7 @@ class _Reader:
             for output in known.outputs
         ]
 
-    def _read_function(
-        self, call: Call, produced: Mapping[_Key, _Value]
-    ) -> _Value:
+    def _read_function(self, call: Call, produced: Mapping[_Key, _Value]) -> _Value:
         """Appends the ops of a Lambda layer's function; returns the last's name.
 
         All are named after the layer: names that operations give themselves depend on

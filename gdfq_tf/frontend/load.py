@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from gdfq_tf import embedded
@@ -38,6 +40,11 @@ from gdfq_tf.graph.bn_statistics import (
 )
 from gdfq_tf.keras_compat import KerasModel, Layer, computing_in_float32, keras
 from gdfq_tf.memory_needs import require_memory_for_any_run
+from gdfq_tf.model_files.model_inputs import (
+    in_words_of_constants,
+    read_constants,
+    with_constants,
+)
 from gdfq_tf.model_files.readers import ReadOptions, SourceModel, read_model
 from gdfq_tf.preprocessing import (
     Preprocessing,
@@ -82,6 +89,8 @@ class Interpretation:
         class: an embedding, a regression, an image.
       without_bn_statistics: takes a classifier that has no BatchNormalization, and no
         other.
+      constant_inputs: values by the names of inputs that are no images, see
+        `read_constants`.
     """
 
     preprocessing: Preprocessing | str | None = None
@@ -90,6 +99,7 @@ class Interpretation:
     input_range: tuple[float, ...] = ()
     task: str = "classification"
     without_bn_statistics: bool = False
+    constant_inputs: Mapping[str, npt.ArrayLike] | None = None
 
 
 @random_states_kept()
@@ -100,6 +110,7 @@ def load_classifier(  # noqa: PLR0913 - the front door: one keyword for each opt
     weights: str | os.PathLike[str] | None = None,
     input_size: int | None = None,
     output_name: str | None = None,
+    constant_inputs: Mapping[str, npt.ArrayLike] | None = None,
     allow_unsafe: bool = False,
     preprocessing: Preprocessing | str | None = None,
     mean: Sequence[float] = (),
@@ -120,6 +131,9 @@ def load_classifier(  # noqa: PLR0913 - the front door: one keyword for each opt
       input_size: for applications only: height and width of the images, if not their
         own.
       output_name: of a model with several outputs: the one to keep.
+      constant_inputs: of a model with several inputs: those that are no images, by
+        name, and what they always are: a number, or an array that broadcasts to the
+        input's shape without the batch.
       allow_unsafe: takes Lambda layers of a file and runs the code that it holds, which
         may do whatever this process may.
       preprocessing: what the model was trained on, a `Preprocessing` or one of tf,
@@ -150,6 +164,7 @@ def load_classifier(  # noqa: PLR0913 - the front door: one keyword for each opt
         tuple(np.ravel(input_range).tolist()),
         task,
         without_bn_statistics,
+        constant_inputs or None,
     )
     given = [*_given(reading), *_given(interpretation)]
     if isinstance(model, Classifier):
@@ -213,6 +228,9 @@ def translate_classifier(
 ) -> Translation:
     """The classifier of a model in memory. Errors as of `load_classifier`."""
     model = trimmed(source.model, interpretation.task)
+    constants = read_constants(source.model, interpretation.constant_inputs or {})
+    if constants and len(model.outputs) == 1:
+        model = with_constants(model, constants)
     canonical = canonicalize(model, interpretation.task)
     interpretation = dataclasses.replace(
         interpretation,
@@ -225,6 +243,7 @@ def translate_classifier(
         preprocessing.then(canonical.input_scale, canonical.input_offset),
         canonical.head,
         canonical.example_shape,
+        in_words_of_constants(constants),
     )
     _check_normalization(classifier, interpretation.without_bn_statistics)
     _check_soundness(classifier)
@@ -297,9 +316,11 @@ def _check_equal(
     Returns:
       The largest difference of the outputs, in the unit that `TOLERANCE` has.
     """
+    batch_size, *source_shape = source.inputs[0].shape
+    num_images = num_probes(classifier.input_shape, _PROOF_IMAGES)
     # A source of fixed batch size may refuse any other number of images.
-    num_images, *source_shape = source.inputs[0].shape
-    num_images = num_images or num_probes(classifier.input_shape, _PROOF_IMAGES)
+    batch_size = batch_size or num_images
+    num_images = math.ceil(num_images / batch_size) * batch_size
     shape, source_shape = classifier.input_shape, tuple(source_shape)
     if resizing is not None:  # what takes other sizes, or any
         sides = zip(source_shape, shape, strict=True)
@@ -308,8 +329,9 @@ def _check_equal(
     images = preprocessing.to_input(pixels).numpy().reshape(num_images, *source_shape)
     if resizing is not None:
         pixels = np.asarray(resizing(pixels.astype(np.float32)))
-    expected = np.asarray(source(images, training=False), np.float32)
-    expected = expected.reshape(num_images, -1)
+    batches = np.split(images, num_images // batch_size)
+    outputs = [np.asarray(source(x, training=False), np.float32) for x in batches]
+    expected = np.concatenate(outputs).reshape(num_images, -1)
     logits = classifier.model(classifier.preprocessing.to_input(pixels))
     outputs = classifier.head.outputs_of(logits)
     if classifier.head == Head.SIGMOID:

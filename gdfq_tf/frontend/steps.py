@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import Any, NoReturn
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import Layer, SymbolicTensor
@@ -120,9 +121,7 @@ def tensors_joined(kind: str, call: Call) -> list[Step]:
     return [Step(kind, suffix="_of_tensors")]
 
 
-def of_each_image(
-    value: object, shape: tuple[int | None, ...]
-) -> np.ndarray | None:
+def of_each_image(value: ArrayLike, shape: tuple[Any, ...]) -> np.ndarray | None:
     """A constant that broadcasts to a tensor's shape, which has no batch, float64.
 
     Returns:
@@ -145,7 +144,7 @@ def of_each_image(
     return values.reshape(image_shape((None, *shape))[1:])
 
 
-def _fitted(call: Call, value: object, what: str) -> np.ndarray:
+def _fitted(call: Call, value: ArrayLike, what: str) -> np.ndarray:
     """`of_each_image` for the call's output, or a refusal."""
     shape = tuple(call.output.shape)[1:]
     values = of_each_image(value, shape)
@@ -162,8 +161,8 @@ def _fitted(call: Call, value: object, what: str) -> np.ndarray:
 def affine(
     call: Call,
     *,
-    scale: object = 1.0,
-    offset: object = 0.0,
+    scale: ArrayLike = 1.0,
+    offset: ArrayLike = 0.0,
     suffix: str = "",
     inputs: tuple[int, ...] | None = None,
 ) -> Step:

@@ -103,10 +103,18 @@ def _entries(node: Json, depth: int) -> Iterator[list]:
 def _first_argument(node: Json) -> Structure:
     """The entries as tensors and constants, lists as they are."""
     if not _is_entry(node):
-        return [_first_argument(item) for item in node]
+        return [_item(item) for item in node]
     if node[0] == _CONSTANT:
         return _value(node[2], "inputs")
     return _ref(node[:3])
+
+
+def _item(node: Json) -> Structure:
+    """An entry of a list, where a constant in lists would be taken for tensors."""
+    argument = _first_argument(node)
+    if _is_entry(node) and node[0] == _CONSTANT and isinstance(argument, list):
+        return np.asarray(numbers(argument), np.float32)
+    return argument
 
 
 def _call_keywords(keywords: Json, is_operation: bool) -> dict[str, Structure]:
@@ -117,11 +125,16 @@ def _call_keywords(keywords: Json, is_operation: bool) -> dict[str, Structure]:
     for keyword, value in keywords.items():
         if keyword == "inputs":
             found[keyword] = _value(value, keyword)
-        elif value is not None:
+        elif value is not None and not _masks_nothing(keyword, value):
             if keyword != "training" or not isinstance(value, bool):
                 raise ArgumentError(keyword, value, "tensors and `training` only")
             found[keyword] = value
     return found
+
+
+def _masks_nothing(keyword: str, value: Json) -> bool:
+    """Whether it is what Keras 3 notes of models called on constants: no mask each."""
+    return keyword == "mask" and isinstance(value, list) and not any(value)
 
 
 def _value(value: Json, argument: str, depth: int = 0) -> Structure:

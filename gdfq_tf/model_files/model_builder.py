@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 import numpy as np
+import tensorflow as tf
 
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import KerasLibrary, KerasModel, Layer, SymbolicTensor
@@ -269,9 +270,16 @@ class _Builder:
     ) -> list:
         arguments = _resolved(call.arguments, given, own_calls)
         keywords = _resolved(dict(call.keywords), given, own_calls)
+        if isinstance(layer, self._library.Model):
+            # Keras 3 calls models on tensors alone.
+            arguments = tf.nest.map_structure(_as_tensor, arguments)
         outputs = _outputs(layer(*arguments, **keywords))
         _check_sizes(name, outputs)
         return outputs
+
+
+def _as_tensor(value: Structure) -> Structure:
+    return tf.constant(value) if isinstance(value, np.ndarray) else value
 
 
 def _named(model_class: type, name: str | None) -> type:

@@ -43,7 +43,7 @@ def with_one_output(model: KerasModel, output_name: str) -> KerasModel:
         )
     if len(outputs) == 1:
         return model
-    inputs = model.inputs if len(model.inputs) > 1 else model.inputs[0]
+    inputs = model.input if len(model.inputs) > 1 else model.inputs[0]
     return library_of_model(model).Model(inputs, found[0])
 
 
