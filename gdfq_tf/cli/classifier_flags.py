@@ -8,7 +8,7 @@ import numpy as np
 from absl import flags
 
 from gdfq_tf.classifier import Classifier, Head
-from gdfq_tf.cli.flags import constant_inputs, numbers
+from gdfq_tf.cli.flag_values import constant_inputs, numbers
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.frontend.load import load_classifier
 from gdfq_tf.preprocessing import (

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from absl import flags
 
 from gdfq_tf import embedded
+from gdfq_tf.cli.flag_values import constant_inputs, numbers
 from gdfq_tf.config import (
     DEFAULT_RECIPE,
     PREPROCESSINGS,
@@ -296,48 +297,6 @@ def check_classifier_flags(values: flags.FlagValues) -> None:
     for name in ("mean", "std", "input_range"):
         numbers(values, name)
     constant_inputs(values)
-
-
-def numbers(values: flags.FlagValues, name: str) -> tuple[float, ...]:
-    """The numbers of a list.
-
-    Raises:
-      UserError: they are none.
-    """
-    try:
-        return tuple(float(text) for text in values[name].value)
-    except ValueError as error:
-        raise UserError(
-            f"{option(name, ','.join(values[name].value))} must be numbers separated "
-            "by commas, such as 0.485,0.456,0.406"
-        ) from error
-
-
-def constant_inputs(values: flags.FlagValues) -> dict[str, float | str]:
-    """Numbers and paths of .npy files by names of inputs.
-
-    Raises:
-      UserError: they are neither, or without a name.
-    """
-    found: dict[str, float | str] = {}
-    for entry in values.constant_inputs:
-        name, _, text = entry.rpartition("=")
-        if not name or not text:
-            raise _no_constant(entry)
-        try:
-            found[name] = float(text)
-        except ValueError:
-            if not text.endswith(".npy"):
-                raise _no_constant(entry) from None
-            found[name] = text
-    return found
-
-
-def _no_constant(entry: str) -> UserError:
-    return UserError(
-        f"{option('constant_inputs', entry)} must be an input's name and a number or "
-        "an .npy file, such as mask=1 or mask=mask.npy"
-    )
 
 
 # Of ResNet-20 at 32x32, widths w8a8 and w4a8, on two CPU cores.

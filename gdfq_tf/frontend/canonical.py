@@ -43,7 +43,7 @@ from gdfq_tf.frontend.steps import class_name, is_symbolic, refuse
 from gdfq_tf.frontend.stored_values import check_folded_values, check_stored_values
 from gdfq_tf.graph import layers
 from gdfq_tf.keras_compat import KerasModel, Layer, SymbolicTensor, keras
-from gdfq_tf.model_files.model_inputs import check_one_input
+from gdfq_tf.model_files.model_inputs import Constants, image_input
 from gdfq_tf.model_files.model_outputs import named_outputs
 from tflite_export.names import listed, shown
 
@@ -76,7 +76,11 @@ class Canonical:
     resizing: Layer | None = None
 
 
-def canonicalize(source: KerasModel, task: str = "classification") -> Canonical:
+def canonicalize(
+    source: KerasModel,
+    task: str = "classification",
+    constants: Constants | None = None,
+) -> Canonical:
     """The canonical copy of a classifier.
 
     Args:
@@ -85,6 +89,7 @@ def canonicalize(source: KerasModel, task: str = "classification") -> Canonical:
         (N, ...) features.
       task: one of `TASKS`: whether the outputs tell classes or labels, or are
         features.
+      constants: for all inputs but one, see `read_constants`.
 
     Raises:
       UserError: names the layer that has no counterpart, or whose values no
@@ -92,8 +97,9 @@ def canonicalize(source: KerasModel, task: str = "classification") -> Canonical:
     """
     if task not in TASKS:
         raise UserError(f"task {task!r} is unknown; expected {' or '.join(TASKS)}")
-    _check_ends(source, task)
-    ops = place_constant_channels(read_graph(source))
+    constants = constants or {}
+    image = _checked_ends(source, task, constants)
+    ops = place_constant_channels(read_graph(source, constants))
     shape = tuple(source.outputs[0].shape[1:])
     check_stored_values(ops)
     if task == "features":
@@ -108,7 +114,7 @@ def canonicalize(source: KerasModel, task: str = "classification") -> Canonical:
                 "softmax is supported as the last layer only, of classifiers",
             )
     ops, resizing = absorb_resizing(ops)
-    example_shape = tuple(source.inputs[0].shape)[1:]
+    example_shape = tuple(image.shape)[1:]
     if resizing is not None:
         example_shape = ops[0].config["shape"]
     ops = absorb_input_reshapes(ops, len(example_shape))
@@ -119,10 +125,11 @@ def canonicalize(source: KerasModel, task: str = "classification") -> Canonical:
     return Canonical(model, head, scale, offset, example_shape, resizing)
 
 
-def _check_ends(source: KerasModel, task: str) -> None:
-    """Refuses what is no network for images of one size, or for no such task."""
+def _checked_ends(
+    source: KerasModel, task: str, constants: Constants
+) -> SymbolicTensor:
+    """The input for images; refuses what has none of one size, or no such task."""
     model = f"model {shown(source.name)}"
-    inputs = getattr(source, "inputs", None) or []
     outputs = getattr(source, "outputs", None) or []
     if not outputs or not all(is_symbolic(t) for t in outputs):
         raise UserError(
@@ -135,8 +142,8 @@ def _check_ends(source: KerasModel, task: str) -> None:
             f"{model} has the outputs {listed(names)}; expected one, "
             f"for classes: choose it with {option('output_name', likely)}"
         )
-    check_one_input(source)
-    shape, out = tuple(inputs[0].shape), tuple(outputs[0].shape)
+    image = image_input(source, constants)
+    shape, out = tuple(image.shape), tuple(outputs[0].shape)
     if len(shape) not in (2, 3, 4):
         raise UserError(
             f"{model} takes {shape}; expected images (None, height, width, channels), "
@@ -160,6 +167,7 @@ def _check_ends(source: KerasModel, task: str) -> None:
             f"{model} gives {out}, so it is not a classifier; expected "
             f"(None, classes), or {option('task', 'features')}"
         )
+    return image
 
 
 def _split_head(ops: Ops, num_outputs: int) -> tuple[Ops, Head]:

@@ -20,6 +20,7 @@ from gdfq_tf.frontend.layer_importers import check_precision, translate
 from gdfq_tf.frontend.ops import Op, Ops, reachable
 from gdfq_tf.frontend.steps import Call, class_name, is_symbolic, refuse_layer
 from gdfq_tf.keras_compat import KerasModel, Layer, SymbolicTensor
+from gdfq_tf.model_files.model_inputs import Constants, bound_inputs
 from tflite_export.names import shown
 
 _Key: TypeAlias = tuple[int, int, int]  # a tensor: layer, its call, its output
@@ -30,15 +31,23 @@ _Node: TypeAlias = Any  # a call of a layer, as either Keras notes it
 _PAIRWISE = ("Add", "Maximum", "Minimum", "Multiply")
 
 
-def read_graph(model: KerasModel) -> Ops:
+def read_graph(model: KerasModel, constants: Constants | None = None) -> Ops:
     """The primitive layers of a model of one input and one output.
+
+    Args:
+      model: of either Keras.
+      constants: for its other inputs, see `read_constants`.
 
     Raises:
       UserError: names the layer that has no counterpart and what to do.
     """
     reader = _Reader(layer.name for layer in all_layers(model))
+    # A model of fixed batch size computes constants for as many images.
+    count = model.inputs[0].shape[0] or 1
+    inputs = bound_inputs(model, constants or {}, count)
+    bound = {_key(tensor): value for tensor, value in inputs}
     with _calls_forgotten(model):
-        (output,) = reader.read(model.outputs, {})
+        (output,) = reader.read(model.outputs, bound)
     if not isinstance(output, str):
         raise UserError(
             f"model {shown(model.name)} gives the same outputs for every image: they "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -41,9 +40,11 @@ from gdfq_tf.graph.bn_statistics import (
 from gdfq_tf.keras_compat import KerasModel, Layer, computing_in_float32, keras
 from gdfq_tf.memory_needs import require_memory_for_any_run
 from gdfq_tf.model_files.model_inputs import (
+    Constants,
+    image_input,
     in_words_of_constants,
+    outputs_on,
     read_constants,
-    with_constants,
 )
 from gdfq_tf.model_files.readers import ReadOptions, SourceModel, read_model
 from gdfq_tf.preprocessing import (
@@ -229,9 +230,7 @@ def translate_classifier(
     """The classifier of a model in memory. Errors as of `load_classifier`."""
     model = trimmed(source.model, interpretation.task)
     constants = read_constants(source.model, interpretation.constant_inputs or {})
-    if constants and len(model.outputs) == 1:
-        model = with_constants(model, constants)
-    canonical = canonicalize(model, interpretation.task)
+    canonical = canonicalize(model, interpretation.task, constants)
     interpretation = dataclasses.replace(
         interpretation,
         preprocessing=interpretation.preprocessing or source.preprocessing,
@@ -247,7 +246,9 @@ def translate_classifier(
     )
     _check_normalization(classifier, interpretation.without_bn_statistics)
     _check_soundness(classifier)
-    difference = _check_equal(model, classifier, preprocessing, canonical.resizing)
+    difference = _check_equal(
+        model, classifier, preprocessing, canonical.resizing, constants
+    )
     return Translation(classifier, difference, preprocessing, canonical)
 
 
@@ -304,6 +305,7 @@ def _check_equal(
     classifier: Classifier,
     preprocessing: Preprocessing,
     resizing: Layer | None,
+    constants: Constants,
 ) -> float:
     """Refuses a translation that computes something else than its source.
 
@@ -312,15 +314,14 @@ def _check_equal(
       classifier: the translation.
       preprocessing: pixels -> input of the source.
       resizing: see `Canonical`.
+      constants: for the source's other inputs.
 
     Returns:
       The largest difference of the outputs, in the unit that `TOLERANCE` has.
     """
-    batch_size, *source_shape = source.inputs[0].shape
-    num_images = num_probes(classifier.input_shape, _PROOF_IMAGES)
     # A source of fixed batch size may refuse any other number of images.
-    batch_size = batch_size or num_images
-    num_images = math.ceil(num_images / batch_size) * batch_size
+    num_images, *source_shape = image_input(source, constants).shape
+    num_images = num_images or num_probes(classifier.input_shape, _PROOF_IMAGES)
     shape, source_shape = classifier.input_shape, tuple(source_shape)
     if resizing is not None:  # what takes other sizes, or any
         sides = zip(source_shape, shape, strict=True)
@@ -329,9 +330,7 @@ def _check_equal(
     images = preprocessing.to_input(pixels).numpy().reshape(num_images, *source_shape)
     if resizing is not None:
         pixels = np.asarray(resizing(pixels.astype(np.float32)))
-    batches = np.split(images, num_images // batch_size)
-    outputs = [np.asarray(source(x, training=False), np.float32) for x in batches]
-    expected = np.concatenate(outputs).reshape(num_images, -1)
+    expected = outputs_on(source, images, constants).reshape(num_images, -1)
     logits = classifier.model(classifier.preprocessing.to_input(pixels))
     outputs = classifier.head.outputs_of(logits)
     if classifier.head == Head.SIGMOID:

@@ -45,57 +45,59 @@ def read_constants(model: KerasModel, given: Mapping[str, npt.ArrayLike]) -> Con
     }
 
 
-def with_constants(model: KerasModel, constants: Constants) -> KerasModel:
-    """The model of the inputs that are left, of one image at a time.
-
-    Args:
-      model: of either Keras, with one output; stays as it is.
-      constants: see `read_constants`; those of inputs that it has not are not used.
-    """
-    free = [x for x in model.inputs if _name(x) not in constants]
-    if len(free) == len(model.inputs):
-        return model
-    check_one_input(model, constants)
-    (image,) = free
-    count, *shape = image.shape
-    library = library_of_model(model)
-    # Tensors of more images than one join no constants of one.
-    batch_shape = (count or 1, *shape)
-    taken = library.Input(batch_shape=batch_shape, dtype=image.dtype, name=_name(image))
-    given = [
-        taken if x is image else _of_batch(constants[_name(x)], x, batch_shape[0])
-        for x in model.inputs
-    ]
-    # A copy, because calls leave their traces in a model.
-    copy = library.Model(model.inputs, model.outputs[0])
-    return library.Model(taken, copy(given), name=model.name)
-
-
-def check_one_input(model: KerasModel, constants: Constants | None = None) -> None:
-    """Refuses a model that takes more than images, or nothing.
+def image_input(model: KerasModel, constants: Constants) -> SymbolicTensor:
+    """The input that is not bound.
 
     Args:
       model: whose inputs all matter.
-      constants: for some of them.
+      constants: for the others, see `read_constants`.
+
+    Raises:
+      UserError: there is none, or more than one.
     """
-    bound = constants or {}
-    free = {_name(x): x for x in model.inputs if _name(x) not in bound}
-    if len(free) == 1:
-        return
+    free = {_name(x): x for x in model.inputs if _name(x) not in constants}
     if not free:
         raise UserError(
-            f"{option('constant_inputs')} binds {listed(bound)}, all that the outputs "
-            f"of model {shown(model.name)} depend on; expected one input to be left, "
-            "for images"
+            f"{option('constant_inputs')} binds {listed(constants)}, all that the "
+            f"outputs of model {shown(model.name)} depend on; expected one input to be "
+            "left, for images"
         )
-    image = max(free, key=lambda name: _num_values(free[name]))
-    others = {_name(x): 0 for x in model.inputs if _name(x) != image}
-    raise UserError(
-        f"model {shown(model.name)} has {len(free)} inputs that its outputs depend on, "
-        f"{listed(free)}; expected one, for images: if the others are always the same, "
-        f"bind them to what they are, as in {option('constant_inputs', others)}, or "
-        "train it on the images alone"
-    )
+    if len(free) > 1:
+        likely = max(free, key=lambda name: _num_values(free[name]))
+        others = {_name(x): 1 for x in model.inputs if _name(x) != likely}
+        raise UserError(
+            f"model {shown(model.name)} has {len(free)} inputs that its outputs depend "
+            f"on, {listed(free)}; expected one, for images: if the others are always "
+            f"the same, bind them to what they are, as in "
+            f"{option('constant_inputs', others)}, or train it on the images alone"
+        )
+    (image,) = free.values()
+    return image
+
+
+def bound_inputs(
+    model: KerasModel, constants: Constants, count: int
+) -> list[tuple[SymbolicTensor, tf.Tensor]]:
+    """The inputs that are constant, and what they are for so many images."""
+    return [
+        (x, _of_batch(constants[_name(x)], x, count))
+        for x in model.inputs
+        if _name(x) in constants
+    ]
+
+
+def outputs_on(
+    model: KerasModel, images: npt.NDArray[np.float32], constants: Constants
+) -> npt.NDArray[np.float32]:
+    """What a model of one output gives on images beside constants."""
+    if not constants:
+        return np.asarray(model(images, training=False), np.float32)
+    values = {id(x): value for x, value in bound_inputs(model, constants, len(images))}
+    # Whatever structure the model's own inputs stand in.
+    on_list = library_of_model(model).Model(model.inputs, model.outputs[0])
+    # Keras 3 takes no arrays beside tensors.
+    given = [values.get(id(x), tf.constant(images)) for x in model.inputs]
+    return np.asarray(on_list(given, training=False), np.float32)
 
 
 def in_words_of_constants(constants: Constants) -> dict[str, float | str]:

@@ -722,16 +722,16 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
     [
         (
             "quantize",
-            "model weights input_size output_name allow_unsafe preprocessing mean "
-            "std input_range task without_bn_statistics bits recipe num_steps "
-            "keep_layers max_accuracy_loss seed num_threads output_dir overwrite data "
-            "labels num_images",
+            "model weights input_size output_name constant_inputs allow_unsafe "
+            "preprocessing mean std input_range task without_bn_statistics bits recipe "
+            "num_steps keep_layers max_accuracy_loss seed num_threads output_dir "
+            "overwrite data labels num_images",
         ),
         (
             "evaluate",
-            "model weights input_size output_name allow_unsafe preprocessing mean "
-            "std input_range task without_bn_statistics data labels num_images "
-            "result_json",
+            "model weights input_size output_name constant_inputs allow_unsafe "
+            "preprocessing mean std input_range task without_bn_statistics data labels "
+            "num_images result_json",
         ),
         ("convert", "student output overwrite num_images"),
         ("benchmark", "model num_threads num_runs warmup_runs result_json"),

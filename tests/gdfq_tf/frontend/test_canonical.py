@@ -1648,7 +1648,7 @@ def test_no_classifier_of_images(k):
         (
             [image, other],
             lay.Concatenate()([flat, other]),
-            r"has 2 inputs that its outputs depend on, .*: train it on the images al",
+            r"has 2 inputs that its outputs depend on, .*bind them to .*, or train it",
         ),
         (
             volume,
