@@ -94,12 +94,20 @@ TF = tf_keras.layers
 
 @KERASES
 @pytest.mark.parametrize("name", OPERATIONS)
-def test_constants_differ_from_position_to_position(tmp_path, k, name):
+def test_constants_differ_from_position_to_position(k, name):
     image = k.Input((6, 6, 3))
     model = classified(k, image, OPERATIONS[name](k.layers, features(k, image)))
     check(model, model)
-    model.save(tmp_path / "net.keras")
-    check(tmp_path / "net.keras", model)
+
+
+@KERASES
+@pytest.mark.parametrize("suffix", [".keras", ".h5"])
+def test_files_hold_constants(tmp_path, k, suffix):
+    image = k.Input((6, 6, 3))
+    x = joined(k.layers, "Multiply", features(k, image), MASK) * MASK
+    model = classified(k, image, joined(k.layers, "Maximum", x, VALUES))
+    model.save(tmp_path / f"net{suffix}")
+    check(tmp_path / f"net{suffix}", model)
 
 
 @KERASES
