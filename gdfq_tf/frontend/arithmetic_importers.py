@@ -95,7 +95,7 @@ def _scaled(call: Call, factor: np.ndarray) -> list[Step]:
     return [] if np.all(factor == 1) else [affine(call, scale=factor)]
 
 
-def _concatenate(call: Call) -> list[Step]:
+def concatenate(call: Call) -> list[Step]:
     """Joins channels, of tensors and constants.
 
     Constants become channels of the tensor before them, the first ones of the tensor
@@ -161,7 +161,7 @@ def _as_channels(call: Call, index: int, parts: Iterable[Any]) -> np.ndarray:
 ARITHMETIC: dict[str, Callable[[Call], list[Step]]] = {
     # Keras 3 operations; some share their name with the layer of that meaning.
     "Add": _add,
-    "Concatenate": _concatenate,
+    "Concatenate": concatenate,
     "Divide": _divide,
     "Multiply": _multiply,
     "Negative": _negative,
@@ -169,7 +169,7 @@ ARITHMETIC: dict[str, Callable[[Call], list[Step]]] = {
     "TrueDivide": _divide,
     # TensorFlow functions.
     "tf.__operators__.add": _add,
-    "tf.concat": _concatenate,
+    "tf.concat": concatenate,
     "tf.math.add": _add,
     "tf.math.divide": _divide,
     "tf.math.multiply": _multiply,

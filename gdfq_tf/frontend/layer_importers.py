@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from gdfq_tf.frontend.arithmetic_importers import average
+from gdfq_tf.frontend.arithmetic_importers import average, concatenate
 from gdfq_tf.frontend.movement_importers import (
     center_crop,
     permute,
@@ -447,6 +447,7 @@ _LAYERS: dict[str, Callable[[Call], list[Step]]] = {
     "Average": average,
     "BatchNormalization": _batch_normalization,
     "CenterCrop": center_crop,
+    "Concatenate": concatenate,
     "Conv1D": _conv,
     "Conv1DTranspose": _conv_transpose,
     "Conv2D": _conv,
