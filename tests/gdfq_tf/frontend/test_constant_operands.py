@@ -35,9 +35,10 @@ def features(k, image):
 def model_of(k, image, outputs):
     model = k.Model(image, outputs)
     for layer in model.layers:
-        if isinstance(layer, k.layers.BatchNormalization):
-            shapes = [w.shape for w in layer.get_weights()]
-            layer.set_weights([RNG.uniform(0.2, 1.0, shape) for shape in shapes])
+        is_bn = isinstance(layer, k.layers.BatchNormalization)
+        shapes = [w.shape for w in layer.get_weights()]
+        low = 0.2 if is_bn else -0.4
+        layer.set_weights([RNG.uniform(low, 1.0, shape) for shape in shapes])
     return model
 
 
@@ -104,8 +105,8 @@ def test_constants_differ_from_position_to_position(k, name):
 @pytest.mark.parametrize("suffix", [".keras", ".h5"])
 def test_files_hold_constants(tmp_path, k, suffix):
     image = k.Input((6, 6, 3))
-    x = joined(k.layers, "Multiply", features(k, image), MASK) * MASK
-    model = classified(k, image, joined(k.layers, "Maximum", x, VALUES))
+    x = joined(k.layers, "Maximum", features(k, image), VALUES)
+    model = classified(k, image, joined(k.layers, "Multiply", x, MASK) * MASK)
     model.save(tmp_path / f"net{suffix}")
     check(tmp_path / f"net{suffix}", model)
 
