@@ -369,6 +369,25 @@ def test_transpositions_in_a_row():
     check_all_the_way(source, None, BitWidths(8, 8), seed=0)
 
 
+@pytest.mark.parametrize(
+    "move",
+    [
+        pytest.param(lambda lay, x: lay.Cropping2D(((0, 1), (1, 0)))(x), id="crop"),
+        pytest.param(lambda lay, x: lay.ZeroPadding2D(((0, 1), (1, 0)))(x), id="pad"),
+        pytest.param(lambda lay, x: lay.Reshape((8, 9, 4))(x), id="reshape"),
+        pytest.param(lambda lay, x: x[..., 1:3], id="slice"),
+    ],
+)
+def test_maxima_of_what_was_moved(move):
+    """The converter left what the move's other readers give in float."""
+
+    def block(lay, rng, x):
+        return extremes(lay, rng, move(lay, x))
+
+    source = build(keras, Network([block], seed=3))
+    check_all_the_way(source, None, BitWidths(8, 8), seed=3)
+
+
 def test_shuffles_in_a_row():
     """Of which the second undoes the first, and the converter finds that."""
     source = build(keras, Network([channel_shuffle] * 2, nested=True, seed=65536))
