@@ -18,6 +18,7 @@ from gdfq_tf.quiet_tensorflow import quiet_work
 from gdfq_tf.result import Result
 from gdfq_tf.synthesis.image_pool import ImagePool
 from tflite_export.quiet import quiet_stderr
+from tflite_export.targets import DEFAULT_TARGET
 
 
 def quantize(  # noqa: PLR0913 - each is an option of the command line
@@ -41,6 +42,7 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
     max_accuracy_loss: float | None = None,
     pool: ImagePool | None = None,
     seed: int = 0,
+    target: str = DEFAULT_TARGET,
     progress: bool | Progress = True,
 ) -> Result:
     """Quantizes a trained Keras classifier to integer TFLite, without any data.
@@ -77,6 +79,8 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
       max_accuracy_loss: points of top-1; as many layers stay at 8 bits as that takes.
       pool: images to work with instead of making some, such as those of another result.
       seed: of everything random, 0 to 2**32 - 1.
+      target: what runs the files: "litert", or "tflm", TensorFlow Lite for
+        Microcontrollers.
       progress: True shows it on standard error or in the notebook, False does not; a
         `Progress` is told.
 
@@ -120,7 +124,13 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
                 without_bn_statistics=without_bn_statistics,
             )
         job = Job(
-            classifier, recipe, bit_widths, tuple(keep_layers), max_accuracy_loss, seed
+            classifier,
+            recipe,
+            bit_widths,
+            tuple(keep_layers),
+            max_accuracy_loss,
+            seed,
+            target,
         )
         return run(job, pool=pool, progress=progress)
 

@@ -9,6 +9,7 @@ from gdfq_tf.config import BitWidths, FineTuningConfig, Recipe
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.memory_needs import require_memory_for_run
 from gdfq_tf.quantization.plan import match_kernel_layers
+from tflite_export.targets import DEFAULT_TARGET, TARGETS
 
 # Heads without classes, in words.
 _KINDS = {
@@ -29,6 +30,7 @@ class Job:
       max_accuracy_loss: points of top-1; as many of the most sensitive layers stay at 8
         bits besides as the estimate says it takes. None: no more than `keep_layers`.
       seed: of everything random.
+      target: what the files are made for, a key of `tflite_export.targets.TARGETS`.
     """
 
     classifier: Classifier
@@ -37,6 +39,7 @@ class Job:
     keep_layers: tuple[str, ...] = ()
     max_accuracy_loss: float | None = None
     seed: int = 0
+    target: str = DEFAULT_TARGET
 
     @property
     def alternates(self) -> bool:
@@ -48,14 +51,19 @@ class Job:
 
         Raises:
           UserError: there are no or equal bit widths, `keep_layers` match nothing,
-            recipe or `max_accuracy_loss` do not fit the classifier, or memory does not
-            hold the run.
+            there is no such target, recipe or `max_accuracy_loss` do not fit the
+            classifier, or memory does not hold the run.
         """
         job = self
         if not self.bit_widths or len(set(self.bit_widths)) < len(self.bit_widths):
             names = ",".join(width.name for width in self.bit_widths)
             raise UserError(
                 f"{option('bits', names)} must name at least one width, and each once"
+            )
+        if self.target not in TARGETS:
+            raise UserError(
+                f"{option('target', self.target)} is unknown; expected one of "
+                f"{', '.join(TARGETS)}"
             )
         kept = match_kernel_layers(self.classifier.model, self.keep_layers)
         self._check_loss()

@@ -39,6 +39,8 @@ from gdfq_tf.system.reproducibility import reproducible
 from tflite_export.convert import convert_network
 from tflite_export.flatbuffer import read_model
 from tflite_export.integer_network import IntegerNetwork
+from tflite_export.operator_forms import num_added_operators
+from tflite_export.targets import TARGETS
 from tflite_export.verification.rules import Expectation, Finding
 from tflite_export.verification.verify import Agreement, verify_file
 
@@ -204,13 +206,14 @@ def _export(
     """A student's `.tflite` file, verified, with all figures."""
     started = time.monotonic()
     student, kept = fitted.student, fitted.student.plan.layers_at_8_bits
-    network = lower(student, job.classifier)
+    network = lower(student, job.classifier, TARGETS[job.target])
     if on_student is not None:
         on_student(fitted.bit_widths, network, fitted.images)
     with whole_stage(progress, "conversion"):
         tflite = convert_network(network)
     with whole_stage(progress, "verification"):
         num_operators = len(read_model(baselines.noise_ptq).operators)
+        num_operators += num_added_operators(network)
         findings, agreement = verify(
             network,
             tflite,

@@ -210,6 +210,7 @@ class Result:
         return {
             "seed": job.seed,
             "recipe": dataclasses.asdict(job.recipe),
+            "target": job.target,
             "classifier": {
                 "name": classifier.name,
                 "input_shape": classifier.example_shape,

@@ -17,6 +17,9 @@ from tflite_export.quantization_params import QuantParams, weight_limit
 INPUT_SHAPE = (8, 8, 4)
 INPUT_GRID = QuantParams(3 / 256, 5)
 OUTPUT_GRID = QuantParams(11 / 512, -7)
+# Their kernels are (inputs, outputs).
+DENSE_KINDS = ("dense", "dense_convolution")
+CHANNEL_KINDS = (*DENSE_KINDS, "pointwise")
 # Deviation of a kernel's outputs, in steps of an 8-bit output grid: few saturate.
 _OUTPUT_STEPS = 40.0
 
@@ -29,7 +32,7 @@ def coarse(scale) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class KernelOptions:
-    """What kernels may differ in; dense ones only in outputs and ReLU."""
+    """What kernels may differ in; `CHANNEL_KINDS` only in outputs and ReLU."""
 
     outputs: int = 5
     size: int = 3
@@ -43,7 +46,7 @@ class KernelOptions:
 
     def values_shape(self, kind: str, channels: int) -> tuple[int, ...]:
         """Of the kernel, for inputs of so many channels."""
-        if kind == "dense":
+        if kind in CHANNEL_KINDS:
             return channels, self.outputs
         if kind == "depthwise":
             return self.size, self.size, channels, self.multiplier
@@ -53,7 +56,7 @@ class KernelOptions:
         self, kind: str, height: int, width: int, outputs: int
     ) -> tuple[int, ...]:
         """Of the operation, for inputs of that height and width."""
-        if kind == "dense":
+        if kind in DENSE_KINDS:
             return (outputs,)
         reach = self.dilation * (self.size - 1) if self.padding == "valid" else 0
         spatial = [-(-(length - reach) // self.stride) for length in (height, width)]
@@ -61,7 +64,7 @@ class KernelOptions:
 
     def attributes(self, kind: str) -> dict:
         """Of the operation."""
-        if kind == "dense":
+        if kind in CHANNEL_KINDS:
             return {}
         attributes = {
             "strides": [self.stride, self.stride],
@@ -106,8 +109,8 @@ class NetworkBuilder:
         quant_params: QuantParams = OUTPUT_GRID,
         **options,
     ) -> str:
-        """A conv, depthwise or dense operation with random levels and biases; `options`
-        are `KernelOptions`."""
+        """An operation with a kernel of random levels and biases; `options` are
+        `KernelOptions`."""
         chosen = KernelOptions(**options)
         height, width, channels = (1, 1, *self._shapes[source])[-3:]
         values_shape = chosen.values_shape(kind, channels)

@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from tflite_export.errors import ExportError
 from tflite_export.exponential_linear import exponentials_as_elu
-from tflite_export.export_graph import dense_names, export_graph
-from tflite_export.fully_connected import fold_dense
+from tflite_export.export_graph import export_graph, names_of_kind
+from tflite_export.fully_connected import as_fully_connected
 from tflite_export.integer_network import IntegerNetwork, Shape
 from tflite_export.names import printable
 from tflite_export.quiet import quiet_stderr
@@ -33,7 +33,11 @@ def convert_network(network: IntegerNetwork) -> bytes:
     tflite = _convert(converter)
     if any(op.kind == "elu" for op in network.ops):
         tflite = exponentials_as_elu(tflite)
-    return fold_dense(tflite, dense_names(network))
+    return as_fully_connected(
+        tflite,
+        dense=names_of_kind(network, "dense"),
+        pointwise=names_of_kind(network, "pointwise"),
+    )
 
 
 def convert_float(model: Callable[[tf.Tensor], tf.Tensor], input_shape: Shape) -> bytes:

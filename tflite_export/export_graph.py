@@ -21,8 +21,8 @@ from tflite_export.quantization_params import BETWEEN_0_AND_1
 def export_graph(network: IntegerNetwork) -> Callable[[tf.Tensor], tf.Tensor]:
     """A function float32 (1, H, W, C) -> float32 (1, classes) to be converted.
 
-    Dense layers appear as 1x1 convolutions under their own name: the converter
-    quantizes those per output channel (see `fully_connected.fold_dense`).
+    Dense and pointwise layers appear as 1x1 convolutions under their own name: the
+    converter quantizes those per output channel (see `fully_connected.py`).
     """
 
     def run(images: tf.Tensor) -> tf.Tensor:
@@ -41,6 +41,6 @@ def export_graph(network: IntegerNetwork) -> Callable[[tf.Tensor], tf.Tensor]:
     return run
 
 
-def dense_names(network: IntegerNetwork) -> tuple[str, ...]:
-    """Names of the convolutions in the graph that are Dense layers in truth."""
-    return tuple(op.name for op in network.ops if op.kind == "dense")
+def names_of_kind(network: IntegerNetwork, kind: str) -> tuple[str, ...]:
+    """Names of the operations of a kind, as they are in the graph."""
+    return tuple(op.name for op in network.ops if op.kind == kind)

@@ -1,8 +1,9 @@
-"""Turns the 1x1 convolutions that stand for Dense layers into FULLY_CONNECTED.
+"""Turns 1x1 convolutions into FULLY_CONNECTED.
 
 The TFLite converter cannot quantize a Dense kernel per channel from fake-quant
 operators, but it can quantize a convolution's. So a Dense layer is exported as
-RESHAPE -> 1x1 CONV_2D -> RESHAPE, and rewritten here. Both operators compute the
+RESHAPE -> 1x1 CONV_2D -> RESHAPE, and rewritten here; and so are pointwise layers,
+whose FULLY_CONNECTED keeps the dimensions of its input. Both operators compute the
 same integer sums from the same stored bytes; a runtime may round the last step
 differently if it has one kernel for one and another kernel for the other (LiteRT
 gives INT4 FULLY_CONNECTED, but not INT4 CONV_2D, to XNNPACK).
@@ -13,62 +14,65 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterable
 
+import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
-from tflite_export.errors import ExportError
 from tflite_export.flatbuffer import (
     layers_named_in,
     operator_name,
     pack_model,
     unpack_model,
 )
-from tflite_export.names import shown
 
-# The versions the converter itself writes for int8 x int8 and int8 x int4; both
-# need the same runtime as CONV_2D with such weights, so the file's
-# min_runtime_version stays right.
+# The versions the converter itself writes for int8 x int8 and int8 x int4. The former
+# needs the same runtime as CONV_2D with such weights.
 _VERSIONS = {schema.TensorType.INT8: 4, schema.TensorType.INT4: 10}
+# The version of the latter is that of kernels with one scale, too, which came much
+# earlier; 2.18 refuses more scales.
+_MIN_RUNTIME_VERSION, _FIRST_WITH_INT4 = b"min_runtime_version", b"2.19.0"
 
 
-def fold_dense(tflite: bytes, layer_names: Collection[str]) -> bytes:
+def as_fully_connected(
+    tflite: bytes, dense: Collection[str], pointwise: Collection[str] = ()
+) -> bytes:
     """Rewrites the named layers' 1x1 convolutions as FULLY_CONNECTED.
 
-    A convolution is rewritten if it maps (1, 1, 1, in) to (1, 1, 1, out), has a
-    bias, and all that reads its output is RESHAPE or a rewritten convolution;
-    otherwise it stays: it computes the same. Around a rewritten one, the RESHAPE
+    A convolution of `dense` loses the 1s of its shape if it maps (1, 1, 1, in) to
+    (1, 1, 1, out), has a bias, and all that reads its output is RESHAPE or a
+    rewritten convolution that flattens, too. Around it, the RESHAPE
     behind it goes if it only drops the two 1s, the one before it if it keeps the
     last dimension (the converter's own rule: FULLY_CONNECTED flattens its input).
+    Where something else reads the output, dimensions are kept if the kernel is INT4,
+    which is rounded as FULLY_CONNECTED's alone; an INT8 convolution computes the same
+    and stays. Convolutions of `pointwise` keep all dimensions.
     Tensors, buffers and operator codes that nothing uses are dropped.
 
     Args:
       tflite: a `.tflite` file.
-      layer_names: names of layers, each a whole component of the convolution's
+      dense: names of layers, each a whole component of the convolution's
         tensor names: "quant_fc" is in "model/quant_fc/Conv2D", not in
-        "model/quant_fc2/Conv2D".
+        "model/quant_fc2/Conv2D". The converter makes one convolution of layers that
+        are alike, so some may have none of their own.
+      pointwise: the same of layers that work on each position of their input.
 
     Returns:
       The rewritten `.tflite` file.
 
     Raises:
-      ExportError: not a `.tflite` file, or a name that no convolution carries.
+      ExportError: not a `.tflite` file.
     """
     model = unpack_model(tflite)
     graph = _Graph(model)
-    named = {
-        name: [op for op in graph.operators if graph.is_layer(op, name)]
-        for name in sorted(layer_names)
-    }
-    if missing := [name for name, ops in named.items() if not ops]:
-        raise ExportError(
-            f"no convolution of the .tflite file belongs to layer {shown(missing[0])}; "
-            f"expected components of its tensor names ({shown(graph.example_name())})"
-        )
-    dense = [op for ops in named.values() for op in ops]
+    flat, kept = graph.layers(dense), graph.layers(pointwise)
     # Backwards, so that a layer knows whether its readers were rewritten.
     for operator in reversed(tuple(graph.operators)):
-        if operator in dense and graph.is_foldable(operator):
-            graph.fold(operator)
+        if operator in flat and graph.can_be_flat(operator):
+            graph.flatten(operator)
+        elif operator in kept or (operator in flat and graph.has_int4(operator)):
+            graph.keep_dimensions(operator)
     graph.drop_unread_reshapes()
+    if graph.has_int4_fully_connected():
+        _require_runtime(model, _FIRST_WITH_INT4)
     _drop_unused(model)
     return pack_model(model)
 
@@ -103,51 +107,84 @@ class _Graph:
         names = (self.tensors[index].name.decode() for index in ends)
         return any(name in layers_named_in(full) for full in names)
 
-    def example_name(self) -> str:
-        for operator in self.operators:
-            if self.name(operator) == "CONV_2D":
-                return self.tensors[operator.inputs[1]].name.decode()
-        return "none: it has no convolution"
+    def layers(self, names: Collection[str]) -> list[schema.OperatorT]:
+        """The convolutions of the named layers, rewritten or not."""
+        return [
+            operator
+            for operator in self.operators
+            if any(self.is_layer(operator, name) for name in names)
+        ]
 
-    def is_foldable(self, operator: schema.OperatorT) -> bool:
+    def is_pointwise(self, operator: schema.OperatorT) -> bool:
+        """Whether it is a convolution of each position alone."""
         if self.name(operator) != "CONV_2D" or len(operator.inputs) != 3:
             return False
         source, filters, _ = operator.inputs
         (output,) = operator.outputs
         num_outputs, num_inputs = self.shape(filters)[0], self.shape(filters)[-1]
+        positions = self.shape(source)[:-1]
         return (
             self.tensors[filters].type in _VERSIONS
             and self.shape(filters) == (num_outputs, 1, 1, num_inputs)
-            and self.shape(source) == (1, 1, 1, num_inputs)
-            and self.shape(output) == (1, 1, 1, num_outputs)
-            and output not in self.outputs
-            and all(
-                self.name(reader) in ("RESHAPE", "FULLY_CONNECTED")
-                for reader in self.readers(output)
-            )
+            and self.shape(source) == (*positions, num_inputs)
+            and self.shape(output) == (*positions, num_outputs)
         )
 
-    def fold(self, operator: schema.OperatorT) -> None:
-        source, filters, bias = operator.inputs
-        (output,) = operator.outputs
-        num_outputs, _, _, num_inputs = self.shape(filters)
-        # A new tensor: the filter may be shared with a convolution that stays.
-        weights = copy.copy(self.tensors[filters])
-        weights.shape = [num_outputs, num_inputs]
-        self.tensors.append(weights)
-        self.tensors[output].shape = [1, num_outputs]
-        operator.inputs = [self._before_reshape(source), len(self.tensors) - 1, bias]
-        operator.opcodeIndex = self._fully_connected(_VERSIONS[weights.type])
-        operator.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
-        operator.builtinOptions = schema.FullyConnectedOptionsT(
-            fusedActivationFunction=operator.builtinOptions.fusedActivationFunction
+    def has_int4(self, operator: schema.OperatorT) -> bool:
+        return self.tensors[operator.inputs[1]].type == schema.TensorType.INT4
+
+    def has_int4_fully_connected(self) -> bool:
+        return any(
+            self.name(operator) == "FULLY_CONNECTED" and self.has_int4(operator)
+            for operator in self.operators
         )
+
+    def can_be_flat(self, operator: schema.OperatorT) -> bool:
+        (output,) = operator.outputs
+        return (
+            self.is_pointwise(operator)
+            and self.shape(output)[:-1] == (1, 1, 1)
+            and output not in self.outputs
+            and all(self._flattens(reader) for reader in self.readers(output))
+        )
+
+    def _flattens(self, operator: schema.OperatorT) -> bool:
+        """Whether what it computes does not depend on the dimensions of its input."""
+        if self.name(operator) == "FULLY_CONNECTED":
+            return not operator.builtinOptions.keepNumDims
+        return self.name(operator) == "RESHAPE"
+
+    def flatten(self, operator: schema.OperatorT) -> None:
+        source, (output,) = operator.inputs[0], operator.outputs
+        self.tensors[output].shape = [1, self.shape(output)[-1]]
+        self._rewrite(operator, self._before_reshape(source), keep_dimensions=False)
         for reader in self.readers(output):
             (result,) = reader.outputs
             is_reshape = self.name(reader) == "RESHAPE"
             if is_reshape and self.shape(result) == self.shape(output):
                 self._bypass(reader, output, result)
                 return
+
+    def keep_dimensions(self, operator: schema.OperatorT) -> None:
+        if self.is_pointwise(operator):
+            self._rewrite(operator, operator.inputs[0], keep_dimensions=True)
+
+    def _rewrite(
+        self, operator: schema.OperatorT, source: int, *, keep_dimensions: bool
+    ) -> None:
+        _, filters, bias = operator.inputs
+        num_outputs, _, _, num_inputs = self.shape(filters)
+        # A new tensor: the filter may be shared with a convolution that stays.
+        weights = copy.copy(self.tensors[filters])
+        weights.shape = [num_outputs, num_inputs]
+        self.tensors.append(weights)
+        operator.inputs = [source, len(self.tensors) - 1, bias]
+        operator.opcodeIndex = self._fully_connected(_VERSIONS[weights.type])
+        operator.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
+        operator.builtinOptions = schema.FullyConnectedOptionsT(
+            fusedActivationFunction=operator.builtinOptions.fusedActivationFunction,
+            keepNumDims=keep_dimensions,
+        )
 
     def _before_reshape(self, index: int) -> int:
         for operator in self.operators:
@@ -180,6 +217,15 @@ class _Graph:
             or operator.outputs[0] in self.outputs
             or self.readers(operator.outputs[0])
         ]
+
+
+def _require_runtime(model: schema.ModelT, version: bytes) -> None:
+    """Says in the file that earlier runtimes refuse it."""
+    for entry in model.metadata or ():
+        if entry.name == _MIN_RUNTIME_VERSION:
+            buffer = model.buffers[entry.buffer]
+            padded = version.ljust(len(buffer.data), b"\0")
+            buffer.data = np.frombuffer(padded, np.uint8)
 
 
 def _drop_unused(model: schema.ModelT) -> None:

@@ -20,11 +20,11 @@ Shape = tuple[int, ...]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Kernel:
-    """Weights of a conv, depthwise or dense layer.
+    """Weights of a convolution or dense layer.
 
     Attributes:
       values: int8; conv (h, w, in / groups, out), depthwise
-        (h, w, channels, multiplier), dense (in, out).
+        (h, w, channels, multiplier), others (in, out).
       bits: 2..8; |values| <= 2^(bits - 1) - 1.
       scale: float32 (output channels,), > 0, with at most 16 significant bits.
       bias: int32 (output channels,), in units of input scale * scale.
@@ -47,7 +47,7 @@ class IntegerOp:
       quant_params: of the output; the inputs' own for kinds that move integers.
       relu: whether negative results are clamped to zero.
       relu6: whether they are clamped to 6 besides, where `quant_params` go further.
-      kernel: for conv, depthwise and dense.
+      kernel: for those of `operators/kernels.py`.
       attributes: JSON values; which ones, the kinds in `operators/` tell.
     """
 

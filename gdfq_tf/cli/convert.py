@@ -12,7 +12,9 @@ from gdfq_tf.errors import UserError
 from gdfq_tf.progress import whole_stage
 from gdfq_tf.system.output_files import write_whole
 from tflite_export.convert import convert_network
+from tflite_export.operator_forms import in_forms_of
 from tflite_export.student_file import load_network
+from tflite_export.targets import TARGETS
 from tflite_export.verification.verify import verify_file
 
 
@@ -26,6 +28,8 @@ def main(values: flags.FlagValues) -> None:
     progress = CommandProgress()
     with whole_stage(progress, "loading"):
         network = load_network(Path(values.student).expanduser())
+    if values.target is not None:
+        network = in_forms_of(TARGETS[values.target], network)
     with whole_stage(progress, "conversion"):
         tflite = convert_network(network)
     with whole_stage(progress, "verification"):

@@ -25,6 +25,7 @@ from gdfq_tf.config import (
     parse_bit_widths,
 )
 from gdfq_tf.errors import UserError, option
+from tflite_export.targets import DEFAULT_TARGET, TARGETS
 
 _OF_OTHER_MODELS = (
     "weights",
@@ -332,6 +333,7 @@ def _define_quantize(flags_: Flags) -> None:
         "most sensitive layers stay at 8 bits as that takes.",
         low=0.0,
     )
+    _define_target(flags_, "What runs the files", DEFAULT_TARGET)
     flags_.group("How much work")
     costs = RECIPE_COSTS.items()
     flags_.choice(
@@ -390,11 +392,22 @@ def _define_labels(flags_: Flags) -> None:
     )
 
 
+def _define_target(flags_: Flags, what: str, default: str | None) -> None:
+    flags_.choice(
+        "target",
+        default,
+        list(TARGETS),
+        f"{what}: litert, or tflm, TensorFlow Lite for Microcontrollers, which takes "
+        "other operators with INT4 kernels.",
+    )
+
+
 def _define_convert(flags_: Flags) -> None:
     flags_.group("Files")
     flags_.string("student", "A *_student.npz file of a run.", required=True)
     flags_.string("output", "The .tflite file to write.", required=True)
     flags_.switch("overwrite", "Replace --output if it exists.")
+    _define_target(flags_, "What runs the file, if not what the run was for", None)
     flags_.group("Verification")
     flags_.integer("num_images", 64, "Random images to compare on.", low=1)
 
@@ -407,6 +420,7 @@ def _define_verify(flags_: Flags) -> None:
         "The *_student.npz file that --model was made from; if not given, the one "
         "beside it. Of runs, each file has its own.",
     )
+    _define_target(flags_, "What runs the file, if not what the run was for", None)
     flags_.group("Verification")
     flags_.integer("num_images", 64, "Random images to compare on.", low=1)
 

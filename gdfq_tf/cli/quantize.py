@@ -69,6 +69,7 @@ def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
         tuple(values.keep_layers),
         values.max_accuracy_loss,
         values.seed,
+        values.target,
     )
     started = time.monotonic()
     result = quantize(

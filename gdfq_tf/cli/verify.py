@@ -13,14 +13,17 @@ import rich.text
 from absl import flags
 
 from gdfq_tf.cli import session
-from gdfq_tf.errors import UserError
+from gdfq_tf.errors import UserError, option
 from gdfq_tf.run_directory import read_summary, student_file
 from tflite_export.convert import convert_network
 from tflite_export.errors import ExportError
 from tflite_export.flatbuffer import read_model
+from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interpreter import read_tflite
 from tflite_export.names import shown
+from tflite_export.operator_forms import in_forms_of
 from tflite_export.student_file import load_network
+from tflite_export.targets import TARGETS
 from tflite_export.verification.rules import Finding, finding
 from tflite_export.verification.verify import expectation_of, verify_file
 
@@ -29,15 +32,14 @@ def main(values: flags.FlagValues) -> None:
     """Prints what each rule found; fails if one is broken."""
     path = Path(values.model).expanduser()
     if path.is_dir():
-        if values.student:
-            raise UserError(
-                f"--student={values.student} is one file's, and {path} is a directory; "
-                "pass --model=a.tflite or drop --student"
-            )
+        _require_file(path, values)
         found = list(_verify_run(path, values.num_images))
     else:
         student = Path(values.student or path.with_name(student_file(path.name)))
-        found = [(path.name, _verify(path, student, values.num_images))]
+        network = load_network(student)
+        if values.target is not None:
+            network = in_forms_of(TARGETS[values.target], network)
+        found = [(path.name, _verify(path, network, values.num_images))]
     console = rich.console.Console()
     for title, findings in found:
         console.print(_table(title, findings))
@@ -52,12 +54,25 @@ def main(values: flags.FlagValues) -> None:
         raise ExportError(f"{path}: {rules} broken: {'; '.join(broken)}")
 
 
+def _require_file(directory: Path, values: flags.FlagValues) -> None:
+    """Refuses options that are one file's."""
+    for name in ("student", "target"):
+        if values[name].value:
+            raise UserError(
+                f"{option(name, values[name].value)} is one file's, and {directory} "
+                f"is a directory; pass {option('model', 'a.tflite')} or drop "
+                f"{option(name)}"
+            )
+
+
 def _verify(
-    path: Path, student: Path, num_images: int, num_operators: int | None = None
+    path: Path,
+    network: IntegerNetwork,
+    num_images: int,
+    num_operators: int | None = None,
 ) -> Sequence[Finding]:
     session.stage("loading")
     tflite = read_tflite(path)
-    network = load_network(student)
     session.stage("conversion")
     converted = convert_network(network)
     session.stage(f"verification of {path}")
@@ -80,8 +95,8 @@ def _verify_run(
     for row in summary["models"]:
         path = directory / row["file"]
         if "widths" in row and path.exists():
-            student = directory / student_file(row["file"])
-            yield path.name, _verify(path, student, num_images, num_operators)
+            network = load_network(directory / student_file(row["file"]))
+            yield path.name, _verify(path, network, num_images, num_operators)
 
 
 def _digests(summary: dict) -> list[tuple[str, str]]:

@@ -21,9 +21,10 @@ from gdfq_tf.graph.traits import has_kernel, kind_of, traits
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.quantization.plan import Consumers, QuantizationPlan
 from gdfq_tf.quantization.student import Student
-from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
-from tflite_export.litert.kernels import first_rounding_bias, uses_double_rounding
+from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel, kernel_of
+from tflite_export.litert.kernels import rounding_bias
 from tflite_export.names import shown
+from tflite_export.operator_forms import in_form_of
 from tflite_export.operators.table import FIXED_QUANT_PARAMS
 from tflite_export.quantization_params import (
     INT8_MAX,
@@ -33,6 +34,7 @@ from tflite_export.quantization_params import (
     storage_bits,
     weight_limit,
 )
+from tflite_export.targets import DEFAULT_TARGET, TARGETS, Target
 
 _layers = keras.layers
 
@@ -52,13 +54,16 @@ _MOST_CONSTANTS = 4096
 _FUSED_BOUND = 6.0  # the only ReLU's bound that TFLite fuses into other operators
 
 
-def lower(student: Student, classifier: Classifier) -> IntegerNetwork:
+def lower(
+    student: Student, classifier: Classifier, target: Target = TARGETS[DEFAULT_TARGET]
+) -> IntegerNetwork:
     """The `IntegerNetwork` that computes what the student simulates.
 
     Args:
       student: trained; its BatchNormalization statistics are used as they are.
       classifier: the one that it was built from; its head says what the exported
         model gives of the logits.
+      target: what runs the file.
 
     Raises:
       UserError: a LayerNormalization's epsilon outweighs its input, or a layer's input
@@ -92,7 +97,7 @@ def lower(student: Student, classifier: Classifier) -> IntegerNetwork:
         )
         input_quant_params = quant_params_of[input_layers(layer)[0].name]
         if has_kernel(layer):
-            op = _with_kernel(op, student, chain, input_quant_params)
+            op = _with_kernel(op, student, chain, input_quant_params, target)
         if isinstance(layer, L2Normalization):
             attributes = _epsilon_as_constants(
                 layer.name, layer.epsilon, input_quant_params
@@ -195,8 +200,12 @@ def _with_kernel(
     student: Student,
     chain: Sequence[keras.layers.Layer],
     input_quant_params: QuantParams,
+    target: Target,
 ) -> IntegerOp:
-    """`op` with the integer kernel of the chain's first layer, the rest folded in."""
+    """`op` with the integer kernel of the chain's first layer, the rest folded in.
+
+    It has the kind that its target takes.
+    """
     quantizer = student.weight_quantizers[chain[0].name]
     weight_scale = _array(quantizer.scale)
     factor, bias = _folded(student, chain, weight_scale.shape)
@@ -213,11 +222,10 @@ def _with_kernel(
     )
     step = input_quant_params.scale * scale
     _require_small_steps(op, step, input_quant_params)
-    accumulator_bias = bias / step
-    if uses_double_rounding(op.kind, kernel):
-        accumulator_bias -= first_rounding_bias(step / op.quant_params.scale)
+    op = in_form_of(target, dataclasses.replace(op, kernel=kernel))
+    accumulator_bias = bias / step - rounding_bias(op, input_quant_params)
     kernel = dataclasses.replace(
-        kernel, bias=np.round(accumulator_bias).astype(np.int32)
+        kernel_of(op), bias=np.round(accumulator_bias).astype(np.int32)
     )
     return dataclasses.replace(op, kernel=kernel)
 

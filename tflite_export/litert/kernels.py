@@ -1,10 +1,11 @@
 """LiteRT's convolutions and dense layers, bit by bit.
 
-XNNPACK runs those with INT8 kernels, and dense ones with INT4 kernels and an even
-number of inputs: a float32 multiply rounded to even. LiteRT's built-in kernels run the
-other INT4 ones: a 31-bit fixed-point multiply rounded, then a right shift rounded up
-again. The double rounding favours larger results by half a unit of the first one; see
-`first_rounding_bias`, which lowering takes out of the bias.
+XNNPACK runs those with INT8 kernels, and FULLY_CONNECTED, which dense and pointwise
+layers are, with INT4 kernels and an even number of inputs: a float32 multiply rounded
+to even. LiteRT's built-in kernels run the other INT4 ones: a 31-bit fixed-point
+multiply rounded, then a right shift rounded up again. The double rounding favours
+larger results by half a unit of the first one; see `rounding_bias`, which is taken out
+of the bias.
 """
 
 from __future__ import annotations
@@ -14,10 +15,34 @@ import tensorflow as tf
 
 from tflite_export.integer_network import IntegerOp, Kernel, kernel_of
 from tflite_export.litert.rounding import clamp_to_activation, round_away
-from tflite_export.operators.kernels import conv_sums, dense_sums, depthwise_sums
+from tflite_export.operators.kernels import (
+    conv_sums,
+    dense_sums,
+    depthwise_sums,
+    pointwise_sums,
+)
 from tflite_export.operators.record import Operand
+from tflite_export.quantization_params import QuantParams
 
 _CHANNELS_AT_ONCE = 8  # of built-in depthwise kernels
+_FULLY_CONNECTED = frozenset({"dense", "pointwise"})
+
+
+def rounding_bias(op: IntegerOp, taken: QuantParams) -> np.ndarray:
+    """What rounding adds to each accumulator of an operation, in accumulator units.
+
+    Args:
+      op: with a kernel, whose bias does not matter.
+      taken: quantization parameters of its input.
+
+    Returns:
+      float64 (output channels,); zeros where results are rounded once.
+    """
+    kernel = kernel_of(op)
+    if not uses_double_rounding(op.kind, kernel):
+        return np.zeros(kernel.scale.shape)
+    step = taken.scale * kernel.scale.astype(np.float64)
+    return first_rounding_bias(step / op.quant_params.scale)
 
 
 def first_rounding_bias(multiplier: np.ndarray) -> np.ndarray:
@@ -35,7 +60,7 @@ def uses_double_rounding(kind: str, kernel: Kernel) -> bool:
     """Whether LiteRT runs an op of this kind and kernel through its INT4 kernels."""
     if kernel.bits > 4:
         return False
-    return kind != "dense" or kernel.values.shape[0] % 2 == 1
+    return kind not in _FULLY_CONNECTED or kernel.values.shape[0] % 2 == 1
 
 
 def conv(op: IntegerOp, source: Operand) -> tf.Tensor:
@@ -54,8 +79,17 @@ def depthwise(op: IntegerOp, source: Operand) -> tf.Tensor:
 
 def dense(op: IntegerOp, source: Operand) -> tf.Tensor:
     """Stored integers of a dense layer's output."""
+    return _fully_connected(op, source, dense_sums(op, source.centered))
+
+
+def pointwise(op: IntegerOp, source: Operand) -> tf.Tensor:
+    """Stored integers of a pointwise layer's output."""
+    return _fully_connected(op, source, pointwise_sums(op, source.centered))
+
+
+def _fully_connected(op: IntegerOp, source: Operand, sums: tf.Tensor) -> tf.Tensor:
     in_scalar_code = np.zeros(len(kernel_of(op).scale), bool)
-    return _scaled(op, source, dense_sums(op, source.centered), in_scalar_code)
+    return _scaled(op, source, sums, in_scalar_code)
 
 
 def _scaled(

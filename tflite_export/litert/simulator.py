@@ -26,7 +26,7 @@ import tensorflow as tf
 
 from tflite_export.integer_network import IntegerNetwork, IntegerOp
 from tflite_export.litert.hard_swish import hard_swish_table
-from tflite_export.litert.kernels import conv, dense, depthwise
+from tflite_export.litert.kernels import conv, dense, depthwise, pointwise
 from tflite_export.litert.l2_normalization import l2_normalize
 from tflite_export.litert.leaky_relu import leaky_relu_table
 from tflite_export.litert.prelu import prelu_table
@@ -238,6 +238,8 @@ SIMULATIONS: Mapping[str, Simulation] = {
     "conv": Simulation(conv),
     "depthwise": Simulation(depthwise),
     "dense": Simulation(dense),
+    "dense_convolution": Simulation(dense),
+    "pointwise": Simulation(pointwise),
     "add": Simulation(_add),
     "subtract": Simulation(_subtract),
     "multiply": Simulation(_multiply),

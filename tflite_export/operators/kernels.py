@@ -1,4 +1,7 @@
-"""Operations with a kernel: convolutions, depthwise ones, dense layers.
+"""Operations with a kernel: convolutions, depthwise and pointwise ones, dense layers.
+
+A pointwise one takes each position by itself, as a dense layer of its channels; a
+dense_convolution is a dense layer that stays a convolution of one position.
 
 Attributes of convolutions: strides and dilation, (height, width); padding, "same" or
 "valid"; groups, 1 if left out, of those that are not depthwise.
@@ -6,6 +9,7 @@ Attributes of convolutions: strides and dilation, (height, width); padding, "sam
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -40,6 +44,12 @@ def _dense_shape(op: IntegerOp, source: Shape) -> Shape:
     return (1, outputs)
 
 
+def _pointwise_shape(op: IntegerOp, source: Shape) -> Shape:
+    inputs, outputs = kernel_of(op).values.shape
+    require_fit(len(source) == 4 and source[3] == inputs)
+    return (*source[:3], outputs)
+
+
 def _export_conv(op: IntegerOp, source: Operand) -> tf.Tensor:
     kernel = kernel_of(op)
     filters = fake_quant_kernel(kernel, kernel.values)
@@ -66,13 +76,20 @@ def _export_depthwise(op: IntegerOp, source: Operand) -> tf.Tensor:
 def _export_dense(op: IntegerOp, source: Operand) -> tf.Tensor:
     """As a 1x1 convolution, which the converter quantizes per output channel.
 
-    See `fully_connected.fold_dense`.
+    See `fully_connected.py`.
     """
+    inputs, outputs = kernel_of(op).values.shape
+    position = tf.reshape(source.values, (1, 1, 1, inputs))
+    results = _export_pointwise(op, dataclasses.replace(source, values=position))
+    return tf.reshape(results, (1, outputs))
+
+
+def _export_pointwise(op: IntegerOp, source: Operand) -> tf.Tensor:
+    """As a 1x1 convolution, for the same reason."""
     kernel = kernel_of(op)
-    inputs = tf.reshape(source.values, (1, 1, 1, kernel.values.shape[0]))
     filters = fake_quant_kernel(kernel, kernel.values[np.newaxis, np.newaxis])
-    outputs = _with_bias(tf.nn.conv2d(inputs, filters, 1, "VALID"), op, source)
-    return tf.reshape(outputs, (1, kernel.values.shape[-1]))
+    outputs = tf.nn.conv2d(source.values, filters, 1, "VALID")
+    return _with_bias(outputs, op, source)
 
 
 def _with_bias(outputs: tf.Tensor, op: IntegerOp, source: Operand) -> tf.Tensor:
@@ -113,11 +130,15 @@ def depthwise_sums(op: IntegerOp, centered: tf.Tensor) -> tf.Tensor:
 
 def dense_sums(op: IntegerOp, centered: tf.Tensor) -> tf.Tensor:
     """`conv_sums` of a dense layer, of inputs of any shape: (N, outputs)."""
-    filters = _float64_kernel(op)
-    inputs, outputs = filters.shape
-    images = tf.reshape(centered, (-1, 1, 1, inputs))
-    sums = tf.nn.conv2d(images, filters[tf.newaxis, tf.newaxis], 1, "VALID")
-    return tf.reshape(sums, (-1, outputs))
+    inputs, outputs = kernel_of(op).values.shape
+    positions = tf.reshape(centered, (-1, 1, 1, inputs))
+    return tf.reshape(pointwise_sums(op, positions), (-1, outputs))
+
+
+def pointwise_sums(op: IntegerOp, centered: tf.Tensor) -> tf.Tensor:
+    """`conv_sums` of a pointwise layer."""
+    filters = _float64_kernel(op)[tf.newaxis, tf.newaxis]
+    return tf.nn.conv2d(centered, filters, 1, "VALID")
 
 
 def _float64_kernel(op: IntegerOp) -> tf.Tensor:
@@ -149,4 +170,10 @@ KERNELS: Kinds = {
         kernel=KernelLayout(4, (2, 3)),
     ),
     "dense": OperatorKind(_dense_shape, _export_dense, kernel=KernelLayout(2, (1,))),
+    "dense_convolution": OperatorKind(
+        _dense_shape, _export_dense, kernel=KernelLayout(2, (1,))
+    ),
+    "pointwise": OperatorKind(
+        _pointwise_shape, _export_pointwise, kernel=KernelLayout(2, (1,))
+    ),
 }

@@ -131,33 +131,62 @@ def _depthwise(op: IntegerOp, formats: TensorFormats) -> Steps:
 
 
 def _dense(op: IntegerOp, formats: TensorFormats) -> Steps:
-    """FULLY_CONNECTED, or a 1x1 convolution of an image of one position."""
+    """FULLY_CONNECTED, or the like of an image of one position."""
+    inputs, outputs = kernel_of(op).values.shape
+    flat = _fully_connected(op, formats, keep_dimensions=False)
+    kept = dataclasses.replace(
+        _fully_connected(op, formats, keep_dimensions=True),
+        shape=(1, 1, 1, outputs),
+        read_as=(1, 1, 1, inputs),
+    )
+    return [(flat, kept, _of_one_position(op, formats))]
+
+
+def _dense_convolution(op: IntegerOp, formats: TensorFormats) -> Steps:
+    return [(_of_one_position(op, formats),)]
+
+
+def _of_one_position(op: IntegerOp, formats: TensorFormats) -> ExpectedOperator:
+    """A dense layer as a convolution."""
     kernel = kernel_of(op)
-    values = kernel.values.T
-    connected = _operator(
+    inputs, outputs = kernel.values.shape
+    filters = kernel.values.T[:, np.newaxis, np.newaxis]
+    point = {"padding": "valid", "strides": (1, 1), "dilation": (1, 1)}
+    options = _window_options(dataclasses.replace(op, attributes=point))
+    return dataclasses.replace(
+        _operator(
+            "CONV_2D",
+            op,
+            formats,
+            *_kernel_constants(kernel, filters, 0),
+            options=options | {"quantizedBiasType": 0},
+        ),
+        shape=(1, 1, 1, outputs),
+        read_as=(1, 1, 1, inputs),
+    )
+
+
+def _pointwise(op: IntegerOp, formats: TensorFormats) -> Steps:
+    return [(_fully_connected(op, formats, keep_dimensions=True),)]
+
+
+def _fully_connected(
+    op: IntegerOp, formats: TensorFormats, *, keep_dimensions: bool
+) -> ExpectedOperator:
+    kernel = kernel_of(op)
+    return _operator(
         "FULLY_CONNECTED",
         op,
         formats,
-        *_kernel_constants(kernel, values, 0),
+        *_kernel_constants(kernel, kernel.values.T, 0),
         options={
             "fusedActivationFunction": _fused_activation(op),
             "weightsFormat": 0,
-            "keepNumDims": False,
+            "keepNumDims": keep_dimensions,
             "asymmetricQuantizeInputs": False,
             "quantizedBiasType": 0,
         },
     )
-    point = {"padding": "valid", "strides": (1, 1), "dilation": (1, 1)}
-    options = _window_options(dataclasses.replace(op, attributes=point))
-    convolution = dataclasses.replace(
-        connected,
-        name="CONV_2D",
-        shape=(1, 1, 1, len(values)),
-        constants=_kernel_constants(kernel, values[:, np.newaxis, np.newaxis], 0),
-        options=options | {"quantizedBiasType": 0},
-        read_as=(1, 1, 1, values.shape[1]),
-    )
-    return [(connected, convolution)]
 
 
 def _kernel_constants(
@@ -401,6 +430,8 @@ EXPECTED: Mapping[str, Maker] = {
     "conv": _conv,
     "depthwise": _depthwise,
     "dense": _dense,
+    "dense_convolution": _dense_convolution,
+    "pointwise": _pointwise,
     "add": _arithmetic("ADD", potScaleInt16=True),
     "subtract": _arithmetic("SUB", potScaleInt16=True),
     "multiply": _arithmetic("MUL"),

@@ -40,8 +40,9 @@ class Expectation:
     Attributes:
       weight_bits: 2..8; up to 4 are stored as INT4, more as INT8.
       layers_at_8_bits: names of layers whose weights have 8 bits all the same.
-      num_operators: of the converter's own quantization of the same classifier;
-        None where there is none to compare with.
+      num_operators: at most; those of the converter's own quantization of the same
+        classifier, and more where the target takes no fewer. None where there is
+        none to compare with.
     """
 
     weight_bits: int

@@ -227,8 +227,9 @@ def _differences(
     else:
         shapes = [graph.shapes[name] for name in step.inputs]
     found_shapes = [file.tensors[index].shape for index in data]
-    # FULLY_CONNECTED flattens what it reads.
-    if step.name != "FULLY_CONNECTED" and sorted(found_shapes) != sorted(shapes):
+    # FULLY_CONNECTED flattens what it reads, unless it keeps the dimensions.
+    flattens = step.name == "FULLY_CONNECTED" and not step.options["keepNumDims"]
+    if not flattens and sorted(found_shapes) != sorted(shapes):
         yield "activation", f"{what} reads shapes {found_shapes} instead of {shapes}"
     for text in _option_offences(operator, step):
         yield "operators", f"{what} has {text}"

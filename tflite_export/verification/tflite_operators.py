@@ -77,7 +77,7 @@ def version_offences(model: TFLiteModel) -> Iterator[str]:
     needed = [_needed_version(model, operator) for operator in model.operators]
     # One code serves all convolutions of a kind and all transpositions, the most
     # demanding included, among the former those that became FULLY_CONNECTED (see
-    # `fully_connected.fold_dense`).
+    # `fully_connected.py`).
     highest: dict[str, int] = {}
     for operator, version in zip(model.operators, needed, strict=True):
         highest[operator.name] = max(version, highest.get(operator.name, 0))

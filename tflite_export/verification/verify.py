@@ -14,6 +14,7 @@ from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interpreter import TFLiteClassifier
 from tflite_export.litert.simulator import infer, is_exact
 from tflite_export.names import shown
+from tflite_export.operator_forms import num_added_operators
 from tflite_export.verification.differences import differences
 from tflite_export.verification.rules import (
     Expectation,
@@ -133,9 +134,14 @@ def verify_file(
 def expectation_of(
     network: IntegerNetwork, num_operators: int | None = None
 ) -> Expectation:
-    """What a file of that student must be, apart from the number of operators."""
+    """What a file of that student must be.
+
+    `num_operators`: of the converter's own quantization of the classifier, if known.
+    """
     bits = {op.name: op.kernel.bits for op in network.ops if op.kernel is not None}
     at_8_bits = frozenset(name for name, width in bits.items() if width == 8)
+    if num_operators is not None:
+        num_operators += num_added_operators(network)
     return Expectation(min(bits.values(), default=8), num_operators, at_8_bits)
 
 

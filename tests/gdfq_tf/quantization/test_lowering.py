@@ -22,6 +22,7 @@ from tflite_export.flatbuffer import read_model
 from tflite_export.interpreter import TFLiteClassifier
 from tflite_export.litert.simulator import infer
 from tflite_export.quantization_params import QuantParams
+from tflite_export.targets import TARGETS
 from tflite_export.verification.rules import Expectation, structural_findings
 from tflite_export.verification.verify import verify_file
 
@@ -63,14 +64,17 @@ class Frozen:
         return np.clip(steps, -128, 127).astype(int)
 
 
-def make_frozen(classifier: keras.Model, bit_widths: BitWidths, edit=None) -> Frozen:
+def make_frozen(
+    classifier: keras.Model, bit_widths: BitWidths, edit=None, target="litert"
+) -> Frozen:
     plan = make_plan(classifier, bit_widths)
     inputs = PREPROCESSING.to_input(PIXELS).numpy()
     calibration = calibrate(classifier_of(classifier), plan, inputs)
     student = build_student(classifier_of(classifier), plan, calibration)
     if edit is not None:
         edit(student)
-    return Frozen(classifier, student, lower(student, classifier_of(classifier)))
+    network = lower(student, classifier_of(classifier), TARGETS[target])
+    return Frozen(classifier, student, network)
 
 
 def odd_normalizations() -> keras.Model:
@@ -99,12 +103,17 @@ def odd(request) -> Frozen:
     return make_frozen(odd_normalizations(), WIDTHS[request.param])
 
 
+def pointwise_kind(frozen: Frozen, name: str) -> str:
+    """That of a convolution of single positions, of 8 channels each."""
+    return "pointwise" if frozen.student.plan.weight_bits[name] <= 4 else "conv"
+
+
 def test_operations_are_the_fused_chains(frozen):
     image = frozen.classifier.layers[0].name
     assert [(op.name, op.kind, op.inputs, op.relu) for op in frozen.network.ops] == [
         ("conv1", "conv", (image,), True),
         ("dw2", "depthwise", ("conv1",), True),
-        ("conv3", "conv", ("dw2",), False),
+        ("conv3", pointwise_kind(frozen, "conv3"), ("dw2",), False),
         ("add3", "add", ("conv3", "conv1"), True),
         ("pool", "global_average", ("add3",), False),
         ("logits", "dense", ("pool",), False),
@@ -179,7 +188,7 @@ def check_folding(frozen: Frozen, name: str, normalization: str | None):
     assert (error <= 2.0**-16 * largest + negligible).all()
     step = frozen.network.quant_params(op.inputs[0]).scale * scale
     correction = np.zeros_like(step)
-    if op.kernel.bits <= 4 and op.kind != "dense":
+    if op.kernel.bits <= 4 and op.kind not in ("dense", "pointwise"):
         # LiteRT's first rounding adds 1 / (2 m), m in [1/2, 1) the multiplier's
         # mantissa, unless it shifts by nothing.
         multiplier = step / op.quant_params.scale
@@ -215,7 +224,7 @@ def test_negative_gammas_turn_the_levels(odd):
 @pytest.mark.parametrize("name", ["conv1", "dw2", "conv3"])
 def test_dead_channels_give_their_beta(odd, name):
     kernel = odd.op(name).kernel
-    levels = kernel.values.reshape(*kernel.values.shape[:2], -1, 8)
+    levels = kernel.values.reshape(-1, 8)
     step = odd.network.quant_params(odd.op(name).inputs[0]).scale * np.float64(
         kernel.scale
     )
@@ -256,6 +265,17 @@ def check_equals_litert(network):
 
 def test_integers_equal_litert(frozen):
     check_equals_litert(frozen.network)
+
+
+def test_layers_of_few_bits_have_the_forms_of_their_target():
+    model, bit_widths = build_tiny_classifier(), WIDTHS["w4a4_paper"]
+    frozen = make_frozen(model, bit_widths, target="tflm")
+    kinds = [op.kind for op in frozen.network.ops if op.kernel is not None]
+    assert kinds == ["conv", "depthwise", "conv", "dense_convolution"]
+    check_equals_litert(frozen.network)
+    # Their biases make up for LiteRT's rounding of the form that they have.
+    check_folding(frozen, "conv3", "bn3")
+    check_folding(frozen, "logits", None)
 
 
 def test_integers_of_odd_normalizations_equal_litert(odd):
@@ -458,8 +478,9 @@ def test_gates_become_their_operations(gated):
     assert kinds == {
         "stem": "conv", "leaky": "leaky_relu", "gate": "sigmoid", "swish": "multiply",
         "grouped": "conv", "hard_swish": "hard_swish", "squeeze": "global_average",
-        "excite": "conv", "scaled": "multiply", "crop": "crop", "carrier": "depthwise",
-        "gelu": "gelu", "flat": "reshape", "logits": "dense",
+        "excite": pointwise_kind(gated, "excite"), "scaled": "multiply",
+        "crop": "crop", "carrier": "depthwise", "gelu": "gelu", "flat": "reshape",
+        "logits": "dense",
     }  # fmt: skip
     assert gated.op("gate").quant_params == QuantParams(1 / 256, -128)
     assert gated.op("grouped").attributes["groups"] == 4

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.tiny_network import (
+    CHANNEL_KINDS,
     INPUT_GRID,
     INPUT_SHAPE,
     OUTPUT_GRID,
@@ -45,7 +46,8 @@ def kernel_network():
     """Every kind of kernel at every width, strided, padded, dilated, with ReLU."""
     b = NetworkBuilder(seed=1)
     odd = b.pool("thirds", "max_pool", "image", size=2, stride=3)
-    odd = b.flatten(b.kernel("odd", "conv", odd, bits=8, size=2, padding="valid"))
+    odd_image = b.kernel("odd", "conv", odd, bits=8, size=2, padding="valid")
+    odd = b.flatten(odd_image)
     even = b.flatten("image")
     for bits in WIDTHS:
         for name, kind, options in (
@@ -57,6 +59,13 @@ def kernel_network():
             ("conv_pairs", "conv", {"groups": 2, "outputs": 6}),
             ("conv_grouped", "conv", {"groups": 4, "outputs": 8, "stride": 2}),
             ("conv_grouped_1x1", "conv", {"groups": 2, "outputs": 8, "size": 1}),
+            ("pointwise", "pointwise", {"outputs": 16}),
+            ("pointwise_relu", "pointwise", {"outputs": 16, "relu": True}),
+            (
+                "pointwise_relu6",
+                "pointwise",
+                {"relu6": True, "quant_params": QuantParams(11 / 256, 0)},
+            ),
             ("depthwise", "depthwise", {}),
             ("depthwise_valid", "depthwise", {"padding": "valid", "relu": True}),
             ("depthwise_strided", "depthwise", {"stride": 2, "size": 5}),
@@ -65,12 +74,13 @@ def kernel_network():
             ("depthwise_thrice", "depthwise", {"multiplier": 3, "stride": 2}),
         ):
             b.branch(b.kernel(f"{name}_w{bits}", kind, "image", bits=bits, **options))
-        for name, source in (("even", even), ("odd", odd)):
-            b.branch(
-                b.kernel(
-                    f"dense_{name}_w{bits}", "dense", source, bits=bits, outputs=40
-                )
-            )
+        for name, source, kind in (
+            ("dense_even", even, "dense"),
+            ("dense_odd", odd, "dense"),
+            ("dense_convolution", even, "dense_convolution"),
+            ("pointwise_odd", odd_image, "pointwise"),
+        ):
+            b.branch(b.kernel(f"{name}_w{bits}", kind, source, bits=bits, outputs=40))
         b.branch(
             b.kernel(
                 f"dense_relu_w{bits}", "dense", even, bits=bits, outputs=40, relu=True
@@ -645,10 +655,14 @@ def test_no_first_rounding_bias_without_a_right_shift(multiplier):
         ("dense", 4, 2, False),
         ("dense", 4, 3, True),
         ("dense", 8, 3, False),
+        ("pointwise", 4, 2, False),
+        ("pointwise", 4, 3, True),
+        ("dense_convolution", 4, 2, True),
     ],
 )
 def test_who_rounds_twice(kind, bits, inputs, expected):
-    values = np.zeros((inputs, 1) if kind == "dense" else (1, 1, inputs, 1), np.int8)
+    is_2d = kind in CHANNEL_KINDS
+    values = np.zeros((inputs, 1) if is_2d else (1, 1, inputs, 1), np.int8)
     kernel = Kernel(values, bits, np.ones(1, np.float32), np.zeros(1, np.int32))
     assert uses_double_rounding(kind, kernel) is expected
 

@@ -10,7 +10,13 @@ import numpy as np
 import pytest
 from ai_edge_litert import schema_py_generated as schema
 
-from tests.tiny_network import INPUT_GRID, INPUT_SHAPE, NetworkBuilder, coarse
+from tests.tiny_network import (
+    INPUT_GRID,
+    INPUT_SHAPE,
+    OUTPUT_GRID,
+    NetworkBuilder,
+    coarse,
+)
 from tflite_export.convert import convert_network
 from tflite_export.flatbuffer import (
     operator_name,
@@ -26,6 +32,7 @@ from tflite_export.verification.student_rules import RULES, student_findings
 
 WIDE = QuantParams(float(coarse(0.09)), -3)
 FAR = QuantParams(float(coarse(0.0613)), -100)
+POINT = {"strides": [1, 1], "padding": "valid", "dilation": [1, 1]}
 POSITIVE = QuantParams(float(coarse(2.5 / 255)), -128)
 
 
@@ -51,6 +58,38 @@ def pool(kind, **options):
 def two_dense(b):
     first = b.kernel("first", "dense", b.flatten("image"), bits=4, relu=True)
     return b.kernel("second", "dense", first, bits=8)
+
+
+def pointwise_twice(b):
+    """Of one tensor, then of one of them, alone and beside another kind."""
+    first = b.kernel("first", "pointwise", "image", bits=4, outputs=4)
+    second = b.kernel("second", "pointwise", "image", bits=4, outputs=4)
+    third = b.kernel("third", "pointwise", first, bits=4, outputs=4)
+    b.op("joined", "add", [second, third], (8, 8, 4), WIDE)
+    return b.kernel("conv", "conv", "joined", bits=4)
+
+
+def pointwise_twins(b):
+    """The converter makes one of them."""
+    first = b.kernel("first", "pointwise", "image", bits=4, outputs=4)
+    kernel = b._ops[-1].kernel
+    second = b.op(
+        "second", "pointwise", ["image"], INPUT_SHAPE, OUTPUT_GRID, kernel=kernel
+    )
+    return b.op("x", "add", [first, second], INPUT_SHAPE, WIDE)
+
+
+def dense_between_images(kind):
+    """The converter takes out the reshapes, and an image is what there is to read."""
+
+    def build(b):
+        pooled = b.op("means", "global_average", ["image"], (4,), WIDE)
+        gates = b.kernel("gates", kind, pooled, bits=4, outputs=4)
+        shape = {"shape": [1, 1, 4]}
+        gates = b.op("image_of_gates", "reshape", [gates], (1, 1, 4), attributes=shape)
+        return b.op("x", "multiply", [gates, "image"], INPUT_SHAPE, WIDE)
+
+    return build
 
 
 def bounded_dense(b):
@@ -160,7 +199,13 @@ NETWORKS = {
     "pads_of_one_tensor": pads_of_one_tensor,
     "depthwise": kernel("depthwise", bits=8, multiplier=2),
     "depthwise_int4": kernel("depthwise", bits=4, stride=2, padding="valid"),
+    "pointwise": kernel("pointwise", bits=4, relu=True, quant_params=POSITIVE),
+    "pointwise_int8": kernel("pointwise", bits=8, relu6=True, quant_params=FAR),
+    "pointwise_padded": kernel("pointwise", bits=4, pads=[[1, 1], [0, 2]]),
+    "pointwise_twice": pointwise_twice,
     "two_dense": two_dense,
+    "dense_between_images": dense_between_images("dense"),
+    "dense_convolution": dense_between_images("dense_convolution"),
     "bounded_dense": bounded_dense,
     "add": arithmetic("add"),
     "add_relu6": arithmetic("add", FAR, relu=True, relu6=True),
@@ -198,6 +243,7 @@ NETWORKS = {
     "maximum": joining("elementwise_maximum"),
     "minimum": joining("elementwise_minimum"),
     "twins": twins,
+    "pointwise_twins": pointwise_twins,
     "joined": joined,
     "nearest": op("resize_nearest", (16, 24, 4), attributes={"size": [2, 3]}),
     "bilinear": op("resize_bilinear", (8, 16, 4), attributes={"size": [1, 2]}),
@@ -416,6 +462,31 @@ def test_every_option_counts(operator, field, value):
     )
     assert "operators" in found
     assert field in found["operators"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "attributes", "other"),
+    [("pointwise", POINT, "conv"), ("dense_convolution", {}, "dense")],
+)
+def test_the_other_operator_of_the_same_sums_is_another(kind, attributes, other):
+    def build(b):
+        source = "image" if kind == "pointwise" else b.flatten("image")
+        return b.kernel("x", kind, source, bits=4)
+
+    network = network_of(build)
+    ops = list(network.ops)
+    place = next(i for i, op in enumerate(ops) if op.name == "x")
+    op = ops[place]
+    values = op.kernel.values[None, None] if attributes else op.kernel.values
+    ops[place] = dataclasses.replace(
+        op,
+        kind=other,
+        attributes=attributes,
+        kernel=dataclasses.replace(op.kernel, values=values),
+    )
+    tflite = convert_network(dataclasses.replace(network, ops=tuple(ops)))
+    found = broken(tflite, network)["operators"]
+    assert "for 'x'" in found
 
 
 def test_options_of_another_type():

@@ -13,7 +13,7 @@ from tests import tiny_tflite
 from tests.tiny_tflite import bias, conv, convert, fake_quant
 from tflite_export.errors import ExportError
 from tflite_export.flatbuffer import pack_model, read_model, unpack_model
-from tflite_export.fully_connected import fold_dense
+from tflite_export.fully_connected import as_fully_connected
 from tflite_export.quantization_params import weight_limit
 from tflite_export.verification import rules
 from tflite_export.verification.rules import (
@@ -30,7 +30,7 @@ NUM_OPERATORS = 4
 
 def classifier(bits: int) -> bytes:
     tflite = convert(lambda x: tiny_tflite.classifier(x, bits=bits), (1, 8, 8, 3))
-    return fold_dense(tflite, ["quant_fc"])
+    return as_fully_connected(tflite, ["quant_fc"])
 
 
 @pytest.fixture(scope="module")

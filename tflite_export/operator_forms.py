@@ -1,0 +1,99 @@
+"""Which operator a layer with an INT4 kernel becomes: its target decides.
+
+A convolution of each position alone is a FULLY_CONNECTED of its channels, and a dense
+layer a convolution of one position. The integer sums are the same; what differs is how
+fast runtimes are, what they refuse, and how LiteRT rounds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel, Shape
+from tflite_export.litert.kernels import rounding_bias
+from tflite_export.operators.table import KINDS
+from tflite_export.quantization_params import storage_bits
+from tflite_export.targets import Target
+
+_DENSE = frozenset({"dense", "dense_convolution"})
+# Of kinds that have any.
+_ATTRIBUTES: Mapping[str, dict[str, Any]] = {
+    "conv": {"strides": [1, 1], "padding": "valid", "dilation": [1, 1], "groups": 1}
+}
+_RESHAPES = 2  # around a dense layer that is a convolution
+
+
+def is_pointwise(kernel_shape: Shape, attributes: Mapping[str, Any]) -> bool:
+    """Whether a convolution can be a FULLY_CONNECTED that XNNPACK takes with INT4.
+
+    Args:
+      kernel_shape: (height, width, inputs, outputs).
+      attributes: those of a "conv".
+    """
+    height, width, inputs, _ = kernel_shape
+    return (
+        (height, width) == (1, 1)
+        and list(attributes["strides"]) == [1, 1]
+        and attributes.get("groups", 1) == 1
+        and inputs % 2 == 0
+    )
+
+
+def in_form_of(target: Target, op: IntegerOp) -> IntegerOp:
+    """The operation as the kind that its target takes, or runs fastest.
+
+    Scales and biases stay as they are; see `rounding_bias` for the latter.
+    """
+    kernel = op.kernel
+    if kernel is None or storage_bits(kernel.bits) == 8:
+        return op
+    kind = _kind(op, kernel, target)
+    layout = KINDS[kind].kernel
+    if kind == op.kind or layout is None:
+        return op
+    ones = (1,) * (layout.num_dimensions - 2)
+    values = kernel.values.reshape(*ones, *kernel.values.shape[-2:])
+    return dataclasses.replace(
+        op,
+        kind=kind,
+        attributes=_ATTRIBUTES.get(kind, {}),
+        kernel=dataclasses.replace(kernel, values=values),
+    )
+
+
+def in_forms_of(target: Target, network: IntegerNetwork) -> IntegerNetwork:
+    """A finished network for another target.
+
+    To change the target and back again gives the same kernels and biases.
+    """
+    ops = []
+    for op in network.ops:
+        formed = in_form_of(target, op)
+        if formed.kernel is not None and formed is not op:
+            taken = network.quant_params(op.inputs[0])
+            # Each is rounded before they are added, so that the way back is exact.
+            before, after = (np.rint(rounding_bias(x, taken)) for x in (op, formed))
+            bias = formed.kernel.bias + (before - after).astype(np.int32)
+            kernel = dataclasses.replace(formed.kernel, bias=bias)
+            formed = dataclasses.replace(formed, kernel=kernel)
+        ops.append(formed)
+    return dataclasses.replace(network, ops=tuple(ops))
+
+
+def num_added_operators(network: IntegerNetwork) -> int:
+    """How many operators the forms take at most that the layers would not."""
+    return _RESHAPES * sum(op.kind == "dense_convolution" for op in network.ops)
+
+
+def _kind(op: IntegerOp, kernel: Kernel, target: Target) -> str:
+    if op.kind in _DENSE:
+        return target.int4_dense
+    if op.kind == "pointwise" or (
+        op.kind == "conv" and is_pointwise(kernel.values.shape, op.attributes)
+    ):
+        return target.int4_pointwise
+    return op.kind
