@@ -56,7 +56,8 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
         file or of a SavedModel, "keras.applications.NAME", "embedded", or what
         `load_classifier` gave.
       bits: widths of weights and activations, w<bits>a<bits>, several with commas
-        or as a list; with /paper (w4a4/paper) every layer gets them.
+        or as a list; with /paper (w4a4/paper) every layer gets them, with /pointwise
+        only layers with INT4 kernels that LiteRT computes as fast as INT8.
       recipe: how much work: "calibrate", "fast", "balanced", "best" or "gdfq", or a
         `Recipe`.
       preprocessing: what the model was trained on: "tf" [-1, 1], "torch", "caffe",

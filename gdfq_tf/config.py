@@ -16,6 +16,32 @@ TASKS = ("classification", "features")
 
 
 @dataclasses.dataclass(frozen=True)
+class Protocol:
+    """Which kernels and ReLU outputs have the widths asked for, and which 8 bits.
+
+    Image input, residual branches, pooled features and outputs are 8 bits in all: the
+    paper leaves them in float, which integer kernels cannot.
+
+    Attributes:
+      keeps_ends: the first and the last kernel layer have 8 bits, and so have outputs
+        that enter a residual add or a pooling layer.
+      keeps_windows: so have layers whose INT4 kernels are slow in LiteRT, all but
+        dense and pointwise ones.
+    """
+
+    keeps_ends: bool
+    keeps_windows: bool = False
+
+
+PROTOCOLS: Mapping[str, Protocol] = {
+    "edge": Protocol(keeps_ends=True),
+    "paper": Protocol(keeps_ends=False),  # Xu et al. 2020, §4
+    "pointwise": Protocol(keeps_ends=True, keeps_windows=True),
+}
+_DEFAULT_PROTOCOL = "edge"
+
+
+@dataclasses.dataclass(frozen=True)
 class BitWidths:
     """Widths of one student; everything not named here is 8 bits.
 
@@ -23,16 +49,12 @@ class BitWidths:
       weight_bits: convolution and dense kernels, 2..8, symmetric, narrow range, one
         scale per output channel.
       activation_bits: ReLU outputs, 3..8, one scale per tensor.
-      protocol: which kernels and ReLU outputs are meant. "edge": all but the first
-        and the last kernel layer, and outputs that enter a residual add or a pooling
-        layer. "paper": all (Xu et al. 2020, §4). Image input, residual branches,
-        pooled features and outputs are 8 bits in both: the paper leaves them in
-        float, which integer kernels cannot.
+      protocol: a key of `PROTOCOLS`: which kernels and ReLU outputs are meant.
     """
 
     weight_bits: int
     activation_bits: int
-    protocol: str = "edge"
+    protocol: str = _DEFAULT_PROTOCOL
 
     def __post_init__(self) -> None:
         """Refuses widths and protocols that there are not."""
@@ -46,16 +68,17 @@ class BitWidths:
                 f"activation bits must be 3..8, got {self.activation_bits}; e.g. "
                 f"{option('bits', 'w4a8')}"
             )
-        if self.protocol not in ("edge", "paper"):
+        if self.protocol not in PROTOCOLS:
             raise UserError(
-                f"protocol must be edge or paper, got {self.protocol!r}; "
+                f"protocol must be one of {', '.join(PROTOCOLS)}, got "
+                f"{self.protocol!r}; "
                 f"e.g. {option('bits', 'w4a4/paper')}"
             )
 
     @property
     def name(self) -> str:
         """For example "w4a8", "w4a4_paper"."""
-        suffix = f"_{self.protocol}" if self.protocol != "edge" else ""
+        suffix = f"_{self.protocol}" if self.protocol != _DEFAULT_PROTOCOL else ""
         return f"w{self.weight_bits}a{self.activation_bits}{suffix}"
 
 
@@ -71,7 +94,7 @@ def parse_bit_widths(text: str) -> BitWidths:
             f"bit widths {text!r} not understood; expected w<bits>a<bits>, such as "
             "w4a8, or w4a4/paper"
         )
-    return BitWidths(int(match[1]), int(match[2]), match[3] or "edge")
+    return BitWidths(int(match[1]), int(match[2]), match[3] or _DEFAULT_PROTOCOL)
 
 
 # 128 images of 128 x 128: a few gigabytes in the teacher's backward pass.

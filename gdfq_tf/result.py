@@ -33,8 +33,10 @@ from gdfq_tf.run_directory import (
 from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.system.machine import describe_machine
 from gdfq_tf.system.output_files import write_whole
+from tflite_export.benchmark import times_as_long
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interpreter import TFLiteClassifier
+from tflite_export.quantization_params import storage_bits
 from tflite_export.verification.verify import Agreement, Finding
 
 if TYPE_CHECKING:
@@ -185,7 +187,9 @@ class Result:
           progress: is told of the stage.
 
         Returns:
-          One row for each of `files()`, as `summary.json` holds them.
+          One row for each of `files()`, as `summary.json` holds them. Those of
+          `models` with INT4 kernels say how their latency compares with that of the
+          converter's own int8 quantization.
         """
         if pixels is None:
             pixels, labels = self.images.pixels[:_NUM_COMPARED_IMAGES], None
@@ -193,7 +197,13 @@ class Result:
             pixels = self.job.classifier.input_format.images(pixels)
         files, progress = self.files(), progress or NullProgress()
         with progress.stage("evaluation", len(files)) as advance:
-            return compare(files, self.job.classifier, pixels, labels, advance)
+            rows = compare(files, self.job.classifier, pixels, labels, advance)
+        for row, model in zip(rows[-len(self) :], self.models, strict=True):
+            if storage_bits(model.bit_widths.weight_bits) == 4:
+                row["times_as_long_as_int8"] = times_as_long(
+                    model.tflite, self.baselines.noise_ptq
+                )
+        return rows
 
     def summary(
         self, rows: Sequence[Mapping[str, Any]], **more: object

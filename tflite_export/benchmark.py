@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import itertools
+import math
 import os
 import platform
 import time
@@ -11,9 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from ai_edge_litert.interpreter import Interpreter
 
 from tflite_export.errors import ExportError
 from tflite_export.interpreter import litert_refusals, load_interpreter, read_tflite
+
+_SECONDS_IN_TURN, _LEAST_RUNS_IN_TURN = 1.0, 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,19 +85,11 @@ def benchmark(
     start = time.perf_counter_ns()
     interpreter = load_interpreter(tflite, num_threads)
     init_ns = time.perf_counter_ns() - start
-    rng = np.random.default_rng(0)
     with litert_refusals(len(tflite)):
-        for detail in interpreter.get_input_details():
-            values = _random_values(rng, detail["shape"], np.dtype(detail["dtype"]))
-            interpreter.set_tensor(detail["index"], values)
+        _set_random_inputs(interpreter)
         for _ in range(warmup_runs):
             interpreter.invoke()
-        times_ns = np.empty(num_runs, np.int64)
-        for run in range(num_runs):
-            start = time.perf_counter_ns()
-            interpreter.invoke()
-            times_ns[run] = time.perf_counter_ns() - start
-    times_ms = times_ns / 1e6
+        times_ms = np.array([_invoked_ms(interpreter) for _ in range(num_runs)])
     return BenchmarkResult(
         median_ms=float(np.median(times_ms)),
         p90_ms=float(np.percentile(times_ms, 90)),
@@ -107,6 +104,44 @@ def benchmark(
         runtime_version=importlib.metadata.version("ai-edge-litert"),
         machine=_machine(),
     )
+
+
+def times_as_long(tflite: bytes, reference: bytes) -> float:
+    """How many times as long a `.tflite` model takes as another one here.
+
+    Both run in turn, and the least time of each counts: what else the machine does
+    hardly matters then.
+
+    Raises:
+      ExportError: a refused file, other input types.
+    """
+    files = (tflite, reference)
+    interpreters = [load_interpreter(file) for file in files]
+    least = [math.inf, math.inf]
+    with litert_refusals(max(map(len, files))):
+        for interpreter in interpreters:
+            _set_random_inputs(interpreter)
+        end = time.monotonic() + _SECONDS_IN_TURN
+        for run in itertools.count():
+            if run >= _LEAST_RUNS_IN_TURN and time.monotonic() > end:
+                break
+            for place, interpreter in enumerate(interpreters):
+                interpreter.invoke()  # as the other one took the caches
+                least[place] = min(least[place], _invoked_ms(interpreter))
+    return least[0] / least[1]
+
+
+def _set_random_inputs(interpreter: Interpreter) -> None:
+    rng = np.random.default_rng(0)
+    for detail in interpreter.get_input_details():
+        values = _random_values(rng, detail["shape"], np.dtype(detail["dtype"]))
+        interpreter.set_tensor(detail["index"], values)
+
+
+def _invoked_ms(interpreter: Interpreter) -> float:
+    start = time.perf_counter_ns()
+    interpreter.invoke()
+    return (time.perf_counter_ns() - start) / 1e6
 
 
 def _random_values(

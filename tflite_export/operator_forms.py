@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel, Shape
-from tflite_export.litert.kernels import rounding_bias
+from tflite_export.litert.kernels import rounding_bias, xnnpack_takes_int4
 from tflite_export.operators.table import KINDS
 from tflite_export.quantization_params import storage_bits
 from tflite_export.targets import Target
@@ -39,8 +39,17 @@ def is_pointwise(kernel_shape: Shape, attributes: Mapping[str, Any]) -> bool:
         (height, width) == (1, 1)
         and list(attributes["strides"]) == [1, 1]
         and attributes.get("groups", 1) == 1
-        and inputs % 2 == 0
+        and xnnpack_takes_int4(inputs)
     )
+
+
+def can_be_fully_connected(
+    kind: str, kernel_shape: Shape, attributes: Mapping[str, Any]
+) -> bool:
+    """Whether XNNPACK takes an operation with INT4: as fast as INT8, rounded once."""
+    if kind == "conv":
+        return is_pointwise(kernel_shape, attributes)
+    return kind == "dense" and xnnpack_takes_int4(kernel_shape[0])
 
 
 def in_form_of(target: Target, op: IntegerOp) -> IntegerOp:

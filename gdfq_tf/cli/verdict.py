@@ -54,6 +54,8 @@ _ESTIMATED: Mapping[str, _Estimated] = {
 _BROKEN = ": broken, do not ship it"
 # A file must be so much smaller to be worth any loss.
 _WORTHWHILE_SAVING = 0.1
+# What takes so many times as long is worth a word; less is as the clock has it.
+_SLOW = 1.3
 
 Row = Mapping[str, Any]
 
@@ -83,10 +85,27 @@ def verdict(summary: Mapping[str, Any]) -> list[str]:
         for row in own
         if row["title"] in bad
     ]
+    lines += [line for row in own if (line := _slowness(row, summary)) is not None]
     if not good:
         return [*lines, "ship none of these files as they are"]
     chosen = choose(good)
     return [*lines, f"ship {chosen['file']}: {_reason(chosen, good, reference)}"]
+
+
+def _slowness(row: Row, summary: Mapping[str, Any]) -> str | None:
+    """What is said of a file that LiteRT computes slowly, if it is to run there."""
+    times, widths = row.get("times_as_long_as_int8"), row["widths"]
+    if times is None or times <= _SLOW or summary["target"] != "litert":
+        return None
+    _, noise, *_ = summary["models"]
+    saved = 100 * (1 - row["size_bytes"] / noise["size_bytes"])
+    narrow = f"w{widths['weight_bits']}a{widths['activation_bits']}/pointwise"
+    instead = "w8a8" if widths["protocol"] == "pointwise" else f"{narrow} or w8a8"
+    return (
+        f"{row['title']} takes {times:.1f} times as long as int8 in LiteRT here, for "
+        f"{saved:.0f} % fewer bytes: its INT4 convolutions are slow; take {instead} "
+        "where speed counts"
+    )
 
 
 def complaint(row: Row, reference: Row, noise: Row) -> str | None:

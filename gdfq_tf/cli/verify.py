@@ -18,7 +18,6 @@ from gdfq_tf.run_directory import read_summary, student_file
 from tflite_export.convert import convert_network
 from tflite_export.errors import ExportError
 from tflite_export.flatbuffer import read_model
-from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interpreter import read_tflite
 from tflite_export.names import shown
 from tflite_export.operator_forms import in_forms_of
@@ -36,10 +35,8 @@ def main(values: flags.FlagValues) -> None:
         found = list(_verify_run(path, values.num_images))
     else:
         student = Path(values.student or path.with_name(student_file(path.name)))
-        network = load_network(student)
-        if values.target is not None:
-            network = in_forms_of(TARGETS[values.target], network)
-        found = [(path.name, _verify(path, network, values.num_images))]
+        findings = _verify(path, student, values.num_images, target=values.target)
+        found = [(path.name, findings)]
     console = rich.console.Console()
     for title, findings in found:
         console.print(_table(title, findings))
@@ -67,12 +64,16 @@ def _require_file(directory: Path, values: flags.FlagValues) -> None:
 
 def _verify(
     path: Path,
-    network: IntegerNetwork,
+    student: Path,
     num_images: int,
     num_operators: int | None = None,
+    target: str | None = None,
 ) -> Sequence[Finding]:
     session.stage("loading")
     tflite = read_tflite(path)
+    network = load_network(student)
+    if target is not None:
+        network = in_forms_of(TARGETS[target], network)
     session.stage("conversion")
     converted = convert_network(network)
     session.stage(f"verification of {path}")
@@ -95,8 +96,8 @@ def _verify_run(
     for row in summary["models"]:
         path = directory / row["file"]
         if "widths" in row and path.exists():
-            network = load_network(directory / student_file(row["file"]))
-            yield path.name, _verify(path, network, num_images, num_operators)
+            student = directory / student_file(row["file"])
+            yield path.name, _verify(path, student, num_images, num_operators)
 
 
 def _digests(summary: dict) -> list[tuple[str, str]]:

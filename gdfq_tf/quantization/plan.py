@@ -13,7 +13,7 @@ import fnmatch
 import itertools
 from collections.abc import Collection, Mapping, Sequence
 
-from gdfq_tf.config import BitWidths
+from gdfq_tf.config import PROTOCOLS, BitWidths, Protocol
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.graph.layers import L2Normalization
 from gdfq_tf.graph.queries import (
@@ -23,8 +23,9 @@ from gdfq_tf.graph.queries import (
     join,
     output_layer,
 )
-from gdfq_tf.graph.traits import has_kernel, is_bilinear, traits
+from gdfq_tf.graph.traits import has_kernel, is_bilinear, kind_of, traits
 from gdfq_tf.keras_compat import keras
+from tflite_export.operator_forms import can_be_fully_connected
 from tflite_export.operators.table import FIXED_QUANT_PARAMS
 from tflite_export.quantization_params import QuantParams
 
@@ -123,6 +124,18 @@ def end_layers(model: keras.Model) -> frozenset[str]:
     return frozenset(result)
 
 
+def window_layers(model: keras.Model) -> frozenset[str]:
+    """Names of the kernel layers for whose INT4 kernels XNNPACK has no operator."""
+    return frozenset(
+        x.name
+        for x in model.layers
+        if has_kernel(x)
+        and not can_be_fully_connected(
+            kind_of(x), x.get_weights()[0].shape, traits(x).attributes(x)
+        )
+    )
+
+
 def _only_scales(layer: keras.layers.Layer) -> bool:
     """Whether each of a kernel layer's outputs is a multiple of one of its inputs."""
     kernel = layer.get_weights()[0]
@@ -144,9 +157,12 @@ def make_plan(
       keep_layers: kernel layers that stay at 8 bits, kernel and output, besides
         those that the protocol keeps.
     """
+    protocol = PROTOCOLS[bit_widths.protocol]
     kept = frozenset(keep_layers)
-    if bit_widths.protocol == "edge":
+    if protocol.keeps_ends:
         kept |= end_layers(model)
+    if protocol.keeps_windows:
+        kept |= window_layers(model)
     consumed_by = consumers(model)
     root = join(
         [layer.name for layer in model.layers],
@@ -262,7 +278,7 @@ def _make_group(
         for x in producers
     )
     kept = any(_kernel_layer_of(x) in keep_layers for x in producers)
-    kept = kept or _is_kept(layers, consumed_by, bit_widths.protocol)
+    kept = kept or _is_kept(layers, consumed_by, PROTOCOLS[bit_widths.protocol])
     return ActivationGroup(
         name=name,
         bits=bit_widths.activation_bits if non_negative and not kept else 8,
@@ -273,17 +289,17 @@ def _make_group(
 
 
 def _is_kept(
-    layers: Sequence[keras.layers.Layer], consumed_by: Consumers, protocol: str
+    layers: Sequence[keras.layers.Layer], consumed_by: Consumers, protocol: Protocol
 ) -> bool:
     """Whether tensors of one scale have 8 bits because of where they go.
 
-    That is out of the network or, by protocol "edge", into a residual add, a pooling
-    layer or a blend of neighbours.
+    That is out of the network or, by all protocols but the paper's, into a residual
+    add, a pooling layer or a blend of neighbours.
     """
     consuming = [consumed_by[layer.name] for layer in layers]
     if not all(consuming):
         return True
-    return protocol == "edge" and any(
+    return protocol.keeps_ends and any(
         isinstance(x, _layers.Add) or traits(x).pools or is_bilinear(x)
         for x in itertools.chain(*consuming)
     )

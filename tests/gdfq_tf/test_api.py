@@ -93,6 +93,8 @@ def test_options_mean_what_they_mean_on_the_command_line(model):
     result = quantize(model, bits=["w4a8/paper"], keep_layers="conv1,logits", seed=5)
     assert result["w4a8/paper"].layers_at_8_bits == {"conv1", "logits"}
     assert result.job.seed == 5
+    tflm = quantize(model, bits="w4a8/paper", target="tflm")["w4a8/paper"]
+    assert tflm.network.ops[-1].kind == "dense_convolution"
     pool = gdfq_tf.ImagePool(np.zeros((8, 8, 8, 3), np.uint8), np.zeros(8, np.int32))
     assert len(quantize(model, pool=pool).images) == 6
 
@@ -106,6 +108,7 @@ def test_options_mean_what_they_mean_on_the_command_line(model):
         ({"num_steps": 0, "recipe": "fast"}, "num_steps", "num_steps"),
         ({"keep_layers": ["x"]}, "keep_layers='x' matches no layer", "keep_layers"),
         ({"max_accuracy_loss": -1.0}, "max_accuracy_loss=-1.0", "max_accuracy_loss"),
+        ({"target": "tpu"}, "target='tpu' is unknown; expected one of", "target"),
         (
             {"recipe": gdfq_tf.RECIPES["fast"], "num_steps": 3},
             "num_steps=3",

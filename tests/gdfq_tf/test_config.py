@@ -34,6 +34,7 @@ def one_line(error) -> str:
         (" W2A3 ", BitWidths(2, 3, "edge")),
         ("w4a4/paper", BitWidths(4, 4, "paper")),
         ("w4a4/edge", BitWidths(4, 4, "edge")),
+        ("w4a8/pointwise", BitWidths(4, 8, "pointwise")),
     ],
 )
 def test_widths_are_read(text, expected):
@@ -53,7 +54,7 @@ def test_widths_are_read(text, expected):
         ("w1a8", "weight bits must be 2..8, got 1"),
         ("w4a9", "activation bits must be 3..8, got 9"),
         ("w4a2", "activation bits must be 3..8, got 2"),
-        ("w4a4/wide", "'wide'"),
+        ("w4a4/wide", "one of edge, paper, pointwise, got 'wide'"),
     ],
 )
 def test_wrong_widths_are_refused(text, named):
@@ -62,7 +63,7 @@ def test_wrong_widths_are_refused(text, named):
     assert named in one_line(error)
 
 
-@pytest.mark.parametrize("text", ["w8a8", "w4a4/paper", "w2a3"])
+@pytest.mark.parametrize("text", ["w8a8", "w4a4/paper", "w4a8/pointwise", "w2a3"])
 def test_names_are_file_names_and_tell_protocols_apart(text):
     assert parse_bit_widths(text).name == text.replace("/", "_")
 

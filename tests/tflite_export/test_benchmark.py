@@ -53,6 +53,20 @@ def test_statistics_of_known_durations(tflite, monkeypatch):
     assert result.p90_ms == pytest.approx(7.6)
 
 
+def test_the_least_times_of_files_in_turn_are_compared(tflite, monkeypatch):
+    # One file, then the other, three times.
+    clock = FakeClock(round(1e6 * ms) for ms in (9.0, 4.0, 6.0, 2.0, 7.0, 3.0))
+    monkeypatch.setattr(module, "_SECONDS_IN_TURN", 0.0)
+    monkeypatch.setattr(module, "_LEAST_RUNS_IN_TURN", 3)
+    monkeypatch.setattr(module.time, "perf_counter_ns", clock.read)
+    assert module.times_as_long(tflite, tflite) == 3.0
+    assert clock.durations_ns == []
+
+
+def test_a_file_takes_as_long_as_itself(tflite):
+    assert module.times_as_long(tflite, tflite) == pytest.approx(1.0, abs=0.5)
+
+
 def test_counts_sizes_and_versions(tflite):
     result = benchmark(tflite, num_threads=2, num_runs=4, warmup_runs=0)
     assert (result.num_threads, result.num_runs, result.warmup_runs) == (2, 4, 0)

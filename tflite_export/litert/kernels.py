@@ -56,11 +56,18 @@ def first_rounding_bias(multiplier: np.ndarray) -> np.ndarray:
     return np.where(exponent < 0, 0.5 / mantissa, 0.0)
 
 
+def xnnpack_takes_int4(num_inputs: int) -> bool:
+    """Whether it takes a FULLY_CONNECTED with an INT4 kernel of so many inputs."""
+    return num_inputs % 2 == 0
+
+
 def uses_double_rounding(kind: str, kernel: Kernel) -> bool:
     """Whether LiteRT runs an op of this kind and kernel through its INT4 kernels."""
     if kernel.bits > 4:
         return False
-    return kind not in _FULLY_CONNECTED or kernel.values.shape[0] % 2 == 1
+    return kind not in _FULLY_CONNECTED or not xnnpack_takes_int4(
+        kernel.values.shape[0]
+    )
 
 
 def conv(op: IntegerOp, source: Operand) -> tf.Tensor:

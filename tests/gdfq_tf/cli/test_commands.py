@@ -725,7 +725,7 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
             "model weights input_size output_name constant_inputs allow_unsafe "
             "preprocessing mean std input_range task without_bn_statistics bits recipe "
             "num_steps keep_layers max_accuracy_loss seed num_threads output_dir "
-            "overwrite data labels num_images",
+            "overwrite data labels num_images target",
         ),
         (
             "evaluate",
@@ -733,9 +733,9 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
             "preprocessing mean std input_range task without_bn_statistics data labels "
             "num_images result_json",
         ),
-        ("convert", "student output overwrite num_images"),
+        ("convert", "student output overwrite target num_images"),
         ("benchmark", "model num_threads num_runs warmup_runs result_json"),
-        ("verify", "model student num_images"),
+        ("verify", "model student target num_images"),
     ],
 )
 def test_help_lists_the_flags_of_a_command_and_no_others(name, flags):

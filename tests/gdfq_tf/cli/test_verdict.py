@@ -24,9 +24,9 @@ def labelled(title, top1, **facts) -> dict:
     return row(title, top1=top1, top1_interval_95=interval, **facts)
 
 
-def summary(*own, recipe="balanced", noise=0.8) -> dict:
+def summary(*own, recipe="balanced", noise=0.8, target="litert") -> dict:
     models = [labelled("float", 0.9, size=400), labelled("noise", noise), *own]
-    return {"recipe": {"name": recipe}, "models": models}
+    return {"recipe": {"name": recipe}, "target": target, "models": models}
 
 
 @pytest.mark.parametrize(
@@ -104,6 +104,25 @@ def test_words_by_hand():
     ]
 
 
+def slow(times, protocol="edge", target="litert") -> list[str]:
+    """What is said of a file that takes so many times as long as int8."""
+    file = labelled("x", 0.9, size=60, bits=(4, 8), times_as_long_as_int8=times)
+    file["widths"]["protocol"] = protocol
+    return verdict(summary(file, target=target))[:-1]
+
+
+def test_slow_files_are_told():
+    assert slow(3.04) == [
+        "x takes 3.0 times as long as int8 in LiteRT here, for 40 % fewer bytes: its "
+        "INT4 convolutions are slow; take w4a8/pointwise or w8a8 where speed counts"
+    ]
+    (line,) = slow(1.4, protocol="pointwise")
+    assert line.endswith("take w8a8 where speed counts")
+    assert slow(1.3) == slow(0.9) == []
+    # It is not LiteRT that will run it.
+    assert slow(3.0, target="tflm") == []
+
+
 def test_there_may_be_nothing_to_ship():
     found = verdict(summary(labelled("w8a8", 0.5), recipe="calibrate"))
     assert found[-1] == "ship none of these files as they are"
@@ -126,6 +145,10 @@ def test_advice_fits_the_run(recipe, bits, advice):
 
 def test_estimates_are_enough_without_labels():
     good = row("w8a8", estimate={"accuracy_loss": 0.5})
-    found = {"recipe": {"name": "fast"}, "models": [row("float"), row("noise"), good]}
+    found = {
+        "recipe": {"name": "fast"},
+        "target": "litert",
+        "models": [row("float"), row("noise"), good],
+    }
     (line,) = verdict(found)
     assert line.startswith("ship w8a8.tflite: 100 bytes, 1.0 times less than float; no")

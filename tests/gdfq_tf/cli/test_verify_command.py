@@ -13,6 +13,7 @@ from gdfq_tf.run_directory import SUMMARY, write_summary
 from tests.command import refusal, run_command
 from tests.tiny_network import NetworkBuilder
 from tflite_export.convert import convert_network
+from tflite_export.flatbuffer import read_model
 from tflite_export.student_file import save_network
 
 
@@ -111,10 +112,28 @@ def test_runs_whose_summary_has_digests_of_models_alone(run):
     assert stdout.count("as the run wrote it") == 3
 
 
+def test_a_file_converted_for_another_target(run, tmp_path):
+    b = NetworkBuilder()
+    b.kernel("logits", "dense", b.flatten("image"), bits=4)
+    student, output = tmp_path / "student.npz", tmp_path / "tflm.tflite"
+    save_network(b.build_ops(), student)
+    source, target = f"--student={student}", "--target=tflm"
+    code, _, stderr = run_command("convert", source, f"--output={output}", target)
+    assert code == 0, stderr
+    operators = [o.name for o in read_model(output.read_bytes()).operators]
+    assert "CONV_2D" in operators
+    code, _, stderr = run_command("verify", f"--model={output}", source, target)
+    assert code == 0, stderr
+    code, _, stderr = run_command("verify", f"--model={output}", source)
+    assert code == 1
+    assert "rules are broken" in stderr
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--model={}", "--student=x.npz"], "is one file's"),
+        (["--model={}", "--student=x.npz"], "--student=x.npz is one file's"),
+        (["--model={}", "--target=tflm"], "drop --target"),
         (["--model={}/none.tflite"], "cannot read"),
         (["--model={}/net_w8a8.tflite", "--student={}/summary.json"], "not a student"),
         (["--model={}", "--num_images=0"], "num_images"),

@@ -57,6 +57,26 @@ def test_tiny_classifier_edge_and_paper():
     }  # fmt: skip
 
 
+def test_by_protocol_pointwise_kernels_alone_have_few_bits():
+    image = keras.Input((8, 8, 4), name="image")
+    x = layers.Conv2D(6, 1, name="first")(image)
+    x = layers.Conv2D(5, 1, name="pointwise")(x)
+    x = layers.Conv2D(6, 1, name="odd")(x)
+    x = layers.Conv2D(6, 1, strides=(1, 2), name="strided")(x)
+    x = layers.Conv2D(6, 1, groups=2, name="grouped")(x)
+    x = layers.Conv2D(6, (1, 3), name="window")(x)
+    x = layers.DepthwiseConv2D(1, name="depthwise")(x)
+    x = layers.ReLU(name="relu")(layers.Conv2D(6, 1, name="behind")(x))
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    x = layers.Dense(5, name="dense")(x)
+    x = layers.Dense(4, name="odd_dense")(x)
+    model = keras.Model(image, layers.Dense(3, name="last")(x))
+    plan = make_plan(model, BitWidths(4, 8, "pointwise"))
+    low = {name for name, width in plan.weight_bits.items() if width == 4}
+    assert low == {"pointwise", "behind", "dense"}
+    assert plan.layers_at_8_bits == plan.weight_bits.keys() - low
+
+
 def test_signs_and_bounds():
     groups = make_plan(build_tiny_classifier(), PAPER).groups
     non_negative = {name for name, group in groups.items() if group.non_negative}
