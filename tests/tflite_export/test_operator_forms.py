@@ -116,6 +116,36 @@ def test_files_for_every_target_compute_what_the_network_says(target, kind, opti
     assert verification.required().max_lsb == 0
 
 
+def without_bias(made: IntegerNetwork) -> IntegerNetwork:
+    def changed(op):
+        if op.kernel is None:
+            return op
+        kernel = dataclasses.replace(op.kernel, bias=np.zeros_like(op.kernel.bias))
+        return dataclasses.replace(op, kernel=kernel)
+
+    return dataclasses.replace(made, ops=tuple(map(changed, made.ops)))
+
+
+def signal() -> IntegerNetwork:
+    """A pointwise layer of a signal, which is an image of height 1."""
+    b = NetworkBuilder()
+    shape = {"shape": [1, 64, 4]}
+    b.op("signal", "reshape", ["image"], (1, 64, 4), attributes=shape)
+    b.kernel("x", "pointwise", "signal", bits=4, outputs=6, relu=True)
+    b.flatten("x")
+    return b.build_ops()
+
+
+@pytest.mark.parametrize(
+    "made", [without_bias(network("pointwise")), signal()], ids=["no_bias", "signal"]
+)
+def test_pointwise_layers_of_other_networks(made):
+    tflite = convert_network(made)
+    operators = read_model(tflite).operators
+    assert [o.name for o in operators if o.name != "RESHAPE"] == ["FULLY_CONNECTED"]
+    assert verify_file(tflite, made).required().max_lsb == 0
+
+
 def test_a_file_for_tflm_has_no_int4_fully_connected():
     b = NetworkBuilder()
     hidden = b.kernel("hidden", "dense", b.flatten("image"), bits=4, outputs=6)
