@@ -9,6 +9,8 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from gdfq_tf.config import PROTOCOLS
+
 
 @dataclasses.dataclass(frozen=True)
 class _Estimated:
@@ -97,14 +99,16 @@ def _slowness(row: Row, summary: Mapping[str, Any]) -> str | None:
     times, widths = row.get("times_as_long_as_int8"), row["widths"]
     if times is None or times <= _SLOW or summary["target"] != "litert":
         return None
+    if PROTOCOLS[widths["protocol"]].keeps_windows:
+        return None  # it has no INT4 convolutions
     _, noise, *_ = summary["models"]
     saved = 100 * (1 - row["size_bytes"] / noise["size_bytes"])
-    narrow = f"w{widths['weight_bits']}a{widths['activation_bits']}/pointwise"
-    instead = "w8a8" if widths["protocol"] == "pointwise" else f"{narrow} or w8a8"
+    size = f"{abs(saved):.0f} % {'fewer' if saved > 0 else 'more'} bytes"
+    instead = f"w{widths['weight_bits']}a{widths['activation_bits']}/pointwise"
     return (
         f"{row['title']} takes {times:.1f} times as long as int8 in LiteRT here, for "
-        f"{saved:.0f} % fewer bytes: its INT4 convolutions are slow; take {instead} "
-        "where speed counts"
+        f"{size}: its INT4 convolutions are slow; take {instead} or w8a8 where speed "
+        "counts"
     )
 
 

@@ -117,6 +117,9 @@ def test_the_summary_tells_the_whole_run(run):
         assert row["num_images"] == 20
         assert 0 <= row["top1"] <= 1
         assert row["latency_ms"] > 0
+    timed = [row.get("times_as_long_as_int8", 0) > 0 for row in summary["models"]]
+    assert timed == [False, False, False, True, True]
+    assert summary["target"] == "litert"
     assert summary["models"][0]["agreement_with_float"] == 1.0
     paper = summary["models"][3]
     assert paper["widths"] == {
