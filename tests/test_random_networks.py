@@ -290,7 +290,7 @@ def build(k, network: Network):
     before = x
     for block in network.blocks:
         x = block(lay, rng, x)
-    if network.nested and k is keras:
+    if network.nested and k is keras and x is not before:
         x = k.Model(before, x)(before)
     x = lay.Dropout(0.1)(lay.GlobalAveragePooling2D()(x))
     model = k.Model(image, lay.Dense(3, activation=network.head)(x))
