@@ -23,6 +23,7 @@ PARTS: Mapping[str, Callable[..., str]] = {
     "estimates": result_tables.estimates,
     "estimate-errors": result_tables.estimate_errors,
     "keyword-spotting": result_tables.keyword_spotting,
+    "latency": result_tables.latency,
     "layers": reference_tables.layers,
     "operations": reference_tables.operations,
     "preprocessing-fits": result_tables.preprocessing_fits,

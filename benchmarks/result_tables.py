@@ -164,6 +164,28 @@ def keyword_spotting() -> str:
     return markdown_table(titles, cells, "llrrrr")
 
 
+def latency() -> str:
+    """Bytes and time in LiteRT of each width, beside those of the first one."""
+    titles = ("classifier", "width", "bytes", "time, of w8a8's", "with 1x1 as CONV_2D")
+    rows = _read("latency")
+    time_of = {
+        (row["model"], row["bits"], row["recipe"]): f"{row['times_as_long']:.2f}"
+        for row in rows
+    }
+    cells = [
+        (
+            row["model"],
+            _width(row["bits"]),
+            f"{row['size_bytes']:,}",
+            time_of[row["model"], row["bits"], "litert"],
+            time_of[row["model"], row["bits"], "tflm"],
+        )
+        for row in rows
+        if row["recipe"] == "litert"
+    ]
+    return markdown_table(titles, cells, "llrrr")
+
+
 def _misfit(row: Row, name: str) -> str:
     if name not in row["misfits"]:
         return ""

@@ -41,6 +41,9 @@ _AS_DESCRIBED = RoundingConfig()  # all three steps
 # Rows of X used for each layer: many times the unknowns of ordinary kernels.
 _MAX_ROWS = 2**17
 _BATCH_SIZE = 64
+# Rows whose errors are spread over all later rows together: one product of matrices
+# instead of a pass through memory for each.
+_BLOCK_SIZE = 64
 # The ridge, relative to the mean diagonal of X^T X: keeps the solution where images
 # say nothing about a direction. Layers with few rows per unknown get more.
 _SMALLEST_RIDGE = 0.01
@@ -266,11 +269,17 @@ def round_rows(
     inverse = np.linalg.inv(ordered)
     upper = np.swapaxes(np.linalg.cholesky(inverse), 1, 2)
     levels = np.empty_like(remaining)
-    for k in range(size):
-        row = remaining[:, k]
-        levels[:, k] = _to_nearest(row, scale, limit)
-        error = (row - levels[:, k] * scale) / upper[:, k, k, np.newaxis]
-        remaining[:, k + 1 :] -= upper[:, k, k + 1 :, np.newaxis] * error[:, np.newaxis]
+    errors = np.empty_like(remaining)
+    for start in range(0, size, _BLOCK_SIZE):
+        stop = min(start + _BLOCK_SIZE, size)
+        for k in range(start, stop):
+            row = remaining[:, k]
+            levels[:, k] = _to_nearest(row, scale, limit)
+            errors[:, k] = (row - levels[:, k] * scale) / upper[:, k, k, np.newaxis]
+            spread = upper[:, k, k + 1 : stop, np.newaxis] * errors[:, np.newaxis, k]
+            remaining[:, k + 1 : stop] -= spread
+        rest = np.swapaxes(upper[:, start:stop, stop:], 1, 2)
+        remaining[:, stop:] -= rest @ errors[:, start:stop]
     result = np.empty_like(levels)
     result[group, order] = levels
     return result
