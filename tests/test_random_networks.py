@@ -35,6 +35,9 @@ from tflite_export.verification.verify import require, verify_file
 
 pytestmark = pytest.mark.slow
 NUM_NETWORKS = int(os.environ.get("GDFQ_NUM_RANDOM_NETWORKS", "3"))
+# A hard sigmoid beside wider tensors; outputs that are next to nothing beside inputs,
+# as of a network all of whose features are zero.
+NOT_KEPT_BY_INTEGERS = ("wider range", "by more than 8 bits hold")
 # fmt: off
 ACTIVATIONS = (
     "linear", "relu", "relu6", "leaky_relu", "swish", "hard_sigmoid", "sigmoid", "gelu",
@@ -329,8 +332,7 @@ def test_random_network(k, network, bit_widths):
     try:
         check_all_the_way(source, network.head, bit_widths, network.seed)
     except UserError as error:
-        # A hard sigmoid beside wider tensors, which integers cannot keep.
-        if "wider range" not in str(error):
+        if not any(reason in str(error) for reason in NOT_KEPT_BY_INTEGERS):
             raise
         reject()
 
