@@ -30,14 +30,15 @@ from gdfq_tf.config import (
     Recipe,
     RefinementConfig,
     RoundingConfig,
+    StudentBudget,
     parse_bit_widths,
 )
 from gdfq_tf.job import Job
 from gdfq_tf.pipeline import quantize
 from gdfq_tf.progress import ConsoleProgress
 from gdfq_tf.synthesis.generator_training import noise_images, synthesize
+from gdfq_tf.synthesis.growing_pool import GrowingPool
 from gdfq_tf.synthesis.image_pool import ImagePool
-from gdfq_tf.synthesis.refinement import refine
 from gdfq_tf.system.reproducibility import reproducible
 
 WHOLE = RECIPES[DEFAULT_RECIPE]
@@ -86,7 +87,10 @@ VARIANTS = (
     ),
     Variant("nearest levels", _fitted(rounding=RoundingConfig(spreads_errors=False))),
     Variant("channels not equalized", _fitted(equalizes=False)),
-    Variant("no training end to end", _fitted(distillation=None)),
+    Variant(
+        "no training end to end",
+        WHOLE.with_budgets(lambda budget: StudentBudget(budget.num_images)),
+    ),
 )
 
 
@@ -130,38 +134,37 @@ class Pools:
         self.seed = seed
         self._classifier = subject.classifier
         self._generated: ImagePool | None = None
-        self._made: dict[tuple[bool, RefinementConfig | None], ImagePool] = {}
+        self._made: dict[tuple[bool, RefinementConfig | None], GrowingPool] = {}
 
-    def of(self, variant: Variant) -> ImagePool:
+    def of(self, variant: Variant) -> GrowingPool:
         """The images that a variant's students are made from."""
         key = (variant.from_noise, variant.recipe.refinement)
         if key not in self._made:
-            with reproducible(self.seed):
-                self._made[key] = self._make(variant)
-        return self._made[key]
-
-    def _make(self, variant: Variant) -> ImagePool:
-        if self._generated is None:
-            self._generated = synthesize(
+            self._made[key] = GrowingPool(
+                self._start(from_noise=variant.from_noise),
                 self._classifier,
-                WHOLE.synthesis,
+                variant.recipe,
                 seed=self.seed,
                 progress=ConsoleProgress(),
             )
-        start = self._generated
-        if variant.from_noise:
-            shape = self._classifier.input_shape
-            noise = noise_images(shape, len(start), self.seed)
-            start = ImagePool(noise.pixels, start.labels)
-        if variant.recipe.refinement is None:
-            return start
-        return refine(
-            start,
-            self._classifier,
-            variant.recipe.refinement,
-            seed=self.seed,
-            progress=ConsoleProgress(),
-        )
+        return self._made[key]
+
+    def _start(self, *, from_noise: bool) -> ImagePool:
+        """What refinement begins with; noise is asked for the same classes."""
+        shape = self._classifier.input_shape
+        if self._generated is None:
+            with reproducible(self.seed):
+                self._generated = synthesize(
+                    self._classifier,
+                    WHOLE.synthesis,
+                    WHOLE.pool_sizes(shape)[-1],
+                    seed=self.seed,
+                    progress=ConsoleProgress(),
+                )
+        if not from_noise:
+            return self._generated
+        noise = noise_images(shape, len(self._generated), self.seed)
+        return ImagePool(noise.pixels, self._generated.labels)
 
 
 def _measure(

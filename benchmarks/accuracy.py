@@ -34,7 +34,6 @@ from gdfq_tf.config import (
     DEFAULT_RECIPE,
     RECIPES,
     BitWidths,
-    Recipe,
     parse_bit_widths,
 )
 from gdfq_tf.errors import UserError, option
@@ -168,7 +167,10 @@ def _measure(
     """
     classifier = subject.classifier
     recipe = RECIPES[DEFAULT_RECIPE if recipe_name == REAL else recipe_name]
-    pool = _real_pool(subject, recipe, seed) if recipe_name == REAL else None
+    pool = None
+    if recipe_name == REAL:
+        size = recipe.pool_size(classifier.input_shape, bit_widths)
+        pool = real_pool(subject, size, seed)
     started = time.monotonic()
     result = quantize(
         Job(classifier, recipe, bit_widths, seed=seed),
@@ -178,7 +180,7 @@ def _measure(
     seconds = time.monotonic() - started
     passes = 0
     if pool is None:
-        passes = result.job.recipe.image_passes(classifier.input_shape)
+        passes = result.job.recipe.image_passes(classifier.input_shape, bit_widths)
     machine = benchmark(result.baselines.float32, num_runs=1, warmup_runs=0).machine
     common = {**subject.common_figures(), "seed": seed, "machine": machine}
     rows = [
@@ -202,10 +204,9 @@ def _measure(
     ]
 
 
-def _real_pool(subject: Subject, recipe: Recipe, seed: int) -> ImagePool:
-    """As many images of the second half as the recipe would make."""
+def real_pool(subject: Subject, size: int, seed: int) -> ImagePool:
+    """So many images of the second half, or all of it."""
     half, data = subject.half, subject.data
-    size = recipe.synthesis.images_in_pool(subject.classifier.input_shape)
     chosen = np.random.default_rng(seed).permutation(np.arange(half, 2 * half))[:size]
     return ImagePool(data.pixels[chosen], data.labels[chosen].astype(np.int32))
 

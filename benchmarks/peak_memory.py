@@ -18,8 +18,8 @@ from gdfq_tf.config import (
     RECIPES,
     DistillationConfig,
     Recipe,
-    ReconstructionConfig,
     RefinementConfig,
+    StudentBudget,
     get_recipe,
     parse_bit_widths,
 )
@@ -43,12 +43,14 @@ def resident_mib(field: str) -> float:
 
 def with_few_steps(recipe: Recipe) -> Recipe:
     """The same images and batches, trained for three steps each."""
-    student = recipe.student
     if recipe.refinement is not None:
         recipe = dataclasses.replace(recipe, refinement=RefinementConfig(3))
-    if isinstance(student, ReconstructionConfig) and student.distillation is not None:
-        student = dataclasses.replace(student, distillation=DistillationConfig(3))
-    return dataclasses.replace(recipe, student=student)
+
+    def shortened(budget: StudentBudget) -> StudentBudget:
+        training = None if budget.distillation is None else DistillationConfig(3)
+        return dataclasses.replace(budget, distillation=training)
+
+    return recipe.with_budgets(shortened)
 
 
 def define_flags() -> commands.Flags:

@@ -41,7 +41,11 @@ def commands() -> str:
 
 
 def recipes() -> str:
-    """What each recipe consists of, the shortest first."""
+    """What each recipe consists of, the shortest first.
+
+    Images and training are of students with 8 bits, with fewer in kernels, and with
+    fewer in activations.
+    """
     titles = ("recipe", "generator steps", "refinement steps", "images", "student")
     ordered = sorted(
         RECIPES.values(), key=lambda recipe: (_alternates(recipe), _num_steps(recipe))
@@ -51,7 +55,7 @@ def recipes() -> str:
             f"`{recipe.name}`",
             f"{recipe.synthesis.num_steps:,}",
             f"{recipe.refinement.num_steps if recipe.refinement else 0:,}",
-            f"{recipe.synthesis.pool_size:,}",
+            _numbers(_num_images(recipe)),
             _student(recipe),
         )
         for recipe in ordered
@@ -72,9 +76,24 @@ def _student(recipe: Recipe) -> str:
     if isinstance(student, FineTuningConfig):
         return f"trained in turn with the generator, {student.num_steps:,} steps"
     source = "reconstructed from noise" if student.images_are_noise else "reconstructed"
-    if student.distillation is None:
+    trainings = [x.distillation for x in student.budgets.all()]
+    steps = [0 if x is None else x.num_steps for x in trainings]
+    if not any(steps):
         return source
-    return f"{source}, then distilled for {student.distillation.num_steps:,} steps"
+    return f"{source}, then distilled for {_numbers(steps)} steps"
+
+
+def _num_images(recipe: Recipe) -> list[int]:
+    student = recipe.student
+    if isinstance(student, FineTuningConfig):
+        return [student.num_images]
+    return [budget.num_images for budget in student.budgets.all()]
+
+
+def _numbers(values: Sequence[int]) -> str:
+    """One number if all are the same."""
+    shown = [f"{value:,}" for value in values]
+    return shown[0] if len(set(shown)) == 1 else " / ".join(shown)
 
 
 def layers() -> str:

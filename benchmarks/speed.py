@@ -89,7 +89,7 @@ class Stopwatch:
 def main(values: flags.FlagValues) -> None:
     """Measures and prints the table."""
     classifier = commands.load_classifier_from_flags(values)
-    synthesis = SynthesisConfig(values.num_steps, pool_size=8)
+    synthesis = SynthesisConfig(values.num_steps)
     batch_size = synthesis.images_per_step(classifier.input_shape)
     console = rich.console.Console(width=120)
     console.print(_table(measure(classifier, synthesis), batch_size))
@@ -141,7 +141,7 @@ def measure(classifier: Classifier, synthesis: SynthesisConfig) -> dict[str, Sto
         seed=0,
         progress=watches["distillation step"],
     )
-    synthesize(classifier, synthesis, seed=0, progress=watches["generator step"])
+    synthesize(classifier, synthesis, 8, seed=0, progress=watches["generator step"])
     refine(
         ImagePool(images.pixels, labels.numpy()),
         classifier,

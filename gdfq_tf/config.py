@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 from gdfq_tf.errors import UserError, option
@@ -46,8 +46,8 @@ class BitWidths:
     """Widths of one student; everything not named here is 8 bits.
 
     Attributes:
-      weight_bits: convolution and dense kernels, 2..8, symmetric, narrow range, one
-        scale per output channel.
+      weight_bits: convolution and dense kernels, 2..8, zero point 0, one scale per
+        output channel.
       activation_bits: ReLU outputs, 3..8, one scale per tensor.
       protocol: a key of `PROTOCOLS`: which kernels and ReLU outputs are meant.
     """
@@ -115,9 +115,21 @@ def images_per_step(batch_size: int, input_shape: tuple[int, int, int]) -> int:
     return max(min(batch_size, 32), min(batch_size, fitting))
 
 
+def images_in_pool(num_images: int, input_shape: tuple[int, int, int]) -> int:
+    """`num_images`, or fewer (640 at least) of large images, which say more each.
+
+    Args:
+      num_images: of small images.
+      input_shape: (height, width, channels) of the classifier.
+    """
+    height, width, _ = input_shape
+    fitting = _PIXELS_IN_POOL // (height * width)
+    return max(min(num_images, 640), min(num_images, fitting))
+
+
 @dataclasses.dataclass(frozen=True)
 class SynthesisConfig:
-    """The generator's training and the pool of images it fills.
+    """The generator's training and how it fills a pool of images.
 
     Attributes:
       num_steps: generator steps; 0: no generator, the pool is noise.
@@ -129,8 +141,6 @@ class SynthesisConfig:
         that match them are classified as asked anyway.
       relative_bn_loss: measure the statistics' distance in units of each
         channel's stored deviation (True) or absolutely as in GDFQ (False).
-      pool_size: synthetic images kept; of large images fewer, see
-        `images_in_pool`.
       num_snapshots: moments, evenly over the second half of training, at which
         the generator fills its share of the pool; more moments, more variety.
       compute_ratio: generator multiply-adds aimed at, per teacher's.
@@ -141,7 +151,6 @@ class SynthesisConfig:
     learning_rate: float = 1e-2
     bn_weight: float = 20.0
     relative_bn_loss: bool = True
-    pool_size: int = 1536
     num_snapshots: int = 8
     compute_ratio: float = 0.4
 
@@ -149,22 +158,17 @@ class SynthesisConfig:
         """Images of a generator step, see `images_per_step`."""
         return images_per_step(self.batch_size, input_shape)
 
-    def images_in_pool(self, input_shape: tuple[int, int, int]) -> int:
-        """`pool_size`, or fewer (640 at least): large images say more each."""
-        height, width, _ = input_shape
-        fitting = _PIXELS_IN_POOL // (height * width)
-        return max(min(self.pool_size, 640), min(self.pool_size, fitting))
-
 
 @dataclasses.dataclass(frozen=True)
 class RefinementConfig:
-    """The pool's images, once made, fitted pixel by pixel.
+    """The pool's images, once made, fitted one by one.
 
     Attributes:
       num_steps: of each batch of images.
       batch_size: images whose statistics are fitted together, about; of large images
         fewer, see `images_per_step`.
-      learning_rate: Adam, in units of half the input range, cosine to nothing.
+      learning_rate: Adam, on waves (`natural_basis.py`), in units of half the input
+        range; cosine to nothing.
       bn_weight: factor of the relative BN-statistics loss beside the cross-entropy:
         single images reach their class at once, all that takes steps is the rest.
       class_weight: factor of the cross-entropy.
@@ -178,7 +182,7 @@ class RefinementConfig:
 
     num_steps: int
     batch_size: int = 128
-    learning_rate: float = 0.03
+    learning_rate: float = 0.02
     bn_weight: float = 200.0
     class_weight: float = 1.0
     temperature: float = 2.0
@@ -213,6 +217,53 @@ class DistillationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class StudentBudget:
+    """What a student of some widths is made from.
+
+    Attributes:
+      num_images: that it takes from the pool, a quarter of them for the estimate; of
+        large images fewer, see `images_in_pool`.
+      distillation: how it is trained once it is reconstructed; None: it is not.
+    """
+
+    num_images: int
+    distillation: DistillationConfig | None = None
+
+    def images_of(self, input_shape: tuple[int, int, int]) -> int:
+        """How many of that shape, see `images_in_pool`."""
+        return images_in_pool(self.num_images, input_shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class WidthBudgets:
+    """What students are made from, by what their widths ask for.
+
+    Attributes:
+      eight_bits: of 8 bits throughout.
+      few_weight_bits: of fewer bits in kernels alone.
+      few_activation_bits: of fewer bits in activations.
+    """
+
+    eight_bits: StudentBudget
+    few_weight_bits: StudentBudget
+    few_activation_bits: StudentBudget
+
+    def of(self, bit_widths: BitWidths) -> StudentBudget:
+        """That of a student of those widths."""
+        if bit_widths.activation_bits < 8:
+            return self.few_activation_bits
+        return self.eight_bits if bit_widths.weight_bits == 8 else self.few_weight_bits
+
+    def all(self) -> tuple[StudentBudget, StudentBudget, StudentBudget]:
+        """Those of all widths, the smallest needs first."""
+        return self.eight_bits, self.few_weight_bits, self.few_activation_bits
+
+    def map(self, change: Callable[[StudentBudget], StudentBudget]) -> WidthBudgets:
+        """Each of them changed."""
+        return WidthBudgets(*map(change, self.all()))
+
+
+@dataclasses.dataclass(frozen=True)
 class RoundingConfig:
     """How a layer's kernel is rounded to quantized values.
 
@@ -232,31 +283,20 @@ class ReconstructionConfig:
     """How the student's kernels and ranges are fitted to the teacher, layer by layer.
 
     Attributes:
+      budgets: images and training, by widths.
       images_are_noise: fit to a classifier whose BatchNormalization statistics are
         the images', so that all ranges behind them are the training data's.
       logits_margin: room above the largest logit that the images give; much more for
         noise, which belongs to no class.
       equalizes: whether channels of tensors of few bits are given like ranges first.
       rounding: of kernels.
-      distillation: of students so found, but for those of 8 bits throughout; None:
-        none is trained.
     """
 
+    budgets: WidthBudgets
     images_are_noise: bool = False
     logits_margin: float = 1.5
     equalizes: bool = True
     rounding: RoundingConfig = RoundingConfig()
-    distillation: DistillationConfig | None = None
-
-    def training_of(self, bit_widths: BitWidths) -> DistillationConfig | None:
-        """How a student of those widths is trained after reconstruction, if at all.
-
-        At 8 bits throughout, kernels lose next to nothing that training could make
-        good.
-        """
-        if bit_widths.weight_bits == bit_widths.activation_bits == 8:
-            return None
-        return self.distillation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,6 +311,8 @@ class FineTuningConfig:
       least_warm_up_steps: of the generator alone, however short the run: ranges
         measured on an untrained generator's noise would stay wrong for good.
       num_calibration_images: that ranges are measured on, after the warm-up.
+      num_images: made at the end, for verification and estimate; of large images
+        fewer, see `images_in_pool`.
     """
 
     num_steps: int
@@ -279,6 +321,7 @@ class FineTuningConfig:
     classification_weight: float = 1.0
     least_warm_up_steps: int = 50
     num_calibration_images: int = 512
+    num_images: int = 1536
 
     @property
     def num_warm_up_steps(self) -> int:
@@ -303,8 +346,8 @@ class Recipe:
 
     name: str
     synthesis: SynthesisConfig
-    refinement: RefinementConfig | None = None
-    student: ReconstructionConfig | FineTuningConfig = ReconstructionConfig()
+    refinement: RefinementConfig | None
+    student: ReconstructionConfig | FineTuningConfig
 
     def without_bn_statistics(self) -> Recipe:
         """The recipe for a classifier that has none.
@@ -318,12 +361,44 @@ class Recipe:
             student = dataclasses.replace(student, logits_margin=1.0)
         return dataclasses.replace(self, refinement=None, student=student)
 
-    def image_passes(self, input_shape: tuple[int, int, int]) -> int:
+    def with_budgets(self, change: Callable[[StudentBudget], StudentBudget]) -> Recipe:
+        """The recipe with every budget changed; one without budgets stays as it is."""
+        student = self.student
+        if isinstance(student, FineTuningConfig):
+            return self
+        budgets = student.budgets.map(change)
+        return dataclasses.replace(
+            self, student=dataclasses.replace(student, budgets=budgets)
+        )
+
+    def pool_size(
+        self, input_shape: tuple[int, int, int], bit_widths: Sequence[BitWidths]
+    ) -> int:
+        """How many images of that shape a run for those widths keeps."""
+        student = self.student
+        if isinstance(student, FineTuningConfig):
+            return images_in_pool(student.num_images, input_shape)
+        budgets = map(student.budgets.of, bit_widths)
+        return max(budget.images_of(input_shape) for budget in budgets)
+
+    def pool_sizes(self, input_shape: tuple[int, int, int]) -> list[int]:
+        """The sizes by which a pool of images of that shape grows, smallest first.
+
+        They are the same for all runs, so that a student depends on no other.
+        """
+        student = self.student
+        if isinstance(student, FineTuningConfig):
+            return [images_in_pool(student.num_images, input_shape)]
+        return sorted({x.images_of(input_shape) for x in student.budgets.all()})
+
+    def image_passes(
+        self, input_shape: tuple[int, int, int], bit_widths: Sequence[BitWidths]
+    ) -> int:
         """Images that go forward and backward through the teacher, for all widths."""
         synthesis = self.synthesis
         passes = synthesis.num_steps * synthesis.images_per_step(input_shape)
         if self.refinement is not None:
-            images = synthesis.images_in_pool(input_shape)
+            images = self.pool_size(input_shape, bit_widths)
             passes += self.refinement.num_steps * images
         return passes
 
@@ -332,22 +407,46 @@ RECIPES: Mapping[str, Recipe] = {
     recipe.name: recipe
     for recipe in (
         Recipe(
-            "balanced",
-            SynthesisConfig(300),
-            RefinementConfig(40),
-            ReconstructionConfig(distillation=DistillationConfig(400)),
+            "fast",
+            SynthesisConfig(20),
+            RefinementConfig(25),
+            ReconstructionConfig(
+                WidthBudgets(StudentBudget(128), StudentBudget(256), StudentBudget(768))
+            ),
         ),
-        Recipe("fast", SynthesisConfig(100, pool_size=1024), RefinementConfig(25)),
+        Recipe(
+            "balanced",
+            SynthesisConfig(60),
+            RefinementConfig(40),
+            ReconstructionConfig(
+                WidthBudgets(
+                    StudentBudget(128),
+                    StudentBudget(512, DistillationConfig(200)),
+                    StudentBudget(1536, DistillationConfig(400)),
+                )
+            ),
+        ),
         Recipe(
             "best",
-            SynthesisConfig(600, pool_size=4096),
+            SynthesisConfig(200),
             RefinementConfig(50),
-            ReconstructionConfig(distillation=DistillationConfig(1200)),
+            ReconstructionConfig(
+                WidthBudgets(
+                    StudentBudget(256),
+                    StudentBudget(1536, DistillationConfig(400)),
+                    StudentBudget(4096, DistillationConfig(1200)),
+                )
+            ),
         ),
         Recipe(
             "calibrate",
-            SynthesisConfig(num_steps=0, pool_size=384),
-            student=ReconstructionConfig(images_are_noise=True, logits_margin=6.0),
+            SynthesisConfig(num_steps=0),
+            None,
+            ReconstructionConfig(
+                WidthBudgets(*[StudentBudget(384)] * 3),
+                images_are_noise=True,
+                logits_margin=6.0,
+            ),
         ),
         # Xu et al. 2020 §4.1 and the published CIFAR configuration: batch 200,
         # BN weight 0.1, temperature 20; 400 epochs x 200 steps in full, scaled
@@ -362,11 +461,12 @@ RECIPES: Mapping[str, Recipe] = {
                 relative_bn_loss=False,
                 num_snapshots=1,
             ),
-            student=FineTuningConfig(num_steps=1000),
+            None,
+            FineTuningConfig(num_steps=1000),
         ),
     )
 }
-DEFAULT_RECIPE = "balanced"
+DEFAULT_RECIPE = "fast"
 
 
 def get_recipe(name: str, num_steps: int | None = None) -> Recipe:
@@ -397,15 +497,16 @@ def get_recipe(name: str, num_steps: int | None = None) -> Recipe:
         steps = max(1, round(share * stage.num_steps))
         return dataclasses.replace(stage, num_steps=steps)
 
+    def scaled_budget(budget: StudentBudget) -> StudentBudget:
+        if budget.distillation is None:
+            return budget
+        return dataclasses.replace(budget, distillation=scaled(budget.distillation))
+
+    recipe = recipe.with_budgets(scaled_budget)
     student, refinement = recipe.student, recipe.refinement
-    if isinstance(student, FineTuningConfig):
-        student = scaled(student)
-    elif student.distillation is not None:
-        distillation = scaled(student.distillation)
-        student = dataclasses.replace(student, distillation=distillation)
     return dataclasses.replace(
         recipe,
         synthesis=dataclasses.replace(recipe.synthesis, num_steps=num_steps),
         refinement=None if refinement is None else scaled(refinement),
-        student=student,
+        student=scaled(student) if isinstance(student, FineTuningConfig) else student,
     )

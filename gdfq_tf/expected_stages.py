@@ -11,11 +11,7 @@ import functools
 import math
 
 from gdfq_tf.classifier import Classifier
-from gdfq_tf.config import (
-    BitWidths,
-    FineTuningConfig,
-    Recipe,
-)
+from gdfq_tf.config import BitWidths, FineTuningConfig
 from gdfq_tf.graph.queries import multiply_adds
 from gdfq_tf.graph.traits import has_kernel
 from gdfq_tf.job import Job
@@ -49,9 +45,15 @@ def expected_stages(job: Job, *, has_pool: bool) -> list[ExpectedStage]:
     of_image = _seconds_of_image(classifier)
     stage = functools.partial(_stage_of_layers, len(classifier.model.layers))
     stages = [stage("baselines", _BASELINES, 100 * of_image)]
-    if not has_pool and not job.alternates:
-        stages += _synthesis(job, of_image)
+    synthesizes = not has_pool and not job.alternates
+    if synthesizes:
+        stages += _generator(job, of_image)
+    refined = 0
     for bit_widths in job.bit_widths:
+        pool_size = job.recipe.pool_size(classifier.input_shape, (bit_widths,))
+        if synthesizes and pool_size > refined:
+            stages += _refinement(job, pool_size - refined, of_image)
+            refined = pool_size
         stages += _student(job, bit_widths, of_image)
         stages += [
             stage("conversion", _CONVERSION, 0.0),
@@ -88,21 +90,21 @@ def _batch_size(job: Job) -> int:
     return job.recipe.synthesis.images_per_step(job.classifier.input_shape)
 
 
-def _pool_size(job: Job, recipe: Recipe) -> int:
-    return recipe.synthesis.images_in_pool(job.classifier.input_shape)
-
-
-def _synthesis(job: Job, of_image: float) -> list[ExpectedStage]:
-    recipe = job.recipe
-    if not recipe.synthesis.num_steps:
+def _generator(job: Job, of_image: float) -> list[ExpectedStage]:
+    images = job.recipe.synthesis.num_steps * _batch_size(job)
+    if not images:
         return []
-    of_image = _seconds_of_trained_image(job, of_image)
-    images = recipe.synthesis.num_steps * _batch_size(job)
-    stages = [ExpectedStage("generator", _GENERATOR * images * of_image)]
-    if recipe.refinement is not None:
-        images = recipe.refinement.num_steps * _pool_size(job, recipe)
-        stages.append(ExpectedStage("refinement", _REFINEMENT * images * of_image))
-    return stages
+    seconds = _GENERATOR * images * _seconds_of_trained_image(job, of_image)
+    return [ExpectedStage("generator", seconds)]
+
+
+def _refinement(job: Job, num_images: int, of_image: float) -> list[ExpectedStage]:
+    refinement = job.recipe.refinement
+    if refinement is None:
+        return []
+    images = refinement.num_steps * num_images
+    seconds = _REFINEMENT * images * _seconds_of_trained_image(job, of_image)
+    return [ExpectedStage("refinement", seconds)]
 
 
 def _student(job: Job, bit_widths: BitWidths, of_image: float) -> list[ExpectedStage]:
@@ -121,7 +123,7 @@ def _student(job: Job, bit_widths: BitWidths, of_image: float) -> list[ExpectedS
     layers = job.classifier.model.layers
     stage = functools.partial(_stage_of_layers, len(layers))
     kernels = sum(map(has_kernel, layers))
-    images = _pool_size(job, recipe) * 3 // 4
+    images = recipe.pool_size(job.classifier.input_shape, (bit_widths,)) * 3 // 4
     range_images = min(NUM_RANGE_IMAGES, images)
     stages = []
     if student.equalizes and bit_widths.activation_bits < 8:
@@ -133,7 +135,7 @@ def _student(job: Job, bit_widths: BitWidths, of_image: float) -> list[ExpectedS
             _SECONDS_OF_KERNEL * kernels + _RECONSTRUCTION * images * of_image,
         ),
     ]
-    training = student.training_of(bit_widths)
+    training = student.budgets.of(bit_widths).distillation
     if training is not None:
         batch = training.images_per_step(job.classifier.input_shape)
         images = training.num_steps * batch

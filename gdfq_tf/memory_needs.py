@@ -124,12 +124,12 @@ def memory_needs(
     activations, largest = sum(sizes), max(sizes)
     synthesis = recipe.synthesis
     step = synthesis.images_per_step(input_shape)
-    pool = synthesis.images_in_pool(input_shape)
+    pool = recipe.pool_size(input_shape, bit_widths)
     fitted = min(pool * 3 // 4, images_that_fit(model))
     rows = max(1, *map(_row_values, model.layers))
     equalizes = any(w.activation_bits < 8 for w in bit_widths)
     trains = isinstance(recipe.student, FineTuningConfig) or (
-        any(recipe.student.training_of(widths) for widths in bit_widths)
+        any(recipe.student.budgets.of(widths).distillation for widths in bit_widths)
     )
     kept = _BYTES_OF_GRAPHS + _BYTES_OF_POOL_PIXEL * pool * pixels
     stages = {

@@ -73,6 +73,21 @@ def agreement(logits: np.ndarray, other_logits: np.ndarray) -> float:
     return accuracy_of_logits(logits, np.argmax(other_logits, axis=-1))
 
 
+def divergence(logits: np.ndarray, other_logits: np.ndarray) -> float:
+    """Mean Kullback-Leibler divergence of the others' classes from the first ones'.
+
+    Both (N, classes), as logits, at temperature 1. It tells differences that agreement,
+    which only counts answers, loses in its noise.
+    """
+    ours, others = _log_softmax(logits), _log_softmax(other_logits)
+    return float(np.mean(np.sum(np.exp(ours) * (ours - others), axis=-1)))
+
+
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = logits - np.max(logits, axis=-1, keepdims=True)
+    return shifted - np.log(np.sum(np.exp(shifted), axis=-1, keepdims=True))
+
+
 def label_agreement(probabilities: np.ndarray, others: np.ndarray) -> float:
     """Share, 0..1, of labels that are on, or off, in both arrays (N, labels).
 

@@ -6,35 +6,27 @@ classifier -> teacher + BN statistics -> generator -> synthetic images -> refine
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 
 from gdfq_tf.baselines import Baselines, make_baselines
-from gdfq_tf.classifier import Classifier
-from gdfq_tf.config import BitWidths, FineTuningConfig, ReconstructionConfig
+from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.expected_stages import expected_stages
+from gdfq_tf.fitted_students import FittedStudent, fit_students
 from gdfq_tf.job import Job
 from gdfq_tf.keras_compat import computing_in_float32
 from gdfq_tf.progress import NullProgress, Progress, whole_stage
-from gdfq_tf.quantization.alternating import train_alternating
-from gdfq_tf.quantization.distillation import distill
-from gdfq_tf.quantization.estimation import blend, estimate
+from gdfq_tf.quantization.estimation import estimate
 from gdfq_tf.quantization.layer_figures import layer_figures
 from gdfq_tf.quantization.lowering import lower
-from gdfq_tf.quantization.mixed_precision import reconstruct_within
-from gdfq_tf.quantization.plan import make_plan
-from gdfq_tf.quantization.reconstruction import equalized, reconstruct
-from gdfq_tf.quantization.student import Student
 from gdfq_tf.result import QuantizedModel, Result
-from gdfq_tf.synthesis.generator_training import synthesize
+from gdfq_tf.synthesis.growing_pool import GrowingPool
 from gdfq_tf.synthesis.image_pool import ImagePool
-from gdfq_tf.synthesis.refinement import refine
 from gdfq_tf.system.reproducibility import reproducible
 from tflite_export.convert import convert_network
 from tflite_export.flatbuffer import read_model
@@ -50,32 +42,10 @@ _logger = logging.getLogger(__name__)
 OnStudent = Callable[[BitWidths, IntegerNetwork, ImagePool], None]
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Fitted:
-    """A student and what it was made from.
-
-    Attributes:
-      bit_widths: asked for.
-      student: trained.
-      teacher: the network that it imitates layer by layer.
-      images: that it was fitted to; `held_out`: for the estimate.
-      synthesis_seconds: until the images were there, if all students share them.
-      seconds: that the student took.
-    """
-
-    bit_widths: BitWidths
-    student: Student
-    teacher: Classifier
-    images: ImagePool
-    held_out: ImagePool
-    synthesis_seconds: float
-    seconds: float
-
-
 def quantize(
     job: Job,
     *,
-    pool: ImagePool | None = None,
+    pool: ImagePool | GrowingPool | None = None,
     on_student: OnStudent | None = None,
     progress: Progress | None = None,
 ) -> Result:
@@ -109,13 +79,8 @@ def quantize(
         progress.expect(expected_stages(job, has_pool=pool is not None))
         with whole_stage(progress, "baselines"):
             baselines = make_baselines(job.classifier, job.seed)
-        config = job.recipe.student
-        if isinstance(config, FineTuningConfig):
-            fits = _alternate(job, config, progress)
-        else:
-            fits = _fit(job, config, pool, progress)
         models = []
-        for fitted in fits:
+        for fitted in fit_students(job, pool, progress):
             models.append(_export(job, fitted, baselines, on_student, progress))
             _logger.info("%r", models[-1])
     return Result(
@@ -123,82 +88,9 @@ def quantize(
     )
 
 
-def _fit(
-    job: Job, config: ReconstructionConfig, pool: ImagePool | None, progress: Progress
-) -> Iterator[_Fitted]:
-    """Students reconstructed from one pool of images, then trained if that helps."""
-    started = time.monotonic()
-    if pool is None:
-        pool = _make_pool(job, progress)
-    images, held_out = pool.split()
-    if job.recipe.refinement is not None:
-        held_out = dataclasses.replace(held_out, pixels=blend(held_out.pixels))
-    synthesis_seconds = time.monotonic() - started
-    keep_layers = frozenset(job.keep_layers)
-    for bit_widths in job.bit_widths:
-        started = time.monotonic()
-        plan = make_plan(job.classifier.model, bit_widths, keep_layers)
-        teacher = equalized(job.classifier, plan, images, config, progress)
-
-        def student_with(
-            extra: frozenset[str],
-            teacher: Classifier = teacher,
-            bit_widths: BitWidths = bit_widths,
-        ) -> Student:
-            plan = make_plan(teacher.model, bit_widths, keep_layers | extra)
-            return reconstruct(teacher, plan, images, config, progress)
-
-        student = reconstruct_within(
-            job.max_accuracy_loss, student_with, teacher, images, held_out
-        )
-        training = config.training_of(bit_widths)
-        if training is not None:
-            distill(
-                student,
-                job.classifier,
-                images,
-                training,
-                seed=job.seed,
-                progress=progress,
-            )
-        seconds = time.monotonic() - started
-        yield _Fitted(
-            bit_widths, student, teacher, images, held_out, synthesis_seconds, seconds
-        )
-
-
-def _make_pool(job: Job, progress: Progress) -> ImagePool:
-    recipe, classifier = job.recipe, job.classifier
-    pool = synthesize(classifier, recipe.synthesis, seed=job.seed, progress=progress)
-    if recipe.refinement is None:
-        return pool
-    return refine(pool, classifier, recipe.refinement, seed=job.seed, progress=progress)
-
-
-def _alternate(
-    job: Job, config: FineTuningConfig, progress: Progress
-) -> Iterator[_Fitted]:
-    """Students trained in turn with a generator each, as published."""
-    for bit_widths in job.bit_widths:
-        started = time.monotonic()
-        student, made = train_alternating(
-            job.classifier,
-            make_plan(job.classifier.model, bit_widths, frozenset(job.keep_layers)),
-            job.recipe.synthesis,
-            config,
-            seed=job.seed,
-            progress=progress,
-        )
-        images, held_out = made.split()
-        seconds = time.monotonic() - started
-        yield _Fitted(
-            bit_widths, student, job.classifier, images, held_out, 0.0, seconds
-        )
-
-
 def _export(
     job: Job,
-    fitted: _Fitted,
+    fitted: FittedStudent,
     baselines: Baselines,
     on_student: OnStudent | None,
     progress: Progress,

@@ -18,7 +18,7 @@ import gdfq_tf
 from benchmarks import pages
 from gdfq_tf import config
 from gdfq_tf.cli.flags import COMMANDS
-from gdfq_tf.config import DEFAULT_RECIPE, RECIPES
+from gdfq_tf.config import DEFAULT_RECIPE, RECIPES, StudentBudget
 from tests import ROOT
 
 LARGEST_README = 7000  # bytes
@@ -100,8 +100,7 @@ def short_runs(monkeypatch):
     short = dataclasses.replace(
         calibrate,
         name=DEFAULT_RECIPE,
-        synthesis=dataclasses.replace(calibrate.synthesis, pool_size=16),
-    )
+    ).with_budgets(lambda _: StudentBudget(16))
     monkeypatch.setattr(config, "RECIPES", {**RECIPES, DEFAULT_RECIPE: short})
 
 

@@ -15,6 +15,7 @@ from gdfq_tf.config import (
     DistillationConfig,
     ReconstructionConfig,
     RefinementConfig,
+    StudentBudget,
     parse_bit_widths,
 )
 from gdfq_tf.errors import UserError
@@ -26,6 +27,7 @@ from gdfq_tf.pipeline import quantize
 from gdfq_tf.result import Result
 from gdfq_tf.synthesis.generator_training import noise_images
 from gdfq_tf.synthesis.image_pool import ImagePool
+from tests.tiny import alike
 from tflite_export.flatbuffer import read_model
 from tflite_export.interpreter import TFLiteClassifier
 
@@ -37,14 +39,12 @@ BALANCED = RECIPES["balanced"]
 TINY = dataclasses.replace(
     BALANCED,
     synthesis=dataclasses.replace(
-        BALANCED.synthesis, num_steps=2, batch_size=16, pool_size=96, num_snapshots=2
+        BALANCED.synthesis, num_steps=2, batch_size=16, num_snapshots=2
     ),
     refinement=RefinementConfig(num_steps=2),
-    student=ReconstructionConfig(distillation=DistillationConfig(num_steps=2)),
+    student=ReconstructionConfig(alike(96, DistillationConfig(num_steps=2))),
 )
-CALIBRATE = dataclasses.replace(
-    RECIPES["calibrate"], synthesis=dataclasses.replace(TINY.synthesis, num_steps=0)
-)
+CALIBRATE = RECIPES["calibrate"].with_budgets(lambda _: StudentBudget(96))
 
 
 def network(head, shape=(8, 8, 3), normalized: bool = True, kernel=3) -> keras.Model:

@@ -9,11 +9,17 @@ import numpy as np
 import tensorflow as tf
 
 from gdfq_tf.classifier import Classifier, Head
+from gdfq_tf.config import StudentBudget, WidthBudgets
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import make_preprocessing
 
 INPUT_SHAPE = (8, 8, 3)
 NUM_CLASSES = 3
+
+
+def alike(num_images: int, distillation=None) -> WidthBudgets:
+    """The same budget for all widths."""
+    return WidthBudgets(*[StudentBudget(num_images, distillation)] * 3)
 
 
 def build_tiny_classifier(seed: int = 0) -> keras.Model:

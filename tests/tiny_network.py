@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
-from tflite_export.quantization_params import QuantParams, weight_limit
+from tflite_export.quantization_params import QuantParams, weight_levels
 
 INPUT_SHAPE = (8, 8, 4)
 INPUT_GRID = QuantParams(3 / 256, 5)
@@ -121,8 +121,8 @@ class NetworkBuilder:
         )
         fan_in = int(np.prod(values_shape)) // outputs
         shape = chosen.output_shape(kind, height, width, outputs)
-        limit = weight_limit(bits)
-        values = self._rng.integers(-limit, limit + 1, values_shape)
+        lowest, highest = weight_levels(bits)
+        values = self._rng.integers(lowest, highest + 1, values_shape)
         # An estimate for the accumulators, from inputs uniform over their grid.
         source_quant_params = self._quant_params[source]
         input_deviation = 74.0 * min(1.0, (127 - source_quant_params.zero_point) / 128)

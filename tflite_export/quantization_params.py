@@ -77,6 +77,11 @@ def storage_bits(bits: int) -> int:
     return 4 if bits <= 4 else 8
 
 
-def weight_limit(bits: int) -> int:
-    """Largest |q| of symmetric narrow-range weights: 7 for 4 bits, 127 for 8."""
-    return 2 ** (bits - 1) - 1
+def weight_levels(bits: int) -> tuple[int, int]:
+    """The least and the largest q of weights: -8 and 7 for 4 bits, -127 and 127 for 8.
+
+    TFLite wants 8-bit weights symmetric, for the sake of kernels that multiply two
+    int8; narrower ones are unpacked to int8 first and may use every level they have.
+    """
+    highest = 2 ** (bits - 1) - 1
+    return (-highest if bits == 8 else -highest - 1), highest

@@ -35,7 +35,7 @@ from tflite_export.json_values import (
 from tflite_export.names import printable, shown
 from tflite_export.operators.record import KernelLayout
 from tflite_export.operators.table import KINDS
-from tflite_export.quantization_params import SCALE_BITS, QuantParams, weight_limit
+from tflite_export.quantization_params import SCALE_BITS, QuantParams, weight_levels
 from tflite_export.tensor_shapes import tensor_shapes
 
 _DESCRIPTION = "network"
@@ -246,10 +246,11 @@ def _kernel(
         f"values, scale and bias of {what} have shapes {values.shape}, "
         f"{kernel.scale.shape} and {kernel.bias.shape}, which do not fit each other",
     )
-    largest = int(np.abs(values.astype(np.int64)).max())
+    lowest, highest = weight_levels(bits)
     require(
-        largest <= weight_limit(bits),
-        f"a kernel value of {what} is {largest}, beyond its {bits} bits",
+        lowest <= values.min() and values.max() <= highest,
+        f"kernel values of {what} are {values.min()} to {values.max()}, beyond its "
+        f"{bits} bits",
     )
     steps = np.ldexp(np.frexp(scale)[0], SCALE_BITS)
     require(

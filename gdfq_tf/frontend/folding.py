@@ -42,7 +42,13 @@ def fold(ops: Ops) -> tuple[Ops, np.ndarray, np.ndarray]:
     ):
         ops = step(ops)
     ops, scale, offset = absorb_input_affines(ops)
-    for step in (fold_affines, fold_affines_forward, center_kernels, carry):
+    for step in (
+        fold_affines,
+        fold_affines_forward,
+        center_kernels,
+        carry,
+        make_gammas_positive,
+    ):
         ops = step(ops)
     return ops, scale, offset
 
@@ -197,9 +203,7 @@ def fold_affines(ops: Ops) -> Ops:
             weights = scale * gamma, scale * beta + offset, mean, variance
         elif producer.kind in LINEAR:
             kernel, *bias = weights
-            # A depthwise kernel has its output channels on its last two dimensions.
-            depthwise = producer.kind == "DepthwiseConv2D"
-            factor = scale.reshape(kernel.shape[2:]) if depthwise else scale
+            factor = _per_output(producer, scale)
             weights = kernel * factor, scale * (bias[0] if bias else 0.0) + offset
             config = config | {"use_bias": True}
         else:
@@ -232,6 +236,14 @@ def fold_affines_forward(ops: Ops) -> Ops:
         return [Op(op.kind, op.name, producer.inputs, config, weights)]
 
     return rewrite_pairs(ops, fold)
+
+
+def _per_output(op: Op, values: np.ndarray) -> np.ndarray:
+    """One value for each output channel of a linear layer, as its kernel has them."""
+    if op.kind != "DepthwiseConv2D":
+        return values
+    # A depthwise kernel has its output channels on its last two dimensions.
+    return values.reshape(op.weights[0].shape[2:])
 
 
 def _per_input(op: Op, values: np.ndarray) -> np.ndarray:
@@ -289,6 +301,29 @@ def carry(ops: Ops) -> Ops:
 def _is_folded(normalization: Op, ops: Ops) -> bool:
     (name,) = normalization.inputs
     return find(ops, name).kind in LINEAR and num_readers(ops)[name] == 1
+
+
+def make_gammas_positive(ops: Ops) -> Ops:
+    """Channels whose gamma is negative change sign before it instead.
+
+    Kernels of few bits have one negative level more than positive ones, so the sign of
+    what they are multiplied with must not change when they are stored.
+    """
+
+    def flip(op: Op, producer: Op) -> Ops | None:
+        if op.kind != "BatchNormalization" or not np.any(op.weights[0] < 0):
+            return None
+        gamma, beta, mean, variance = op.weights
+        sign = np.where(gamma < 0, -1.0, 1.0)
+        kernel, *bias = producer.weights
+        flipped = kernel * _per_output(producer, sign), *(b * sign for b in bias)
+        weights = np.abs(gamma), beta, sign * mean, variance
+        return [
+            dataclasses.replace(producer, weights=flipped),
+            dataclasses.replace(op, weights=weights),
+        ]
+
+    return rewrite_pairs(ops, flip)
 
 
 def as_depthwise(

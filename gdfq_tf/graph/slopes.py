@@ -6,9 +6,9 @@ import dataclasses
 
 import numpy as np
 
-from tflite_export.quantization_params import coarse, weight_limit
+from tflite_export.quantization_params import coarse, weight_levels
 
-_LIMIT = weight_limit(8)
+_LIMIT = weight_levels(8)[1]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from gdfq_tf.classifier import Classifier
-from gdfq_tf.config import FineTuningConfig, SynthesisConfig
+from gdfq_tf.config import FineTuningConfig, SynthesisConfig, images_in_pool
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.progress import Progress
 from gdfq_tf.quantization.calibration import calibrate
@@ -108,8 +108,8 @@ def train_alternating(
             )
             metrics = {"generator": made["loss"], "student": trained["loss"]}
             report(advance, metrics, step, num_steps)
-    pool_size = synthesis.images_in_pool(classifier.input_shape)
-    return student, draw(pool_size, pool_step(1))
+    num_images = images_in_pool(fine_tuning.num_images, classifier.input_shape)
+    return student, draw(num_images, pool_step(1))
 
 
 def make_student_step(

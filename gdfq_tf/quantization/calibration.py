@@ -20,7 +20,7 @@ from tflite_export.quantization_params import (
     QuantParams,
     quant_params_over,
     relu_quant_params,
-    weight_limit,
+    weight_levels,
 )
 
 # Ranges tried, as shares of the largest magnitude. Below a fifth, clipping costs
@@ -144,20 +144,20 @@ def weight_scales(kernel: np.ndarray, bits: int) -> np.ndarray:
 
     Args:
       kernel: float (..., channels).
-      bits: 2..8, symmetric and of narrow range.
+      bits: 2..8, see `weight_levels`.
 
     Returns:
       float64 (channels,), > 0.
     """
-    limit = weight_limit(bits)
+    lowest, highest = weight_levels(bits)
     channels = np.asarray(kernel, np.float64).reshape(-1, kernel.shape[-1])
     largest = np.abs(channels).max(axis=0)
     largest = np.where(largest > 0, largest, max(largest.max(), _SMALLEST_RANGE))
-    best_scale = largest / limit
+    best_scale = largest / highest
     best_error = np.full(largest.shape, np.inf)
     for ratio in _CLIP_RATIOS:
-        scale = ratio * largest / limit
-        quantized = np.clip(np.round(channels / scale), -limit, limit) * scale
+        scale = ratio * largest / highest
+        quantized = np.clip(np.round(channels / scale), lowest, highest) * scale
         error = np.sum((quantized - channels) ** 2, axis=0)
         best_scale = np.where(error < best_error, scale, best_scale)
         best_error = np.minimum(error, best_error)

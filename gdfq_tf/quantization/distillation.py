@@ -176,7 +176,9 @@ def make_distillation_step(
         for variable, start, size, move in zip(
             variables, starts, sizes, moves, strict=True
         ):
-            variable.assign(start + size * move)
+            moved = start + size * move
+            keep = getattr(variable, "constraint", None)
+            variable.assign(moved if keep is None else keep(moved))
         return loss
 
     return distillation_step

@@ -16,8 +16,6 @@ its unrounded kernel.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,51 +23,25 @@ import tensorflow as tf
 
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import RoundingConfig
-from gdfq_tf.graph.queries import consumers, input_layers, is_depthwise
+from gdfq_tf.graph.queries import consumers, input_layers
 from gdfq_tf.graph.traits import has_kernel
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.memory_needs import images_per_batch
 from gdfq_tf.progress import Advance
 from gdfq_tf.quantization.calibration import weight_scales
+from gdfq_tf.quantization.moments import Moments, measure_moments
 from gdfq_tf.quantization.quantizers import channels_last_kernel
 from gdfq_tf.quantization.student import Student
-from tflite_export.quantization_params import weight_limit
-
-_layers = keras.layers
+from tflite_export.quantization_params import weight_levels
 
 _AS_DESCRIBED = RoundingConfig()  # all three steps
-# Rows of X used for each layer: many times the unknowns of ordinary kernels.
-_MAX_ROWS = 2**17
 _BATCH_SIZE = 64
-# Rows whose errors are spread over all later rows together: one product of matrices
-# instead of a pass through memory for each.
+# Rows whose errors are spread over all later ones together, by one product of matrices.
 _BLOCK_SIZE = 64
 # The ridge, relative to the mean diagonal of X^T X: keeps the solution where images
 # say nothing about a direction. Layers with few rows per unknown get more.
 _SMALLEST_RIDGE = 0.01
 # Refitted scales stay near the calibrated ones: further off, the fit is of noise.
 _SCALE_LIMITS = (0.8, 1.25)
-
-
-@dataclasses.dataclass(frozen=True)
-class Moments:
-    """Second moments of a layer's input rows X and outputs Y, means taken out.
-
-    A layer is `groups` independent linear maps: one for dense layers and ordinary
-    convolutions, one per channel for depthwise ones.
-
-    Attributes:
-      xx: float64 (groups, K, K), mean of x x^T.
-      xy: float64 (groups, K, M), mean of x y^T.
-      x_mean: (groups, K); y_mean: (groups, M).
-      num_rows: how many rows were averaged.
-    """
-
-    xx: np.ndarray
-    xy: np.ndarray
-    x_mean: np.ndarray
-    y_mean: np.ndarray
-    num_rows: int
 
 
 def round_kernels(
@@ -124,70 +96,6 @@ def _in_batches(layer: keras.layers.Layer, inputs: list[tf.Tensor]) -> tf.Tensor
     return tf.concat(outputs, axis=0)
 
 
-def measure_moments(
-    layer: keras.layers.Layer, inputs: tf.Tensor, outputs: tf.Tensor
-) -> Moments:
-    """Moments of the rows that the layer's kernel multiplies.
-
-    Args:
-      layer: Conv2D, DepthwiseConv2D or Dense of tf_keras.
-      inputs: what it is fed in the student, (N, ...).
-      outputs: what it gives in the teacher, (N, ..., channels).
-    """
-    if isinstance(layer, _layers.Dense):
-        groups, rows_per_image, kernel_area = 1, 1, 1
-    else:
-        groups = inputs.shape[-1] if is_depthwise(layer) else layer.groups
-        rows_per_image = outputs.shape[1] * outputs.shape[2]
-        kernel_area = math.prod(layer.kernel_size)
-    batch_size = images_per_batch(rows_per_image * kernel_area * inputs.shape[-1])
-    kept = min(rows_per_image, max(1, _MAX_ROWS // len(inputs)))
-    rng = np.random.default_rng(0)
-    sums: list = [0.0, 0.0, 0.0, 0.0]
-    num_rows = 0
-    for start in range(0, len(inputs), batch_size):
-        x = _rows(layer, inputs[start : start + batch_size], groups)
-        y = tf.reshape(outputs[start : start + batch_size], (len(x), groups, -1))
-        if kept < rows_per_image:
-            count = len(x) // rows_per_image * kept
-            chosen = rng.choice(len(x), count, replace=False)
-            x, y = tf.gather(x, chosen), tf.gather(y, chosen)
-        if not num_rows:
-            # Centred before float32 squares them: neighbouring pixels are alike, so
-            # that variances are small beside means.
-            x_center, y_center = tf.reduce_mean(x, 0), tf.reduce_mean(y, 0)
-        x, y = x - x_center, y - y_center
-        num_rows += len(x)
-        sums[0] += tf.einsum("rgk,rgl->gkl", x, x).numpy().astype(np.float64)
-        sums[1] += tf.einsum("rgk,rgm->gkm", x, y).numpy().astype(np.float64)
-        sums[2] += tf.reduce_sum(x, 0).numpy().astype(np.float64)
-        sums[3] += tf.reduce_sum(y, 0).numpy().astype(np.float64)
-    xx, xy, x_mean, y_mean = (s / num_rows for s in sums)
-    xx = xx - x_mean[:, :, np.newaxis] * x_mean[:, np.newaxis, :]
-    xy = xy - x_mean[:, :, np.newaxis] * y_mean[:, np.newaxis, :]
-    return Moments(
-        xx, xy, x_mean + x_center.numpy(), y_mean + y_center.numpy(), num_rows
-    )
-
-
-def _rows(layer: keras.layers.Layer, inputs: tf.Tensor, groups: int) -> tf.Tensor:
-    """(rows, groups, K): the values each output position multiplies with the kernel."""
-    if isinstance(layer, _layers.Dense):
-        return inputs[:, tf.newaxis]
-    height, width = layer.kernel_size
-    patches = tf.image.extract_patches(
-        inputs,
-        sizes=(1, height, width, 1),
-        strides=(1, *layer.strides, 1),
-        rates=(1, *layer.dilation_rate, 1),
-        padding=layer.padding.upper(),
-    )
-    channels = inputs.shape[-1] // groups
-    patches = tf.reshape(patches, (-1, height * width, groups, channels))
-    patches = tf.transpose(patches, (0, 2, 1, 3))
-    return tf.reshape(patches, (-1, groups, height * width * channels))
-
-
 def _round_layer(
     student: Student,
     layer: keras.layers.Layer,
@@ -197,7 +105,7 @@ def _round_layer(
 ) -> None:
     """Replaces the student's copy of a kernel layer, see `round_kernels`."""
     quantizer = student.weight_quantizers[layer.name]
-    limit = weight_limit(quantizer.bits)
+    bounds = weight_levels(quantizer.bits)
     groups, size, channels = moments.xy.shape
     kernel = channels_last_kernel(layer.get_weights()[0], quantizer.depthwise)
     shape = kernel.shape
@@ -208,9 +116,9 @@ def _round_layer(
         target = kernel
     scale = np.stack([weight_scales(target[g], quantizer.bits) for g in range(groups)])
     if rounding.spreads_errors:
-        levels = round_rows(target, damped, scale, limit)
+        levels = round_rows(target, damped, scale, bounds)
     else:
-        levels = _to_nearest(target, scale[:, np.newaxis], limit)
+        levels = _to_nearest(target, scale[:, np.newaxis], bounds)
     scale = _refit_scale(levels, scale, damped, target)
     rounded = levels * scale[:, np.newaxis, :]
     shift = moments.y_mean - np.einsum("gk,gkm->gm", moments.x_mean, rounded)
@@ -238,12 +146,14 @@ def best_kernel(kernel: np.ndarray, moments: Moments) -> tuple[np.ndarray, np.nd
     return np.linalg.solve(damped, right), damped
 
 
-def _to_nearest(target: np.ndarray, scale: np.ndarray, limit: int) -> np.ndarray:
-    return np.clip(np.round(target / scale), -limit, limit)
+def _to_nearest(
+    target: np.ndarray, scale: np.ndarray, bounds: tuple[int, int]
+) -> np.ndarray:
+    return np.clip(np.round(target / scale), *bounds)
 
 
 def round_rows(
-    target: np.ndarray, damped: np.ndarray, scale: np.ndarray, limit: int
+    target: np.ndarray, damped: np.ndarray, scale: np.ndarray, bounds: tuple[int, int]
 ) -> np.ndarray:
     """Integers q that make (q s - W*)^T X^T X (q s - W*) small, row by row.
 
@@ -251,7 +161,7 @@ def round_rows(
       target: W*, (groups, K, M).
       damped: X^T X + ridge, (groups, K, K), positive definite.
       scale: (groups, M), > 0.
-      limit: largest integer.
+      bounds: the least and the largest integer.
 
     Returns:
       float64 (groups, K, M), whole numbers.
@@ -274,12 +184,12 @@ def round_rows(
         stop = min(start + _BLOCK_SIZE, size)
         for k in range(start, stop):
             row = remaining[:, k]
-            levels[:, k] = _to_nearest(row, scale, limit)
+            levels[:, k] = _to_nearest(row, scale, bounds)
             errors[:, k] = (row - levels[:, k] * scale) / upper[:, k, k, np.newaxis]
-            spread = upper[:, k, k + 1 : stop, np.newaxis] * errors[:, np.newaxis, k]
+            spread = upper[:, k, k + 1 : stop, np.newaxis] * errors[:, k, np.newaxis]
             remaining[:, k + 1 : stop] -= spread
-        rest = np.swapaxes(upper[:, start:stop, stop:], 1, 2)
-        remaining[:, stop:] -= rest @ errors[:, start:stop]
+        block = np.swapaxes(upper[:, start:stop, stop:], 1, 2)
+        remaining[:, stop:] -= block @ errors[:, start:stop]
     result = np.empty_like(levels)
     result[group, order] = levels
     return result

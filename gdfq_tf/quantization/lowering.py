@@ -32,7 +32,7 @@ from tflite_export.quantization_params import (
     QuantParams,
     coarse,
     storage_bits,
-    weight_limit,
+    weight_levels,
 )
 from tflite_export.targets import DEFAULT_TARGET, TARGETS, Target
 
@@ -210,9 +210,9 @@ def _with_kernel(
     weight_scale = _array(quantizer.scale)
     factor, bias = _folded(student, chain, weight_scale.shape)
     smallest = _smallest_scales(bias, quantizer.bits, input_quant_params, op)
-    scale = coarse(np.maximum(weight_scale * np.abs(factor), smallest))
+    scale = coarse(np.maximum(weight_scale * factor, smallest))
     quantized = np.round(_array(quantizer.quantized()) / weight_scale)
-    # 1 or -1, up to the coarse scale; next to 0 for channels switched off.
+    # Times 1, up to the coarse scale; next to 0 for channels switched off.
     quantized = np.round(quantized * (weight_scale * factor / scale))
     kernel = Kernel(
         values=quantized.astype(np.int8).reshape(quantizer.kernel.shape),
@@ -255,11 +255,11 @@ def _smallest_scales(
     smallest_multiplier = (
         _SMALLEST_MULTIPLIER * op.quant_params.scale / input_quant_params.scale
     )
-    stored_limit = weight_limit(storage_bits(bits))
+    _, highest = weight_levels(storage_bits(bits))
     return np.maximum.reduce(
         [
             np.full_like(bias, smallest_multiplier),
-            np.full_like(bias, _SMALLEST_RANGE / (2 * stored_limit)),
+            np.full_like(bias, _SMALLEST_RANGE / (2 * highest)),
             np.abs(bias) / (input_quant_params.scale * _LARGEST_BIAS),
         ]
     )

@@ -24,7 +24,7 @@ from tflite_export.quantization_params import (
     INT8_MIN,
     QuantParams,
     storage_bits,
-    weight_limit,
+    weight_levels,
 )
 
 _NOT_SERIALIZED = "a student is stored as plan, scales and weights, and rebuilt"
@@ -43,25 +43,25 @@ def _scale_variable(
 
 
 def fake_quantize_weights(kernel: tf.Tensor, scale: tf.Tensor, bits: int) -> tf.Tensor:
-    """The kernel with each value at the nearest of scale * {-limit ... limit}.
+    """The kernel with each value at the nearest of scale * {lowest ... highest}.
 
     Args:
       kernel: float32 (..., channels), output channels last.
       scale: float32 (channels,), > 0.
-      bits: 2..8; stored by TFLite as INT4 up to 4 bits, int8 above.
+      bits: 2..8; stored by TFLite as INT4 up to 4 bits, int8 above. The levels are
+        those of `weight_levels`.
     """
-    limit = weight_limit(bits)
     container_bits = storage_bits(bits)
-    container_limit = weight_limit(container_bits)
-
-    if limit < container_limit:
-        kernel = tf.clip_by_value(kernel, -limit * scale, limit * scale)
+    if bits < container_bits:
+        lowest, highest = weight_levels(bits)
+        kernel = tf.clip_by_value(kernel, lowest * scale, highest * scale)
+    lowest, highest = weight_levels(container_bits)
     return tf.quantization.fake_quant_with_min_max_vars_per_channel(
         kernel,
-        -container_limit * scale,
-        container_limit * scale,
+        lowest * scale,
+        highest * scale,
         num_bits=container_bits,
-        narrow_range=True,
+        narrow_range=lowest == -highest,
     )
 
 
@@ -81,7 +81,7 @@ def fake_quantize_activations(
 
 
 class WeightQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
-    """Per-channel symmetric narrow-range quantizer of a kernel.
+    """Per-channel quantizer of a kernel, of zero point 0.
 
     Attributes:
       kernel: the float32 variable it quantizes, once its layer is wrapped.

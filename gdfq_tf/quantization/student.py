@@ -221,12 +221,23 @@ def _student_graph(model: keras.Model, grid_shift: float) -> keras.Model:
     outputs = {first: _layers.Activation("linear", name=_INPUT_LAYER)(image)}
     for layer in model.layers[1:]:
         inputs = [outputs[producer.name] for producer in input_layers(layer)]
-        clone = type(layer).from_config(layer.get_config())
+        clone = type(layer).from_config(_config_of_copy(layer))
         outputs[layer.name] = clone(inputs if len(inputs) > 1 else inputs[0])
         clone.set_weights(_weights_to_start_from(layer))
     base = keras.Model(image, outputs[output_layer(model).name])
     _absorb_input_shift(model, base, grid_shift)
     return base
+
+
+def _config_of_copy(layer: keras.layers.Layer) -> dict[str, object]:
+    """The layer's; training must not change the sign of a gamma.
+
+    Kernels of few bits have one negative level more than positive ones.
+    """
+    config = layer.get_config()
+    if isinstance(layer, _layers.BatchNormalization):
+        config |= {"gamma_constraint": keras.constraints.NonNeg()}
+    return config
 
 
 def _weights_to_start_from(layer: keras.layers.Layer) -> list[np.ndarray]:

@@ -95,20 +95,31 @@ def make_generator_step(
 
 
 def synthesize(
-    classifier: Classifier, config: SynthesisConfig, *, seed: int, progress: Progress
+    classifier: Classifier,
+    config: SynthesisConfig,
+    num_images: int,
+    *,
+    seed: int,
+    progress: Progress,
 ) -> ImagePool:
-    """Trains a generator against the classifier and returns its pool of images.
+    """Trains a generator against the classifier and returns a pool of its images.
 
     The pool is filled at `num_snapshots` moments over the second half of the
     training, so that it holds what the generator knew at each of them. Without steps
     there is no generator, and images are noise.
 
+    Args:
+      classifier: what images are for.
+      config: how the generator is trained.
+      num_images: how many; they are mixed, so the first are as good as any others.
+      seed: of everything random.
+      progress: told of each step.
+
     Raises:
       UserError: the loss stopped being finite.
     """
-    pool_size = config.images_in_pool(classifier.input_shape)
     if not config.num_steps:
-        return noise_images(classifier.input_shape, pool_size, seed)
+        return noise_images(classifier.input_shape, num_images, seed)
     teacher = Teacher(classifier)
     generator = make_generator(classifier, config, seed)
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -121,7 +132,7 @@ def synthesize(
         first + math.ceil((i + 1) * (last - first) / config.num_snapshots)
         for i in range(config.num_snapshots)
     }
-    images_per_snapshot = math.ceil(pool_size / len(snapshots))
+    images_per_snapshot = math.ceil(num_images / len(snapshots))
     parts = []
     with progress.stage("generator", config.num_steps) as advance:
         for step in range(config.num_steps):
@@ -138,7 +149,7 @@ def synthesize(
                         first_step=pool_step(step),
                     )
                 )
-    pool = joined(parts)[:pool_size]
+    pool = joined(parts)[:num_images]
     return pool[np.random.default_rng(seed).permutation(len(pool))]
 
 

@@ -23,6 +23,13 @@ class ImagePool:
     pixels: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int32]
 
+    # As of a `GrowingPool`: these images were there before the run.
+    seconds = 0.0
+
+    def first(self, num_images: int) -> ImagePool:
+        """The first `num_images`, or all if there are fewer."""
+        return self[:num_images]
+
     def __len__(self) -> int:
         """The number of images N."""
         return len(self.labels)

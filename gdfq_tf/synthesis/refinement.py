@@ -1,11 +1,11 @@
-"""Synthetic images fitted pixel by pixel to the classifier, after the generator.
+"""Synthetic images fitted one by one to the classifier, after the generator.
 
 A generator soon makes images of the right texture, but is slow to learn many classes,
 and its images are all composed and exposed alike, which no training data is:
 BatchNormalization statistics are those of a whole batch and do not ask for it. So
 half of all large ones become collages, brightness and contrast are drawn anew for each,
-and the pixels themselves then follow the generator's two losses down, batch by batch,
-from that start.
+and the images themselves then follow the generator's two losses down, batch by batch,
+from that start: what is added to each is a sum of waves (`natural_basis.py`).
 
 Source: images by gradient on BN statistics and labels, Yin et al. 2020 (DeepInversion),
 Cai et al. 2020 (ZeroQ); here from a generator's images, in tens of steps instead of
@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -26,6 +27,7 @@ from gdfq_tf.progress import Progress
 from gdfq_tf.synthesis.collages import make_collages
 from gdfq_tf.synthesis.generator_training import report
 from gdfq_tf.synthesis.image_pool import ImagePool
+from gdfq_tf.synthesis.natural_basis import NaturalBasis
 from gdfq_tf.synthesis.objective import LossWeights, image_losses
 from gdfq_tf.synthesis.teacher import Teacher
 
@@ -61,7 +63,8 @@ def refine(
       UserError: the loss stopped being finite.
     """
     preprocessing, scaled = classifier.preprocessing, _UnitRange(classifier)
-    step = _make_step(classifier, config, scaled)
+    basis = NaturalBasis(classifier.input_shape)
+    step = _make_step(classifier, config, scaled, basis)
     batch_size = config.images_per_step(classifier.input_shape)
     num_batches = max(1, round(len(pool) / batch_size))
     total = num_batches * config.num_steps
@@ -73,20 +76,20 @@ def refine(
     refined: list[np.ndarray] = []
     with progress.stage("refinement", total) as advance:
         for pixels, labels in batches:
-            x = scaled.of_inputs(preprocessing.to_input(pixels))
-            mean = square = tf.zeros_like(x)
+            start = scaled.of_inputs(preprocessing.to_input(pixels))
+            found = _Found(*[tf.zeros_like(start)] * 3)
             for i in range(config.num_steps):
                 decay = 0.5 * (1 + math.cos(math.pi * i / config.num_steps))
-                x, mean, square, losses = step(
-                    x,
-                    mean,
-                    square,
+                found, losses = step(
+                    start,
+                    found,
                     labels,
                     tf.constant(config.learning_rate * decay),
                     tf.constant(i + 1.0),
                 )
                 report(advance, losses, len(refined) * config.num_steps + i, total)
-            refined.append(preprocessing.to_pixels(scaled.to_inputs(x)).numpy())
+            inputs = scaled.to_inputs(_images(basis, start, found.waves))
+            refined.append(preprocessing.to_pixels(inputs).numpy())
     return ImagePool(np.concatenate(refined), pool.labels)
 
 
@@ -115,15 +118,34 @@ def _start(pixels: np.ndarray, config: RefinementConfig, seed: int) -> np.ndarra
     return vary_exposure(pixels, seed) if config.varied_exposure else pixels
 
 
+class _Found(NamedTuple):
+    """What Adam knows of a batch: waves, means of their gradients and of its squares.
+
+    All of them float32 (N, H, W, C).
+    """
+
+    waves: tf.Tensor
+    mean: tf.Tensor
+    square: tf.Tensor
+
+
+def _images(basis: NaturalBasis, start: tf.Tensor, waves: tf.Tensor) -> tf.Tensor:
+    """Images in [-1, 1]: those at the start with waves added."""
+    return tf.clip_by_value(start + basis.images(waves), -1.0, 1.0)
+
+
 def _make_step(
-    classifier: Classifier, config: RefinementConfig, scaled: _UnitRange
-) -> Callable[..., tuple[tf.Tensor, tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]]:
-    """One step of Adam on images in [-1, 1], as a graph function.
+    classifier: Classifier,
+    config: RefinementConfig,
+    scaled: _UnitRange,
+    basis: NaturalBasis,
+) -> Callable[..., tuple[_Found, dict[str, tf.Tensor]]]:
+    """One step of Adam on the waves added to images in [-1, 1], as a graph function.
 
     Returns:
-      A function of images x, Adam's means of gradients and of their squares, labels,
-      learning rate and the number of the step, from 1 on. It returns the new x, both
-      means, and the losses before the step by name.
+      A function of the images at the start, what was found so far, labels, learning
+      rate and the number of the step, from 1 on. It returns what is found now, and the
+      losses before the step by name.
     """
     teacher = Teacher(classifier)
     weights = LossWeights(config.bn_weight, config.class_weight)
@@ -131,33 +153,38 @@ def _make_step(
     scalar = tf.TensorSpec(())
 
     @tf.function(
-        input_signature=[batch] * 3 + [tf.TensorSpec((None,), tf.int32), scalar, scalar]
+        input_signature=[
+            batch,
+            _Found(batch, batch, batch),
+            tf.TensorSpec((None,), tf.int32),
+            scalar,
+            scalar,
+        ]
     )
     def step(
-        x: tf.Tensor,
-        mean: tf.Tensor,
-        square: tf.Tensor,
+        start: tf.Tensor,
+        found: _Found,
         labels: tf.Tensor,
         learning_rate: tf.Tensor,
         number: tf.Tensor,
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
+    ) -> tuple[_Found, dict[str, tf.Tensor]]:
+        waves = found.waves
         with tf.GradientTape() as tape:
-            tape.watch(x)
+            tape.watch(waves)
             losses, _ = image_losses(
                 teacher,
-                scaled.to_inputs(x),
+                scaled.to_inputs(_images(basis, start, waves)),
                 labels,
                 weights=weights,
                 temperature=config.temperature,
             )
-        gradient = tape.gradient(losses["loss"], x)
-        mean = _BETA_1 * mean + (1 - _BETA_1) * gradient
-        square = _BETA_2 * square + (1 - _BETA_2) * tf.square(gradient)
+        gradient = tape.gradient(losses["loss"], waves)
+        mean = _BETA_1 * found.mean + (1 - _BETA_1) * gradient
+        square = _BETA_2 * found.square + (1 - _BETA_2) * tf.square(gradient)
         direction = (mean / (1 - _BETA_1**number)) / (
             tf.sqrt(square / (1 - _BETA_2**number)) + 1e-12
         )
-        x = tf.clip_by_value(x - learning_rate * direction, -1.0, 1.0)
-        return x, mean, square, losses
+        return _Found(waves - learning_rate * direction, mean, square), losses
 
     return step
 

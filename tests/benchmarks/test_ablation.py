@@ -9,26 +9,31 @@ import pytest
 
 from benchmarks import ablation
 from benchmarks.ablation import VARIANTS, Pools, Variant
-from gdfq_tf.config import SynthesisConfig, parse_bit_widths
+from gdfq_tf.config import (
+    DistillationConfig,
+    StudentBudget,
+    SynthesisConfig,
+    parse_bit_widths,
+)
 from gdfq_tf.job import Job
 from gdfq_tf.pipeline import quantize
 from tests.tiny import classifier_of
 
-SYNTHESIS = SynthesisConfig(4, batch_size=16, pool_size=96, num_snapshots=2)
+SYNTHESIS = SynthesisConfig(4, batch_size=16, num_snapshots=2)
 # Of 8x8 images none are made.
 NOT_SEEN = {"no collages"}
 
 
 def shortened(variant: Variant) -> Variant:
-    recipe, student = variant.recipe, variant.recipe.student
+    recipe = variant.recipe
     refinement = recipe.refinement
     if refinement is not None:
         refinement = dataclasses.replace(refinement, num_steps=2, batch_size=16)
-    if student.distillation is not None:
-        training = dataclasses.replace(student.distillation, num_steps=5)
-        student = dataclasses.replace(student, distillation=training)
-    recipe = dataclasses.replace(
-        recipe, synthesis=SYNTHESIS, refinement=refinement, student=student
+    recipe = dataclasses.replace(recipe, synthesis=SYNTHESIS, refinement=refinement)
+    recipe = recipe.with_budgets(
+        lambda budget: StudentBudget(
+            96, DistillationConfig(5) if budget.distillation else None
+        )
     )
     return dataclasses.replace(variant, recipe=recipe)
 
@@ -40,7 +45,7 @@ class Subject:
 
 @pytest.mark.slow
 def test_each_variant_ends_in_another_student(tiny_classifier, monkeypatch):
-    whole = dataclasses.replace(ablation.WHOLE, synthesis=SYNTHESIS)
+    whole = shortened(Variant("whole", ablation.WHOLE)).recipe
     monkeypatch.setattr(ablation, "WHOLE", whole)
     classifier = classifier_of(tiny_classifier)
     pools = Pools(Subject(classifier), seed=0)
@@ -50,7 +55,7 @@ def test_each_variant_ends_in_another_student(tiny_classifier, monkeypatch):
         pool = pools.of(variant)
         result = quantize(Job(classifier, variant.recipe, bit_widths), pool=pool)
         files[variant.name] = result.models[0].tflite
-        images[variant.name] = pool.pixels
+        images[variant.name] = result.images.pixels
     first = VARIANTS[0].name
     for variant in VARIANTS[1:]:
         same = files[variant.name] == files[first]

@@ -13,11 +13,13 @@ from gdfq_tf.config import (
     Recipe,
     ReconstructionConfig,
     RefinementConfig,
+    StudentBudget,
     SynthesisConfig,
     get_recipe,
     parse_bit_widths,
 )
 from gdfq_tf.errors import UserError
+from tests.tiny import alike
 
 
 def one_line(error) -> str:
@@ -75,7 +77,7 @@ def test_recipes_are_frozen_and_known_by_their_names():
         assert recipe.name == name
         with pytest.raises(dataclasses.FrozenInstanceError):
             recipe.name = "other"
-    assert DEFAULT_RECIPE == "balanced"
+    assert DEFAULT_RECIPE == "fast"
 
 
 def test_the_published_recipe_holds_the_published_numbers():
@@ -100,17 +102,52 @@ def test_all_other_recipes_reconstruct(name):
     assert recipe.student.images_are_noise == (recipe.synthesis.num_steps == 0)
 
 
+WIDTHS = tuple(map(parse_bit_widths, ("w8a8", "w4a8", "w4a4")))
+
+
+def num_training_steps(recipe, width) -> int:
+    training = recipe.student.budgets.of(width).distillation
+    return 0 if training is None else training.num_steps
+
+
 def test_recipes_take_more_work_the_better_they_are():
     names = ("calibrate", "fast", "balanced", "best")
     steps = [RECIPES[name].synthesis.num_steps for name in names]
     assert steps == sorted(set(steps))
     assert steps[0] == 0
-    passes = [RECIPES[name].image_passes((32, 32, 3)) for name in names]
-    assert passes == sorted(set(passes))
-    trainings = [RECIPES[name].student.distillation for name in names]
-    trained = [t.num_steps if t is not None else 0 for t in trainings]
-    assert trained == sorted(trained)
+    for width in WIDTHS:
+        passes = [RECIPES[x].image_passes((32, 32, 3), (width,)) for x in names]
+        assert passes == sorted(set(passes))
+        trained = [num_training_steps(RECIPES[x], width) for x in names]
+        assert trained == sorted(trained)
     assert trained[-1] > trained[-2] > 0
+
+
+@pytest.mark.parametrize("name", ["fast", "balanced", "best"])
+def test_the_fewer_bits_the_more_images_and_training(name):
+    recipe = RECIPES[name]
+    sizes = [recipe.pool_size((32, 32, 3), (width,)) for width in WIDTHS]
+    assert sizes == sorted(set(sizes)) == recipe.pool_sizes((32, 32, 3))
+    trained = [num_training_steps(recipe, width) for width in WIDTHS]
+    assert trained == sorted(trained)
+    assert trained[0] == 0
+    # A run for several widths makes as many as the one that wants most.
+    assert recipe.pool_size((32, 32, 3), WIDTHS) == sizes[-1]
+
+
+@pytest.mark.parametrize(
+    ("bits", "field"),
+    [
+        ("w8a8", "eight_bits"),
+        ("w4a8", "few_weight_bits"),
+        ("w2a8/paper", "few_weight_bits"),
+        ("w4a4", "few_activation_bits"),
+        ("w8a7", "few_activation_bits"),
+    ],
+)
+def test_budgets_go_by_widths(bits, field):
+    budgets = RECIPES["best"].student.budgets
+    assert budgets.of(parse_bit_widths(bits)) is getattr(budgets, field)
 
 
 @pytest.mark.parametrize(
@@ -125,12 +162,13 @@ def test_recipes_take_more_work_the_better_they_are():
     ],
 )
 def test_image_passes_by_hand(size, expected):
-    recipe = Recipe("r", SynthesisConfig(10), RefinementConfig(5))
+    student = ReconstructionConfig(alike(1536))
+    recipe = Recipe("r", SynthesisConfig(10), RefinementConfig(5), student)
     shape = (size, size, 3)
-    assert recipe.image_passes(shape) == expected
-    generator_alone = Recipe("r", SynthesisConfig(10))
+    assert recipe.image_passes(shape, WIDTHS) == expected
+    generator_alone = Recipe("r", SynthesisConfig(10), None, student)
     steps = recipe.synthesis.images_per_step(shape)
-    assert generator_alone.image_passes(shape) == 10 * steps
+    assert generator_alone.image_passes(shape, WIDTHS) == 10 * steps
 
 
 def test_without_bn_statistics_nothing_is_refined():
@@ -138,7 +176,7 @@ def test_without_bn_statistics_nothing_is_refined():
     found = balanced.without_bn_statistics()
     assert found.refinement is None
     assert found.student.logits_margin == 1.0
-    assert found.student.distillation == balanced.student.distillation
+    assert found.student.budgets == balanced.student.budgets
     assert found.synthesis == balanced.synthesis
     # Noise excites no class and keeps its room.
     assert calibrate.without_bn_statistics() == calibrate
@@ -148,26 +186,29 @@ def test_without_bn_statistics_nothing_is_refined():
 @pytest.mark.parametrize("name", sorted(set(RECIPES) - {"calibrate"}))
 def test_num_steps_replaces_the_steps_and_nothing_else(name):
     full = RECIPES[name]
-    short = get_recipe(name, 7)
-    assert short.synthesis == dataclasses.replace(full.synthesis, num_steps=7)
-    # balanced: 300 generator steps and 400 of the student; best: 600 and 1200.
-    student_steps = {"gdfq": 7, "balanced": 9, "best": 14}
-    expected = full.student
+    half = get_recipe(name, full.synthesis.num_steps // 2)
+    steps = full.synthesis.num_steps // 2
+    assert half.synthesis == dataclasses.replace(full.synthesis, num_steps=steps)
     if name == "gdfq":
-        expected = dataclasses.replace(expected, num_steps=student_steps[name])
-    elif name in student_steps:
-        distillation = dataclasses.replace(
-            expected.distillation, num_steps=student_steps[name]
+        expected = dataclasses.replace(full.student, num_steps=steps)
+    else:
+        expected = full.with_budgets(halved).student
+        # 25 / 2 is rounded to even.
+        refined = round(full.refinement.num_steps / 2)
+        assert half.refinement == dataclasses.replace(
+            full.refinement, num_steps=refined
         )
-        expected = dataclasses.replace(expected, distillation=distillation)
-    assert short.student == expected
-    # Of 40, 25 and 50 steps, 7 / 300, 7 / 100 and 7 / 600; 1 at least.
-    refinement_steps = {"balanced": 1, "fast": 2, "best": 1}
-    refinement = full.refinement
-    if refinement is not None:
-        refinement = dataclasses.replace(refinement, num_steps=refinement_steps[name])
-    assert short.refinement == refinement
-    assert short.name == name
+    assert half.student == expected
+    assert half.name == name
+
+
+def halved(budget: StudentBudget) -> StudentBudget:
+    if budget.distillation is None:
+        return budget
+    training = dataclasses.replace(
+        budget.distillation, num_steps=budget.distillation.num_steps // 2
+    )
+    return dataclasses.replace(budget, distillation=training)
 
 
 @pytest.mark.parametrize(
@@ -209,5 +250,10 @@ def test_images_per_step(batch_size, height, width, expected):
 
 
 def test_the_shortest_run_trains_its_student_too():
-    assert get_recipe("balanced", 1).student.distillation.num_steps == 1
+    recipe = RECIPES["balanced"]
+    training = recipe.student.budgets.few_activation_bits.distillation
+    budgets = get_recipe("balanced", 1).student.budgets
+    assert budgets.few_activation_bits.distillation.num_steps == max(
+        1, round(training.num_steps / recipe.synthesis.num_steps)
+    )
     assert get_recipe("gdfq", 1).student.num_steps == 1

@@ -19,6 +19,7 @@ from gdfq_tf.config import (
     Recipe,
     ReconstructionConfig,
     RefinementConfig,
+    StudentBudget,
     SynthesisConfig,
     parse_bit_widths,
 )
@@ -26,10 +27,12 @@ from gdfq_tf.errors import UserError
 from gdfq_tf.job import Job
 from gdfq_tf.quantization import mixed_precision
 from gdfq_tf.quantization.estimation import AccuracyEstimate, blend
+from gdfq_tf.synthesis import growing_pool
 from gdfq_tf.synthesis.image_pool import ImagePool
 from tests.tiny import (
     INPUT_SHAPE,
     NUM_CLASSES,
+    alike,
     build_tiny_classifier,
     classifier_of,
 )
@@ -37,13 +40,14 @@ from tflite_export.errors import ExportError
 from tflite_export.flatbuffer import read_model
 from tflite_export.interpreter import TFLiteClassifier
 from tflite_export.litert.simulator import infer
-from tflite_export.quantization_params import weight_limit
+from tflite_export.quantization_params import weight_levels
 from tflite_export.verification.rules import Expectation
 
 TINY_RECIPE = Recipe(
     "tiny",
-    SynthesisConfig(num_steps=4, batch_size=16, pool_size=96, num_snapshots=2),
+    SynthesisConfig(num_steps=4, batch_size=16, num_snapshots=2),
     RefinementConfig(num_steps=2),
+    ReconstructionConfig(alike(96)),
 )
 WIDTHS = tuple(map(parse_bit_widths, ("w8a8", "w4a8", "w4a4/paper")))
 
@@ -103,8 +107,8 @@ def test_widths_are_kept(result):
         ends = bits if model.bit_widths.protocol == "paper" else 8
         assert [kernel.bits for kernel in kernels] == [ends, bits, bits, ends]
         for kernel in kernels:
-            largest = np.abs(kernel.values.astype(int)).max()
-            assert largest <= weight_limit(kernel.bits)
+            lowest, highest = weight_levels(kernel.bits)
+            assert lowest <= kernel.values.min() <= kernel.values.max() <= highest
     eight, four, _ = result.models
     assert len(four.tflite) < len(eight.tflite)
 
@@ -158,10 +162,8 @@ def test_published_recipe_and_softmax_end_in_verified_models():
     published = RECIPES["gdfq"]
     recipe = dataclasses.replace(
         published,
-        synthesis=dataclasses.replace(
-            published.synthesis, num_steps=2, batch_size=16, pool_size=20
-        ),
-        student=dataclasses.replace(published.student, num_steps=2),
+        synthesis=dataclasses.replace(published.synthesis, num_steps=2, batch_size=16),
+        student=dataclasses.replace(published.student, num_steps=2, num_images=20),
     )
     result = quantize(make_classifier(Head.SOFTMAX), recipe, WIDTHS[2:])
     (model,) = result.models
@@ -208,9 +210,7 @@ def test_a_file_of_other_widths_is_refused(result):
 
 
 KERNELS = ["conv1", "dw2", "conv3", "logits"]
-CALIBRATE = dataclasses.replace(
-    RECIPES["calibrate"], synthesis=SynthesisConfig(0, pool_size=96)
-)
+CALIBRATE = RECIPES["calibrate"].with_budgets(lambda _: StudentBudget(96))
 
 
 def stored_types(tflite: bytes) -> list[str]:
@@ -279,7 +279,7 @@ def test_layers_to_keep_that_are_not_there_are_refused_before_any_work(monkeypat
     def unreachable(*args, **kwargs):
         raise AssertionError("work began")
 
-    monkeypatch.setattr(pipeline, "synthesize", unreachable)
+    monkeypatch.setattr(growing_pool, "synthesize", unreachable)
     message = "keep_layers='conv9' matches no layer"
     with pytest.raises(UserError, match=message) as error:
         keeping("conv1", "conv9")
@@ -348,7 +348,7 @@ def test_a_pool_given_takes_the_place_of_synthetic_images(monkeypatch):
     def unreachable(*args, **kwargs):
         raise AssertionError("images were made all the same")
 
-    monkeypatch.setattr(pipeline, "synthesize", unreachable)
+    monkeypatch.setattr(growing_pool, "synthesize", unreachable)
     monkeypatch.setattr(pipeline, "make_baselines", lambda *args: known_baselines())
     rng = np.random.default_rng(3)
     pool = ImagePool(
@@ -363,13 +363,13 @@ def test_a_pool_given_takes_the_place_of_synthetic_images(monkeypatch):
 
 def test_the_estimate_is_of_the_held_out_images(result, monkeypatch):
     pools = []
-    refine = pipeline.refine
+    refine = growing_pool.refine
 
     def spy(*args, **kwargs):
         pools.append(refine(*args, **kwargs))
         return pools[-1]
 
-    monkeypatch.setattr(pipeline, "refine", spy)
+    monkeypatch.setattr(growing_pool, "refine", spy)
     again = quantize(make_classifier(), TINY_RECIPE, WIDTHS[1:2], seed=1)
     (pool,) = pools
     np.testing.assert_array_equal(again.images.pixels, pool.pixels[:72])
@@ -444,7 +444,7 @@ class Announced:
         yield lambda n=1, **metrics: None
 
 
-TRAINED = ReconstructionConfig(distillation=DistillationConfig(num_steps=30))
+TRAINED = ReconstructionConfig(alike(96, DistillationConfig(num_steps=30)))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from tflite_export.quantization_params import (
     QuantParams,
     quant_params_over,
     relu_quant_params,
-    weight_limit,
+    weight_levels,
 )
 
 finite = st.floats(-1e6, 1e6, width=32)
@@ -123,8 +123,9 @@ def test_relu_quant_params_give_two_to_the_bits_values(upper, bits):
     assert quant_params.high == pytest.approx(upper)
 
 
-@pytest.mark.parametrize(("bits", "limit"), [(2, 1), (3, 3), (4, 7), (5, 15), (8, 127)])
-def test_weights_are_symmetric_and_narrow(bits, limit):
-    # One less than two's complement has: -limit and limit both exist.
-    assert weight_limit(bits) == limit
-    assert 2 * weight_limit(bits) + 1 == 2**bits - 1
+@pytest.mark.parametrize(
+    ("bits", "levels"),
+    [(2, (-2, 1)), (3, (-4, 3)), (4, (-8, 7)), (7, (-64, 63)), (8, (-127, 127))],
+)
+def test_weights_have_all_levels_but_one_of_8_bits(bits, levels):
+    assert weight_levels(bits) == levels

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflite_export.integer_network import IntegerOp, Kernel
-from tflite_export.quantization_params import QuantParams, storage_bits, weight_limit
+from tflite_export.quantization_params import QuantParams, storage_bits, weight_levels
 
 
 def fake_quant(values: tf.Tensor, quant_params: QuantParams) -> tf.Tensor:
@@ -35,12 +35,12 @@ def fake_quant_kernel(kernel: Kernel, values: np.ndarray) -> tf.Tensor:
     # The converter wants the output channels alone on the last axis.
     channels_last = values.reshape(*values.shape[:2], -1, len(kernel.scale))
     bits = storage_bits(kernel.bits)
-    limit = np.float32(weight_limit(bits) * kernel.scale)
+    lowest, highest = weight_levels(bits)
     quantized = tf.quantization.fake_quant_with_min_max_vars_per_channel(
         tf.constant(channels_last * kernel.scale, tf.float32),
-        -limit,
-        limit,
+        np.float32(lowest * kernel.scale),
+        np.float32(highest * kernel.scale),
         num_bits=bits,
-        narrow_range=True,
+        narrow_range=lowest == -highest,
     )
     return tf.reshape(quantized, values.shape)

@@ -20,7 +20,7 @@ from tflite_export.flatbuffer import (
     layers_named_in,
 )
 from tflite_export.names import printable, shown
-from tflite_export.quantization_params import storage_bits, weight_limit
+from tflite_export.quantization_params import storage_bits, weight_levels
 
 _CHANNEL_DIMENSIONS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
 _CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "CAST", "FAKE_QUANT")
@@ -162,7 +162,7 @@ def no_float_or_conversion_operators(
 
 @_rule
 def weight_widths(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
-    """Weights stored as INT4 up to 4 bits, INT8 above, in the symmetric range."""
+    """Weights stored as INT4 up to 4 bits, INT8 above, within their bits' levels."""
     for operator, weights in _weights(model):
         output = model.tensors[operator.outputs[0]]
         bits = expectation.bits((weights.name, output.name))
@@ -170,10 +170,12 @@ def weight_widths(model: TFLiteModel, expectation: Expectation) -> Iterator[str]
             kind = "constant" if weights.is_constant else "computed"
             yield f"{kind} {weights.dtype} {shown(weights.name)}"
             continue
-        largest = np.abs(constant_values(weights).astype(np.int64)).max()
-        limit = weight_limit(bits)
-        if largest > limit:
-            yield f"magnitude {largest} > {limit} in {shown(weights.name)}"
+        values, (lowest, highest) = constant_values(weights), weight_levels(bits)
+        if values.min() < lowest or values.max() > highest:
+            yield (
+                f"{values.min()}..{values.max()}, beyond {lowest}..{highest}, in "
+                f"{shown(weights.name)}"
+            )
 
 
 @_rule

@@ -1212,6 +1212,37 @@ def test_batch_norm_keeps_epsilon_and_explicit_weights(k):
     np.testing.assert_array_equal(variance, source.layers[2].get_weights()[1])
 
 
+def negative_gammas(lay, x):
+    x = lay.BatchNormalization()(lay.Conv2D(6, 3)(x))
+    x = lay.BatchNormalization()(lay.ReLU()(x))  # carried by a layer of its own
+    x = lay.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False)(x)
+    x = lay.Conv2D(4, 1, groups=2)(lay.BatchNormalization()(x))
+    x = lay.Flatten()(lay.BatchNormalization()(x))
+    return lay.BatchNormalization()(lay.Dense(5)(x))
+
+
+@pytest.mark.parametrize("k", LIBRARIES)
+def test_negative_gammas_become_positive_and_keep_the_function(k):
+    source = make(k, negative_gammas)
+    normalizations = [x for x in source.layers if "BatchNorm" in type(x).__name__]
+    for layer in normalizations:
+        gamma, *rest = layer.get_weights()
+        gamma[::2] *= -1
+        layer.set_weights([gamma, *rest])
+    check_same(source)
+    found = [
+        x for x in canonicalize(source).model.layers if "Batch" in type(x).__name__
+    ]
+    assert len(found) == 5
+    for layer, original in zip(found, normalizations, strict=True):
+        gamma, _, mean, _ = layer.get_weights()
+        theirs, _, mean_of_theirs, _ = original.get_weights()
+        np.testing.assert_allclose(gamma, np.abs(theirs), rtol=1e-6)
+        np.testing.assert_allclose(
+            mean[::2], -mean_of_theirs[::2], rtol=1e-5, err_msg=layer.name
+        )
+
+
 @pytest.mark.parametrize("k", LIBRARIES)
 def test_a_prelu_that_was_not_trained_is_a_relu(k):
     image = k.Input((9, 9, 3))

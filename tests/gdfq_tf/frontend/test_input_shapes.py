@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import keras as keras_3
 import numpy as np
 import pytest
 
 import gdfq_tf
-from gdfq_tf.config import RECIPES
+from gdfq_tf.config import RECIPES, StudentBudget
 from gdfq_tf.errors import UserError
 from gdfq_tf.frontend.load import load_classifier
 from gdfq_tf.keras_compat import keras
 from tflite_export.interpreter import TFLiteClassifier
 
 KERASES = pytest.mark.parametrize("library", [keras, keras_3], ids=["2", "3"])
-CALIBRATE = dataclasses.replace(
-    RECIPES["calibrate"],
-    synthesis=dataclasses.replace(RECIPES["calibrate"].synthesis, pool_size=64),
-)
+CALIBRATE = RECIPES["calibrate"].with_budgets(lambda _: StudentBudget(64))
 
 
 def network(library, shape, *first, conv="Conv2D"):

@@ -60,7 +60,7 @@ def run():
     recipe = dataclasses.replace(
         published,
         synthesis=dataclasses.replace(
-            published.synthesis, num_steps=NUM_STEPS, batch_size=16, pool_size=24
+            published.synthesis, num_steps=NUM_STEPS, batch_size=16
         ),
         student=dataclasses.replace(
             published.student,
@@ -68,6 +68,7 @@ def run():
             learning_rate=1e-2,
             least_warm_up_steps=3,
             num_calibration_images=32,
+            num_images=24,
         ),
     )
     seen = Run(classifier, None, None, [], [], [], {}, ())
@@ -173,8 +174,8 @@ def test_of_large_images_the_pool_holds_fewer(monkeypatch):
     _, images = train_alternating(
         classifier_of(build_tiny_classifier()),
         make_plan(build_tiny_classifier(), parse_bit_widths("w4a8")),
-        SynthesisConfig(1, batch_size=64, pool_size=700),
-        FineTuningConfig(1),
+        SynthesisConfig(1, batch_size=64),
+        FineTuningConfig(1, num_images=700),
         seed=0,
         progress=NullProgress(),
     )

@@ -28,7 +28,7 @@ from gdfq_tf.quantization.losses import distillation_loss, relative_error
 from gdfq_tf.quantization.plan import make_plan
 from gdfq_tf.quantization.reconstruction import reconstruct
 from gdfq_tf.synthesis.generator_training import noise_images
-from tests.tiny import INPUT_SHAPE, Recorder, classifier_of
+from tests.tiny import INPUT_SHAPE, Recorder, alike, classifier_of
 
 PREPROCESSING = make_preprocessing("tf", 3)
 IMAGES = noise_images(INPUT_SHAPE, 64, seed=0)
@@ -41,7 +41,7 @@ def student(tiny_classifier):
         classifier_of(tiny_classifier),
         make_plan(tiny_classifier, parse_bit_widths("w3a4/paper")),
         IMAGES,
-        ReconstructionConfig(),
+        ReconstructionConfig(alike(64)),
         NullProgress(),
     )
 

@@ -1,4 +1,4 @@
-"""NumPy's im2col, ridge regression and brute force."""
+"""Ridge regression and brute force."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from hypothesis import strategies as st
 from gdfq_tf.config import parse_bit_widths
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import make_preprocessing
-from gdfq_tf.quantization import gptq
 from gdfq_tf.quantization.calibration import calibrate
 from gdfq_tf.quantization.gptq import (
-    Moments,
     _refit_scale,
     best_kernel,
-    measure_moments,
     round_kernels,
     round_rows,
 )
+from gdfq_tf.quantization.moments import Moments
 from gdfq_tf.quantization.plan import make_plan
 from gdfq_tf.quantization.student import Student, build_student
 from tests.tiny import INPUT_SHAPE, build_tiny_classifier, classifier_of
@@ -44,149 +42,6 @@ PIXELS = smooth_pixels(96)
 
 
 def no_progress(n: int = 1, **metrics: float) -> None: ...
-
-
-def im2col(x: np.ndarray, size, strides, dilation, padding: str) -> np.ndarray:
-    """(N, OH, OW, kh * kw, C), one position and tap after the other."""
-    outputs, before = [], []
-    for axis in (0, 1):
-        length, reach = x.shape[1 + axis], (size[axis] - 1) * dilation[axis] + 1
-        if padding == "same":
-            count = -(-length // strides[axis])
-            total = max((count - 1) * strides[axis] + reach - length, 0)
-            before.append((total // 2, total - total // 2))
-        else:
-            count = (length - reach) // strides[axis] + 1
-            before.append((0, 0))
-        outputs.append(count)
-    x = np.pad(x, ((0, 0), *before, (0, 0)))
-    columns = np.zeros((len(x), *outputs, size[0] * size[1], x.shape[-1]))
-    for i, j in itertools.product(*map(range, outputs)):
-        for tap, (a, b) in enumerate(itertools.product(*map(range, size))):
-            row = i * strides[0] + a * dilation[0]
-            column = j * strides[1] + b * dilation[1]
-            columns[:, i, j, tap] = x[:, row, column]
-    return columns
-
-
-def assert_moments(moments: Moments, x: np.ndarray, y: np.ndarray, **tolerance):
-    """Against NumPy, for rows x (R, groups, K) and y (R, groups, M)."""
-    assert moments.num_rows == len(x)
-    np.testing.assert_allclose(moments.x_mean, x.mean(axis=0), **tolerance)
-    np.testing.assert_allclose(moments.y_mean, y.mean(axis=0), **tolerance)
-    for group in range(x.shape[1]):
-        both = np.concatenate([x[:, group], y[:, group]], axis=1)
-        covariance = np.cov(both, rowvar=False, bias=True)
-        size = x.shape[-1]
-        np.testing.assert_allclose(
-            moments.xx[group], covariance[:size, :size], **tolerance
-        )
-        np.testing.assert_allclose(
-            moments.xy[group], covariance[:size, size:], **tolerance
-        )
-
-
-GEOMETRIES = [
-    pytest.param((3, 3), (1, 1), (1, 1), "same", id="same"),
-    pytest.param((3, 3), (2, 2), (1, 1), "same", id="same, stride 2"),
-    pytest.param((3, 3), (2, 2), (1, 1), "valid", id="valid, stride 2"),
-    pytest.param((3, 3), (1, 1), (2, 2), "same", id="same, dilated"),
-    pytest.param((2, 3), (1, 1), (2, 1), "valid", id="valid, oblong, dilated"),
-    pytest.param((1, 1), (2, 2), (1, 1), "valid", id="pointwise, stride 2"),
-    pytest.param((2, 2), (3, 3), (1, 1), "same", id="same, stride 3"),
-]
-
-
-@pytest.mark.parametrize(("size", "strides", "dilation", "padding"), GEOMETRIES)
-@pytest.mark.parametrize("multiplier", [None, 1, 2])
-def test_moments_are_numpys_on_explicit_im2col(
-    size, strides, dilation, padding, multiplier
-):
-    rng = np.random.default_rng(0)
-    # More than one batch of 64, the last one short.
-    x = rng.normal(1.0, 2.0, (70, 7, 6, 3)).astype(np.float32)
-    options = {"strides": strides, "padding": padding, "dilation_rate": dilation}
-    if multiplier is None:
-        layer = layers.Conv2D(5, size, **options)
-    else:
-        layer = layers.DepthwiseConv2D(size, depth_multiplier=multiplier, **options)
-    y = layer(x).numpy() + rng.normal(0.3, 0.5, layer(x).shape).astype(np.float32)
-    columns = im2col(x, size, strides, dilation, padding)
-    if multiplier is None:
-        rows = columns.reshape(-1, 1, size[0] * size[1] * 3)
-        outputs = y.reshape(-1, 1, 5)
-    else:
-        rows = columns.reshape(-1, size[0] * size[1], 3).transpose(0, 2, 1)
-        outputs = y.reshape(-1, 3, multiplier)
-    moments = measure_moments(layer, tf.constant(x), tf.constant(y))
-    assert_moments(moments, rows, outputs, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "layer",
-    [
-        layers.Conv2D(4, 3, strides=2, padding="same", use_bias=False),
-        layers.Conv2D(4, (3, 2), dilation_rate=2, use_bias=False),
-        layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False),
-        layers.DepthwiseConv2D(3, strides=2, padding="same", use_bias=False),
-    ],
-)
-def test_moments_and_the_kernel_have_one_layout(layer):
-    # y = x W: then cov(x, y) = cov(x, x) W, with TensorFlow's own convolution.
-    x = np.random.default_rng(0).normal(size=(40, 8, 8, 3)).astype(np.float32)
-    y = layer(x)
-    moments = measure_moments(layer, tf.constant(x), y)
-    kernel = kernel_by_group(layer)
-    np.testing.assert_allclose(moments.xy, moments.xx @ kernel, atol=1e-5)
-    predicted = np.einsum("gk,gkm->gm", moments.x_mean, kernel)
-    np.testing.assert_allclose(moments.y_mean, predicted, atol=1e-5)
-
-
-def kernel_by_group(layer) -> np.ndarray:
-    """The kernel as (groups, K, M), float64."""
-    kernel = layer.get_weights()[0].astype(np.float64)
-    if isinstance(layer, layers.DepthwiseConv2D):
-        h, w, channels, multiplier = kernel.shape
-        return kernel.reshape(h * w, channels, multiplier).transpose(1, 0, 2)
-    return kernel.reshape(1, -1, kernel.shape[-1])
-
-
-def test_moments_of_dense_layers():
-    rng = np.random.default_rng(0)
-    x = rng.normal(2.0, 1.0, (100, 6)).astype(np.float32)
-    y = (x @ rng.normal(size=(6, 4))).astype(np.float32)
-    moments = measure_moments(layers.Dense(4), tf.constant(x), tf.constant(y))
-    assert_moments(moments, x[:, np.newaxis], y[:, np.newaxis], rtol=1e-4, atol=1e-4)
-
-
-def test_small_variances_beside_large_means_survive_float32():
-    # Deviation 0.01 at 1000: x^2 in float32 has steps of 0.06.
-    rng = np.random.default_rng(0)
-    x = (1000 + rng.normal(0, 0.01, (128, 2))).astype(np.float32)
-    moments = measure_moments(layers.Dense(1), tf.constant(x), tf.constant(x[:, :1]))
-    expected = np.cov(x.astype(np.float64), rowvar=False, bias=True)
-    np.testing.assert_allclose(moments.xx[0], expected, rtol=1e-3, atol=1e-8)
-
-
-@pytest.mark.parametrize("multiplier", [None, 2])
-def test_of_large_images_some_rows_are_drawn(monkeypatch, multiplier):
-    monkeypatch.setattr(gptq, "_MAX_ROWS", 70 * 9)
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(70, 8, 8, 2)).astype(np.float32)
-    layer = (
-        layers.Conv2D(3, 3, use_bias=False)
-        if multiplier is None
-        else layers.DepthwiseConv2D(3, depth_multiplier=2, use_bias=False)
-    )
-    y = layer(x)
-    moments = measure_moments(layer, tf.constant(x), y)
-    assert moments.num_rows == 70 * 9  # of 70 * 36
-    # x and y are still of the same rows.
-    kernel = kernel_by_group(layer)
-    np.testing.assert_allclose(moments.xy, moments.xx @ kernel, atol=1e-5)
-    # 630 draws of variance 1 noise.
-    identity = np.eye(moments.xx.shape[-1])
-    np.testing.assert_allclose(moments.xx, np.stack([identity] * len(kernel)), atol=0.3)
 
 
 def moments_of(x: np.ndarray, y: np.ndarray, num_rows: int | None = None) -> Moments:
@@ -250,7 +105,7 @@ def test_dead_groups_keep_the_teachers_kernel():
         )
         best, damped = best_kernel(kernel, moments)
         np.testing.assert_allclose(best[1], kernel[1], rtol=1e-9)
-        levels = round_rows(best, damped, np.full((2, 1), 0.1), 7)
+        levels = round_rows(best, damped, np.full((2, 1), 0.1), (-7, 7))
         np.testing.assert_array_equal(
             levels[1], np.clip(np.round(kernel[1] / 0.1), -7, 7)
         )
@@ -262,7 +117,7 @@ def test_independent_rows_are_rounded_to_the_nearest_level():
     damped = np.stack([np.diag(rng.uniform(0.1, 5.0, 6)) for _ in range(2)])
     scale = rng.uniform(0.5, 1.0, (2, 4))
     expected = np.clip(np.round(target / scale[:, np.newaxis]), -3, 3)
-    np.testing.assert_array_equal(round_rows(target, damped, scale, 3), expected)
+    np.testing.assert_array_equal(round_rows(target, damped, scale, (-3, 3)), expected)
 
 
 def loss(levels, target, damped, scale) -> np.ndarray:
@@ -288,7 +143,7 @@ def loss(levels, target, damped, scale) -> np.ndarray:
 def test_strongly_correlated_rows_by_hand(damped, expected, expected_loss):
     target = np.full((1, 2, 1), 0.4)
     damped, scale = np.array([damped]), np.ones((1, 1))
-    levels = round_rows(target, damped, scale, 7)
+    levels = round_rows(target, damped, scale, (-7, 7))
     assert levels.ravel().tolist() == expected
     assert loss(levels, target, damped, scale).item() == pytest.approx(expected_loss)
 
@@ -310,7 +165,7 @@ def test_near_the_best_of_all_level_combinations(limit):
         damped = correlated(rng, 1, 3)
         target = rng.uniform(-limit, limit, (1, 3, 1))
         scale = np.ones((1, 1))
-        levels = round_rows(target, damped, scale, limit)
+        levels = round_rows(target, damped, scale, (-limit, limit))
         found.append(loss(levels, target, damped, scale).item())
         nearest = np.clip(np.round(target), -limit, limit)
         plain.append(loss(nearest, target, damped, scale).item())
@@ -335,22 +190,22 @@ def test_levels_are_whole_and_within_limits_and_each_channel_is_its_own(
     seed, groups, size, channels, bits
 ):
     rng = np.random.default_rng(seed)
-    limit = 2 ** (bits - 1) - 1
+    bounds = lowest, highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     damped = correlated(rng, groups, size)
     scale = rng.uniform(0.1, 2.0, (groups, channels))
-    target = rng.normal(0, limit, (groups, size, channels)) * scale[:, np.newaxis]
+    target = rng.normal(0, highest, (groups, size, channels)) * scale[:, np.newaxis]
     before = target.copy()
-    levels = round_rows(target, damped, scale, limit)
+    levels = round_rows(target, damped, scale, bounds)
     np.testing.assert_array_equal(target, before)
     assert levels.shape == target.shape
     np.testing.assert_array_equal(levels, np.rint(levels))
-    assert np.abs(levels).max() <= limit
+    assert lowest <= levels.min() <= levels.max() <= highest
     for g, m in itertools.product(range(groups), range(channels)):
         alone = round_rows(
             target[g : g + 1, :, m : m + 1],
             damped[g : g + 1],
             scale[g : g + 1, m : m + 1],
-            limit,
+            bounds,
         )
         np.testing.assert_array_equal(alone[0, :, 0], levels[g, :, m])
 
@@ -362,7 +217,7 @@ def test_without_clipping_the_loss_has_the_bound_of_successive_rounding(seed, si
     rng = np.random.default_rng(seed)
     damped = correlated(rng, 1, size)
     target, scale = rng.normal(0, 3, (1, size, 2)), np.array([[0.5, 2.0]])
-    levels = round_rows(target, damped, scale, 10**9)
+    levels = round_rows(target, damped, scale, (-(10**9), 10**9))
     order = np.argsort(-np.diag(damped[0]), kind="stable")
     ordered = damped[0][np.ix_(order, order)]
     # Row k's variance unexplained by the rows after it.
@@ -384,7 +239,9 @@ def test_many_channels_lose_less_than_with_plain_rounding(seed, bits):
     target = rng.normal(0, limit / 2, (2, 18, 32))
     scale = np.ones((2, 32))
     nearest = np.clip(np.round(target), -limit, limit)
-    found = loss(round_rows(target, damped, scale, limit), target, damped, scale)
+    found = loss(
+        round_rows(target, damped, scale, (-limit, limit)), target, damped, scale
+    )
     plain = loss(nearest, target, damped, scale)
     assert found.mean() < 0.8 * plain.mean()
 
@@ -483,7 +340,9 @@ def test_kernels_lie_on_their_quant_params_and_scales_near_the_best(classifier, 
     for quantizer in rounded.weight_quantizers.values():
         levels = quantizer.channels_last().numpy() / quantizer.scale.numpy()
         np.testing.assert_allclose(levels, np.rint(levels), atol=1e-3)
-        assert np.abs(levels).max() <= 2 ** (quantizer.bits - 1) - 1 + 1e-3
+        highest = 2 ** (quantizer.bits - 1) - 1
+        assert levels.max() <= highest + 1e-3
+        assert levels.min() >= -highest - (quantizer.bits < 8) - 1e-3
         assert (quantizer.scale.numpy() > 0).all()
 
 
@@ -554,15 +413,3 @@ def test_a_channel_that_never_varies_keeps_its_weights():
     expected = teacher_outputs(model, pixels, conv.name).mean(axis=(0, 1, 2))
     found = student_outputs(student, pixels, conv.name).mean(axis=(0, 1, 2))
     np.testing.assert_allclose(found, expected, atol=1e-4)
-
-
-def test_groups_of_a_convolution_see_their_own_channels():
-    layer = keras.layers.Conv2D(6, 3, groups=2, padding="same", strides=2)
-    inputs = np.random.default_rng(0).normal(size=(20, 7, 7, 4)).astype(np.float32)
-    moments = measure_moments(layer, tf.constant(inputs), layer(inputs))
-    assert moments.xx.shape == (2, 18, 18) and moments.xy.shape == (2, 18, 3)
-    # Outputs are x W + b, so that the moments obey xy = xx W, group by group.
-    kernel = layer.get_weights()[0].reshape(18, 2, 3).transpose(1, 0, 2)
-    np.testing.assert_allclose(moments.xy, moments.xx @ kernel, atol=1e-5)
-    # The other group's kernel explains nothing.
-    assert np.abs(moments.xy - moments.xx @ kernel[::-1]).max() > 0.01

@@ -50,8 +50,9 @@ def quantized_by_hand(quantizer) -> np.ndarray:
     kernel, scale = quantizer.kernel.numpy(), quantizer.scale.numpy()
     if quantizer.depthwise:
         scale = scale[:, np.newaxis]
-    limit = 2 ** (quantizer.bits - 1) - 1
-    return np.clip(np.rint(kernel / scale), -limit, limit) * scale
+    highest = 2 ** (quantizer.bits - 1) - 1
+    lowest = -highest - (quantizer.bits < 8)
+    return np.clip(np.rint(kernel / scale), lowest, highest) * scale
 
 
 def log_shares(model) -> np.ndarray:

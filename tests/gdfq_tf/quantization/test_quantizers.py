@@ -47,16 +47,27 @@ def check(function, steps, scale, low, high):
     np.testing.assert_array_equal(to_x, inside * upstream)
 
 
+LEVELS = {
+    2: (-2, 1),
+    3: (-4, 3),
+    4: (-8, 7),
+    5: (-16, 15),
+    6: (-32, 31),
+    7: (-64, 63),
+    8: (-127, 127),
+}
+
+
 @pytest.mark.parametrize("bits", range(2, 9))
 def test_weights_are_the_nearest_levels_with_a_straight_through_gradient(bits):
-    limit = 2 ** (bits - 1) - 1
-    steps = away_from_ties(np.random.default_rng(bits), -limit, limit, (3, 3, 7, 3))
+    low, high = LEVELS[bits]
+    steps = away_from_ties(np.random.default_rng(bits), low, high, (3, 3, 7, 3))
     check(
         lambda k: fake_quantize_weights(k, tf.constant(SCALES), bits),
         steps,
         SCALES,
-        -limit,
-        limit,
+        low,
+        high,
     )
 
 
@@ -79,16 +90,17 @@ def test_activations_are_the_nearest_levels_with_a_straight_through_gradient(
 
 
 @pytest.mark.parametrize("bits", range(2, 9))
-@pytest.mark.parametrize("sign", [-1, 1])
-def test_weights_at_the_clip(bits, sign):
-    limit = 2 ** (bits - 1) - 1
-    steps = sign * np.array([limit - 0.125, limit, limit + 0.125])
+@pytest.mark.parametrize("end", [0, 1])
+def test_weights_at_the_clip(bits, end):
+    limit = LEVELS[bits][end]
+    outwards = np.sign(limit) * 0.125
+    steps = np.array([limit - outwards, limit, limit + outwards])
     y, to_kernel = gradient(
         lambda k: fake_quantize_weights(k, tf.constant([0.5]), bits),
         (steps * 0.5).reshape(3, 1),
         np.ones((3, 1)),
     )
-    np.testing.assert_array_equal(y.ravel(), [sign * limit * 0.5] * 3)
+    np.testing.assert_array_equal(y.ravel(), [limit * 0.5] * 3)
     np.testing.assert_array_equal(to_kernel.ravel(), [1, 1, 0])
 
 
@@ -113,15 +125,13 @@ def test_activations_at_the_clip(zero_point):
     zero_point=st.integers(-128, 126),
 )
 def test_outputs_are_on_the_quant_params_and_stay_there(x, scale, bits, zero_point):
-    limit = 2 ** (bits - 1) - 1
     x = np.array(x, np.float32)
     for function, low, high in (
         (
             lambda v: fake_quantize_weights(v[:, None], tf.constant([scale]), bits)[
                 :, 0
             ],
-            -limit,
-            limit,
+            *LEVELS[bits],
         ),
         (
             lambda v: fake_quantize_activations(v, tf.constant(scale), zero_point),

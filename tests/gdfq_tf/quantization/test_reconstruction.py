@@ -15,7 +15,13 @@ from gdfq_tf.quantization.plan import make_plan
 from gdfq_tf.quantization.reconstruction import reconstruct
 from gdfq_tf.synthesis.generator_training import noise_images
 from gdfq_tf.synthesis.image_pool import ImagePool
-from tests.tiny import INPUT_SHAPE, Recorder, build_tiny_classifier, classifier_of
+from tests.tiny import (
+    INPUT_SHAPE,
+    Recorder,
+    alike,
+    build_tiny_classifier,
+    classifier_of,
+)
 
 PREPROCESSING = make_preprocessing("tf", 3)
 IMAGES = noise_images(INPUT_SHAPE, 96, seed=0)
@@ -33,7 +39,7 @@ def run(model, bits, config, progress=None, images=IMAGES):
 
 def test_progress_goes_kernel_by_kernel(tiny_classifier):
     recorder = Recorder()
-    run(tiny_classifier, "w4a4", ReconstructionConfig(), recorder)
+    run(tiny_classifier, "w4a4", ReconstructionConfig(alike(40)), recorder)
     kernels = [layer for layer in tiny_classifier.layers if layer.weights]
     kernels = [layer for layer in kernels if not layer.name.startswith("bn")]
     assert recorder.stages == [
@@ -47,10 +53,12 @@ def test_takes_no_more_images_than_memory_holds(tiny_classifier, monkeypatch):
     largest = INPUT_SHAPE[0] * INPUT_SHAPE[1] * 8
     assert memory_needs.images_that_fit(tiny_classifier) == 2**28 // largest
     monkeypatch.setattr(memory_needs, "_MAX_VALUES", 40 * largest + 1)
-    limited = run(tiny_classifier, "w4a4", ReconstructionConfig())
+    limited = run(tiny_classifier, "w4a4", ReconstructionConfig(alike(40)))
     monkeypatch.undo()
     first_40 = IMAGES[:40]
-    expected = run(tiny_classifier, "w4a4", ReconstructionConfig(), images=first_40)
+    expected = run(
+        tiny_classifier, "w4a4", ReconstructionConfig(alike(40)), images=first_40
+    )
     for a, b in zip(limited.model.weights, expected.model.weights, strict=True):
         np.testing.assert_array_equal(a.numpy(), b.numpy())
 
@@ -68,7 +76,7 @@ def test_equalized_by_what_students_are_fitted_to(
 
     monkeypatch.setattr(reconstruction, "channel_ranges", channel_ranges)
     plan = make_plan(tiny_classifier, parse_bit_widths("w4a4/paper"))
-    config = ReconstructionConfig(images_are_noise=images_are_noise)
+    config = ReconstructionConfig(alike(40), images_are_noise=images_are_noise)
     found = reconstruction.equalized(
         classifier_of(tiny_classifier), plan, IMAGES, config, NullProgress()
     ).model
@@ -91,7 +99,7 @@ def test_nothing_is_equalized_where_all_activations_have_8_bits(tiny_classifier)
     plan = make_plan(tiny_classifier, parse_bit_widths("w4a8"))
     classifier = classifier_of(tiny_classifier)
     found = reconstruction.equalized(
-        classifier, plan, IMAGES, ReconstructionConfig(), NullProgress()
+        classifier, plan, IMAGES, ReconstructionConfig(alike(40)), NullProgress()
     )
     assert found is classifier
 
@@ -109,14 +117,14 @@ def test_eight_bits_are_nearly_the_classifier_whatever_the_images_are(
 ):
     """Noise stands in for images of quite other statistics."""
     classifier = build_tiny_classifier()
-    config = ReconstructionConfig(images_are_noise=images_are_noise)
+    config = ReconstructionConfig(alike(40), images_are_noise=images_are_noise)
     student = run(classifier, "w8a8", config)
     unseen = noise_images(INPUT_SHAPE, 64, seed=1).pixels
     assert logits_error(student, classifier, unseen) < 0.15
 
 
 def test_statistics_are_the_classifiers_at_the_end_but_for_shifts(tiny_classifier):
-    config = ReconstructionConfig(images_are_noise=True)
+    config = ReconstructionConfig(alike(40), images_are_noise=True)
     before = tiny_classifier.get_weights()
     student = run(tiny_classifier, "w8a8", config)
     for name in ("bn1", "bn2", "bn3"):
@@ -136,8 +144,8 @@ def test_noise_is_calibrated_on_a_classifier_of_its_own_statistics(
 ):
     """Ranges behind a BatchNormalization are those of normalized activations."""
     far = ImagePool((IMAGES.pixels // 32 + 120).astype(np.uint8), IMAGES.labels)
-    config = ReconstructionConfig()
-    noisy = ReconstructionConfig(images_are_noise=True)
+    config = ReconstructionConfig(alike(40))
+    noisy = ReconstructionConfig(alike(40), images_are_noise=True)
     plain = run(tiny_classifier, "w8a8", config, images=far)
     helped = run(tiny_classifier, "w8a8", noisy, images=far)
     # bn3: outputs of mean beta and deviation gamma reach about 3 deviations around.

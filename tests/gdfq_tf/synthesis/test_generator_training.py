@@ -32,7 +32,7 @@ from tests.tiny import (
     classifier_of,
 )
 
-CONFIG = SynthesisConfig(num_steps=20, batch_size=16, pool_size=50, num_snapshots=4)
+CONFIG = SynthesisConfig(num_steps=20, batch_size=16, num_snapshots=4)
 
 
 def decisive_classifier() -> keras.Model:
@@ -136,24 +136,24 @@ def test_generator_takes_its_size_from_the_classifier(tiny_classifier):
     assert multiply_adds(larger) <= 100 * multiply_adds(tiny_classifier)
 
 
-@pytest.mark.parametrize(("pool_size", "num_snapshots"), [(50, 4), (7, 3)])
+@pytest.mark.parametrize(("num_images", "num_snapshots"), [(50, 4), (7, 3)])
 def test_the_pool_has_exactly_the_images_asked_for(
-    tiny_classifier, pool_size, num_snapshots
+    tiny_classifier, num_images, num_snapshots
 ):
-    config = SynthesisConfig(
-        num_steps=6, batch_size=16, pool_size=pool_size, num_snapshots=num_snapshots
-    )
+    config = SynthesisConfig(num_steps=6, batch_size=16, num_snapshots=num_snapshots)
     recorder = Recorder()
-    pool = synthesize(classifier_of(tiny_classifier), config, seed=0, progress=recorder)
-    assert pool.pixels.shape == (pool_size, *INPUT_SHAPE)
+    pool = synthesize(
+        classifier_of(tiny_classifier), config, num_images, seed=0, progress=recorder
+    )
+    assert pool.pixels.shape == (num_images, *INPUT_SHAPE)
     assert pool.pixels.dtype == np.uint8
-    assert pool.labels.shape == (pool_size,)
+    assert pool.labels.shape == (num_images,)
     assert pool.labels.dtype == np.int32
     assert pool.labels.min() >= 0
     assert pool.labels.max() < NUM_CLASSES
     assert recorder.stages == [("generator", 6, 6)]
     # No image is there twice.
-    assert len(np.unique(pool.pixels.reshape(pool_size, -1), axis=0)) == pool_size
+    assert len(np.unique(pool.pixels.reshape(num_images, -1), axis=0)) == num_images
 
 
 def test_snapshots_lie_evenly_in_the_second_half(tiny_classifier, monkeypatch):
@@ -164,25 +164,31 @@ def test_snapshots_lie_evenly_in_the_second_half(tiny_classifier, monkeypatch):
         return generate(*args, first_step=first_step, **kwargs)
 
     monkeypatch.setattr(generator_training, "generate", spy)
-    synthesize(classifier_of(tiny_classifier), CONFIG, seed=0, progress=NullProgress())
+    synthesize(
+        classifier_of(tiny_classifier), CONFIG, 50, seed=0, progress=NullProgress()
+    )
     # Of 20, after the update of that step.
     assert first_steps == [pool_step(number - 1) for number in (13, 15, 18, 20)]
 
 
 def test_a_single_step_fills_the_pool_as_well(tiny_classifier):
-    config = SynthesisConfig(num_steps=1, batch_size=8, pool_size=20)
+    config = SynthesisConfig(num_steps=1, batch_size=8)
     pool = synthesize(
-        classifier_of(tiny_classifier), config, seed=0, progress=NullProgress()
+        classifier_of(tiny_classifier), config, 20, seed=0, progress=NullProgress()
     )
     assert len(pool.pixels) == len(pool.labels) == 20
 
 
 def test_the_same_seed_gives_the_same_pool(tiny_classifier):
-    config = SynthesisConfig(num_steps=3, batch_size=8, pool_size=20, num_snapshots=2)
+    config = SynthesisConfig(num_steps=3, batch_size=8, num_snapshots=2)
 
     def pool(seed):
         return synthesize(
-            classifier_of(tiny_classifier), config, seed=seed, progress=NullProgress()
+            classifier_of(tiny_classifier),
+            config,
+            20,
+            seed=seed,
+            progress=NullProgress(),
         )
 
     first, again, other = pool(1), pool(1), pool(2)
@@ -212,7 +218,7 @@ def test_broken_weights_end_in_one_line(tiny_classifier):
     layer.set_weights([np.nan * w for w in layer.get_weights()])
     with pytest.raises(UserError, match="at step 1 of 20") as error:
         synthesize(
-            classifier_of(tiny_classifier), CONFIG, seed=0, progress=NullProgress()
+            classifier_of(tiny_classifier), CONFIG, 8, seed=0, progress=NullProgress()
         )
     assert "'loss' became nan" in str(error.value)
     assert "\n" not in str(error.value)
@@ -296,7 +302,8 @@ def test_without_steps_the_pool_is_noise(tiny_classifier, monkeypatch):
     recorder = Recorder()
     pool = synthesize(
         classifier_of(tiny_classifier),
-        SynthesisConfig(0, pool_size=7),
+        SynthesisConfig(0),
+        7,
         seed=5,
         progress=recorder,
     )

@@ -13,6 +13,7 @@ from gdfq_tf.synthesis import refinement
 from gdfq_tf.synthesis.generator_training import noise_images
 from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.synthesis.losses import classification_loss, relative_bn_statistics_loss
+from gdfq_tf.synthesis.natural_basis import NaturalBasis
 from gdfq_tf.synthesis.refinement import refine, vary_exposure
 from gdfq_tf.synthesis.teacher import Teacher
 from tests.tiny import INPUT_SHAPE, NUM_CLASSES, Recorder, classifier_of
@@ -50,7 +51,7 @@ def losses(model, pixels, labels) -> tuple[float, float]:
 
 @pytest.mark.parametrize(("bn_weight", "loss"), [(0.5, 0), (200.0, 1)])
 def test_the_loss_of_most_weight_falls_in_each_batch(tiny_classifier, bn_weight, loss):
-    config = RefinementConfig(40, batch_size=20, bn_weight=bn_weight)
+    config = RefinementConfig(40, batch_size=20, bn_weight=bn_weight, learning_rate=0.1)
     refined = run(tiny_classifier, config)
     for batch in (slice(0, 20), slice(20, 40)):
         before = losses(tiny_classifier, START[batch], LABELS[batch])[loss]
@@ -61,7 +62,11 @@ def test_the_loss_of_most_weight_falls_in_each_batch(tiny_classifier, bn_weight,
 def test_temperature_takes_images_further_beyond_the_boundary(tiny_classifier):
     def mean_margin(temperature):
         config = RefinementConfig(
-            40, batch_size=20, bn_weight=1.0, temperature=temperature
+            40,
+            batch_size=20,
+            bn_weight=1.0,
+            temperature=temperature,
+            learning_rate=0.1,
         )
         pixels = run(tiny_classifier, config).pixels
         logits = Teacher(classifier_of(tiny_classifier))(
@@ -81,13 +86,24 @@ def test_labels_order_and_type_stay(tiny_classifier):
     assert refined.pixels.dtype == np.uint8
 
 
-def test_the_first_step_moves_every_pixel_by_the_learning_rate(tiny_classifier):
-    """Adam's first step is the gradient's sign: 0.03 of half of 255 levels, 3.8."""
-    refined = run(tiny_classifier, 1).pixels.astype(float)
-    inner = (START > 4.5) & (START < 250.5)
-    moved = np.abs(refined - START)[inner]
-    # Rounding to pixels adds up to half a level; few gradients are exactly zero.
-    assert np.mean(np.abs(moved - 0.03 * 127.5) <= 0.51) > 0.99
+def test_the_first_step_moves_every_wave_by_the_learning_rate(tiny_classifier):
+    """Adam's first step is the gradient's sign, of half of 255 levels each."""
+    config = RefinementConfig(1, batch_size=20, learning_rate=0.1)
+    refined = run(tiny_classifier, config).pixels.astype(float)
+    # No value near an end was cut off: the waves can be read off again.
+    inside = ((START > 60) & (START < 195)).all(axis=(1, 2, 3))
+    moved = (refined - START)[inside] / 127.5
+    waves = waves_of(moved)
+    assert len(waves)
+    np.testing.assert_allclose(np.abs(waves), 0.1, atol=0.05)
+
+
+def waves_of(images: np.ndarray) -> np.ndarray:
+    """Coefficients of images, by solving for them."""
+    count = int(np.prod(INPUT_SHAPE))
+    each = np.eye(count, dtype=np.float32).reshape(count, *INPUT_SHAPE)
+    basis = NaturalBasis(INPUT_SHAPE).images(each).numpy().reshape(count, count)
+    return np.linalg.solve(basis.T.astype(np.float64), images.reshape(-1, count).T).T
 
 
 def test_it_starts_from_collages_each_exposed_anew(tiny_classifier, monkeypatch):

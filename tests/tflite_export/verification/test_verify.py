@@ -14,7 +14,7 @@ from tests.tiny_tflite import bias, conv, convert, fake_quant
 from tflite_export.errors import ExportError
 from tflite_export.flatbuffer import pack_model, read_model, unpack_model
 from tflite_export.fully_connected import as_fully_connected
-from tflite_export.quantization_params import weight_limit
+from tflite_export.quantization_params import weight_levels
 from tflite_export.verification import rules
 from tflite_export.verification.rules import (
     CHECKS,
@@ -428,12 +428,17 @@ def test_weight_bits_out_of_range_are_refused(bits):
 
 
 @pytest.mark.parametrize(
-    ("bits", "dtype", "high"),
-    [(2, "INT4", 1), (4, "INT4", 7), (5, "INT8", 15), (8, "INT8", 127)],
+    ("bits", "dtype", "levels"),
+    [
+        (2, "INT4", (-2, 1)),
+        (4, "INT4", (-8, 7)),
+        (5, "INT8", (-16, 15)),
+        (8, "INT8", (-127, 127)),
+    ],
 )
-def test_storage_and_range_of_weight_bits(bits, dtype, high):
+def test_storage_and_range_of_weight_bits(bits, dtype, levels):
     expected = Expectation(bits).bits(["any", "name"])
-    assert (stored_as(expected), weight_limit(expected)) == (dtype, high)
+    assert (stored_as(expected), weight_levels(expected)) == (dtype, levels)
 
 
 @pytest.mark.parametrize(

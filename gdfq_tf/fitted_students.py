@@ -1,0 +1,130 @@
+"""Students of a run, one for each width, from images made as they need them."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+
+from gdfq_tf.classifier import Classifier
+from gdfq_tf.config import BitWidths, FineTuningConfig, ReconstructionConfig
+from gdfq_tf.job import Job
+from gdfq_tf.progress import Progress
+from gdfq_tf.quantization.alternating import train_alternating
+from gdfq_tf.quantization.distillation import distill
+from gdfq_tf.quantization.estimation import blend
+from gdfq_tf.quantization.mixed_precision import reconstruct_within
+from gdfq_tf.quantization.plan import make_plan
+from gdfq_tf.quantization.reconstruction import equalized, reconstruct
+from gdfq_tf.quantization.student import Student
+from gdfq_tf.synthesis.growing_pool import GrowingPool, make_pool
+from gdfq_tf.synthesis.image_pool import ImagePool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FittedStudent:
+    """A student and what it was made from.
+
+    Attributes:
+      bit_widths: asked for.
+      student: trained.
+      teacher: the network that it imitates layer by layer.
+      images: that it was fitted to; `held_out`: for the estimate.
+      synthesis_seconds: that all images so far took, if students share them.
+      seconds: that the student took.
+    """
+
+    bit_widths: BitWidths
+    student: Student
+    teacher: Classifier
+    images: ImagePool
+    held_out: ImagePool
+    synthesis_seconds: float
+    seconds: float
+
+
+def fit_students(
+    job: Job, pool: ImagePool | GrowingPool | None, progress: Progress
+) -> Iterator[FittedStudent]:
+    """One student after the other, in the order of the job's widths.
+
+    Args:
+      job: checked.
+      pool: images to make them from; None: synthetic ones.
+      progress: told of every stage.
+
+    Raises:
+      UserError: a loss stopped being finite.
+    """
+    config = job.recipe.student
+    if isinstance(config, FineTuningConfig):
+        return _alternate(job, config, progress)
+    return _reconstruct(job, config, pool, progress)
+
+
+def _reconstruct(
+    job: Job,
+    config: ReconstructionConfig,
+    pool: ImagePool | GrowingPool | None,
+    progress: Progress,
+) -> Iterator[FittedStudent]:
+    """Students reconstructed from one pool of images, then trained if that helps."""
+    if pool is None:
+        pool = make_pool(job.classifier, job.recipe, seed=job.seed, progress=progress)
+    keep_layers = frozenset(job.keep_layers)
+    for bit_widths in job.bit_widths:
+        budget = config.budgets.of(bit_widths)
+        count = budget.images_of(job.classifier.input_shape)
+        images, held_out = pool.first(count).split()
+        if job.recipe.refinement is not None:
+            held_out = dataclasses.replace(held_out, pixels=blend(held_out.pixels))
+        started = time.monotonic()
+        plan = make_plan(job.classifier.model, bit_widths, keep_layers)
+        teacher = equalized(job.classifier, plan, images, config, progress)
+
+        def student_with(
+            extra: frozenset[str],
+            teacher: Classifier = teacher,
+            bit_widths: BitWidths = bit_widths,
+            images: ImagePool = images,
+        ) -> Student:
+            plan = make_plan(teacher.model, bit_widths, keep_layers | extra)
+            return reconstruct(teacher, plan, images, config, progress)
+
+        student = reconstruct_within(
+            job.max_accuracy_loss, student_with, teacher, images, held_out
+        )
+        if budget.distillation is not None:
+            distill(
+                student,
+                job.classifier,
+                images,
+                budget.distillation,
+                seed=job.seed,
+                progress=progress,
+            )
+        seconds = time.monotonic() - started
+        yield FittedStudent(
+            bit_widths, student, teacher, images, held_out, pool.seconds, seconds
+        )
+
+
+def _alternate(
+    job: Job, config: FineTuningConfig, progress: Progress
+) -> Iterator[FittedStudent]:
+    """Students trained in turn with a generator each, as published."""
+    for bit_widths in job.bit_widths:
+        started = time.monotonic()
+        student, made = train_alternating(
+            job.classifier,
+            make_plan(job.classifier.model, bit_widths, frozenset(job.keep_layers)),
+            job.recipe.synthesis,
+            config,
+            seed=job.seed,
+            progress=progress,
+        )
+        images, held_out = made.split()
+        seconds = time.monotonic() - started
+        yield FittedStudent(
+            bit_widths, student, job.classifier, images, held_out, 0.0, seconds
+        )
