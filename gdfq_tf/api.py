@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy.typing as npt
 import tensorflow as tf
 
-from gdfq_tf.config import DEFAULT_RECIPE, Recipe, get_recipe, parse_bit_widths
+from gdfq_tf.config import DEFAULT_RECIPE, Limits, Recipe, get_recipe, parse_bit_widths
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.frontend.load import ModelLike, load_classifier
 from gdfq_tf.job import Job
@@ -40,6 +40,8 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
     num_steps: int | None = None,
     keep_layers: Sequence[str] = (),
     max_accuracy_loss: float | None = None,
+    max_bytes: int | None = None,
+    max_latency_ratio: float | None = None,
     pool: ImagePool | None = None,
     seed: int = 0,
     target: str = DEFAULT_TARGET,
@@ -78,6 +80,10 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
       num_steps: generator steps instead of the recipe's.
       keep_layers: layers that stay at 8 bits, names or patterns.
       max_accuracy_loss: points of top-1; as many layers stay at 8 bits as that takes.
+      max_bytes: of a file with INT4 kernels; the layers that lose most stay at 8 bits
+        as far as that allows.
+      max_latency_ratio: how many times as long it may take in LiteRT, on this machine,
+        as with 8 bits in all kernels; layers stay at 8 bits accordingly.
       pool: images to work with instead of making some, such as those of another result.
       seed: of everything random, 0 to 2**32 - 1.
       target: what runs the files: "litert", or "tflm", TensorFlow Lite for
@@ -129,7 +135,7 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
             recipe,
             bit_widths,
             tuple(keep_layers),
-            max_accuracy_loss,
+            Limits(max_accuracy_loss, max_bytes, max_latency_ratio),
             seed,
             target,
         )

@@ -125,7 +125,9 @@ def predict_logits(
         student.
     """
     predict = tf.function(
-        lambda batch: model(to_input(batch), training=False), reduce_retracing=True
+        lambda batch: model(to_input(batch), training=False),
+        reduce_retracing=True,
+        autograph=False,
     )
     starts = range(0, len(pixels), _BATCH_SIZE)
     return np.concatenate(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
@@ -99,8 +100,32 @@ def parse_bit_widths(text: str) -> BitWidths:
 
 # 128 images of 128 x 128: a few gigabytes in the teacher's backward pass.
 _PIXELS_PER_STEP = 2**21
-# 1536 images of 128 x 128.
-_PIXELS_IN_POOL = 3 * 2**23
+# 256 images of 128 x 128.
+_PIXELS_IN_POOL = 2**22
+
+
+@dataclasses.dataclass(frozen=True)
+class Limits:
+    """What files of few weight bits may cost; layers stay at 8 bits accordingly.
+
+    Attributes:
+      max_accuracy_loss: points of top-1, as estimated; None: any.
+      max_bytes: of the file; None: any.
+      max_latency_ratio: how many times as long LiteRT may take, on this machine, as
+        with 8 bits in all kernels; None: any.
+    """
+
+    max_accuracy_loss: float | None = None
+    max_bytes: int | None = None
+    max_latency_ratio: float | None = None
+
+    @property
+    def any(self) -> bool:
+        """Whether there is one."""
+        return self != NO_LIMITS
+
+
+NO_LIMITS = Limits()
 
 
 def images_per_step(batch_size: int, input_shape: tuple[int, int, int]) -> int:
@@ -116,7 +141,7 @@ def images_per_step(batch_size: int, input_shape: tuple[int, int, int]) -> int:
 
 
 def images_in_pool(num_images: int, input_shape: tuple[int, int, int]) -> int:
-    """`num_images`, or fewer (640 at least) of large images, which say more each.
+    """`num_images`, or fewer (half at least) of large images, which say more each.
 
     Args:
       num_images: of small images.
@@ -124,7 +149,7 @@ def images_in_pool(num_images: int, input_shape: tuple[int, int, int]) -> int:
     """
     height, width, _ = input_shape
     fitting = _PIXELS_IN_POOL // (height * width)
-    return max(min(num_images, 640), min(num_images, fitting))
+    return max(math.ceil(num_images / 2), min(num_images, fitting))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -411,7 +436,9 @@ RECIPES: Mapping[str, Recipe] = {
             SynthesisConfig(20),
             RefinementConfig(25),
             ReconstructionConfig(
-                WidthBudgets(StudentBudget(128), StudentBudget(256), StudentBudget(768))
+                WidthBudgets(
+                    StudentBudget(128), StudentBudget(512), StudentBudget(1024)
+                )
             ),
         ),
         Recipe(
@@ -420,8 +447,8 @@ RECIPES: Mapping[str, Recipe] = {
             RefinementConfig(40),
             ReconstructionConfig(
                 WidthBudgets(
-                    StudentBudget(128),
-                    StudentBudget(512, DistillationConfig(200)),
+                    StudentBudget(256),
+                    StudentBudget(1024, DistillationConfig(200)),
                     StudentBudget(1536, DistillationConfig(400)),
                 )
             ),
@@ -432,8 +459,8 @@ RECIPES: Mapping[str, Recipe] = {
             RefinementConfig(50),
             ReconstructionConfig(
                 WidthBudgets(
-                    StudentBudget(256),
-                    StudentBudget(1536, DistillationConfig(400)),
+                    StudentBudget(512),
+                    StudentBudget(2048, DistillationConfig(400)),
                     StudentBudget(4096, DistillationConfig(1200)),
                 )
             ),

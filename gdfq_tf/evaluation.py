@@ -88,7 +88,7 @@ def compare(
 
 def float_logits(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:
     """Logits (N, classes) of the float classifier on pixels or levels (N, H, W, C)."""
-    run = tf.function(classifier.model, reduce_retracing=True)
+    run = tf.function(classifier.model, reduce_retracing=True, autograph=False)
     return predict_in_batches(
         lambda batch: run(classifier.preprocessing.to_input(batch)).numpy(),
         pixels,

@@ -13,12 +13,15 @@ from gdfq_tf.progress import Progress
 from gdfq_tf.quantization.alternating import train_alternating
 from gdfq_tf.quantization.distillation import distill
 from gdfq_tf.quantization.estimation import blend
+from gdfq_tf.quantization.lowering import lower
 from gdfq_tf.quantization.mixed_precision import reconstruct_within
 from gdfq_tf.quantization.plan import make_plan
 from gdfq_tf.quantization.reconstruction import equalized, reconstruct
 from gdfq_tf.quantization.student import Student
+from gdfq_tf.quantization.trade_off import TradeOff
 from gdfq_tf.synthesis.growing_pool import GrowingPool, make_pool
 from gdfq_tf.synthesis.image_pool import ImagePool
+from tflite_export.targets import TARGETS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,6 +31,7 @@ class FittedStudent:
     Attributes:
       bit_widths: asked for.
       student: trained.
+      trade_off: what layers at 8 bits cost, if limits asked for it.
       teacher: the network that it imitates layer by layer.
       images: that it was fitted to; `held_out`: for the estimate.
       synthesis_seconds: that all images so far took, if students share them.
@@ -36,6 +40,7 @@ class FittedStudent:
 
     bit_widths: BitWidths
     student: Student
+    trade_off: TradeOff | None
     teacher: Classifier
     images: ImagePool
     held_out: ImagePool
@@ -91,8 +96,13 @@ def _reconstruct(
             plan = make_plan(teacher.model, bit_widths, keep_layers | extra)
             return reconstruct(teacher, plan, images, config, progress)
 
-        student = reconstruct_within(
-            job.max_accuracy_loss, student_with, teacher, images, held_out
+        student, trade_off = reconstruct_within(
+            job.limits,
+            student_with,
+            lambda student: lower(student, job.classifier, TARGETS[job.target]),
+            teacher,
+            images,
+            held_out,
         )
         if budget.distillation is not None:
             distill(
@@ -105,7 +115,14 @@ def _reconstruct(
             )
         seconds = time.monotonic() - started
         yield FittedStudent(
-            bit_widths, student, teacher, images, held_out, pool.seconds, seconds
+            bit_widths,
+            student,
+            trade_off,
+            teacher,
+            images,
+            held_out,
+            pool.seconds,
+            seconds,
         )
 
 
@@ -126,5 +143,5 @@ def _alternate(
         images, held_out = made.split()
         seconds = time.monotonic() - started
         yield FittedStudent(
-            bit_widths, student, job.classifier, images, held_out, 0.0, seconds
+            bit_widths, student, None, job.classifier, images, held_out, 0.0, seconds
         )

@@ -5,16 +5,23 @@ from __future__ import annotations
 import dataclasses
 
 from gdfq_tf.classifier import Classifier, Head
-from gdfq_tf.config import BitWidths, FineTuningConfig, Recipe
+from gdfq_tf.config import NO_LIMITS, BitWidths, FineTuningConfig, Limits, Recipe
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.memory_needs import require_memory_for_run
 from gdfq_tf.quantization.plan import match_kernel_layers
+from tflite_export.quantization_params import storage_bits
 from tflite_export.targets import DEFAULT_TARGET, TARGETS
 
 # Heads without classes, in words.
 _KINDS = {
     Head.MULTI_LABEL: "a multi-label network",
     Head.FEATURES: "a network of features",
+}
+# Limit -> what it is, in words.
+_MEANINGS = {
+    "max_accuracy_loss": "points of accuracy",
+    "max_bytes": "a number of bytes",
+    "max_latency_ratio": "how many times as long as int8 a file may take",
 }
 
 
@@ -27,8 +34,8 @@ class Job:
       recipe: how much work.
       bit_widths: of the students, each once.
       keep_layers: kernel layers that stay at 8 bits, names or shell-style patterns.
-      max_accuracy_loss: points of top-1; as many of the most sensitive layers stay at 8
-        bits besides as the estimate says it takes. None: no more than `keep_layers`.
+      limits: of files of few weight bits; layers stay at 8 bits besides `keep_layers`
+        accordingly.
       seed: of everything random.
       target: what the files are made for, a key of `tflite_export.targets.TARGETS`.
     """
@@ -37,7 +44,7 @@ class Job:
     recipe: Recipe
     bit_widths: tuple[BitWidths, ...]
     keep_layers: tuple[str, ...] = ()
-    max_accuracy_loss: float | None = None
+    limits: Limits = NO_LIMITS
     seed: int = 0
     target: str = DEFAULT_TARGET
 
@@ -46,13 +53,19 @@ class Job:
         """Whether generator and student are trained in turn, as GDFQ was published."""
         return isinstance(self.recipe.student, FineTuningConfig)
 
+    @property
+    def fits_noise(self) -> bool:
+        """Whether students are fitted to noise, and estimates are made of it."""
+        student = self.recipe.student
+        return not isinstance(student, FineTuningConfig) and student.images_are_noise
+
     def checked(self) -> Job:
         """The job as it will be carried out.
 
         Raises:
           UserError: there are no or equal bit widths, `keep_layers` match nothing,
-            there is no such target, recipe or `max_accuracy_loss` do not fit the
-            classifier, or memory does not hold the run.
+            there is no such target, recipe or limits do not fit the classifier or the
+            widths, or memory does not hold the run.
         """
         job = self
         if not self.bit_widths or len(set(self.bit_widths)) < len(self.bit_widths):
@@ -66,7 +79,7 @@ class Job:
                 f"{', '.join(TARGETS)}"
             )
         kept = match_kernel_layers(self.classifier.model, self.keep_layers)
-        self._check_loss()
+        self._check_limits()
         self._check_recipe()
         if not self.classifier.has_bn_statistics:
             recipe = self.recipe.without_bn_statistics()
@@ -93,24 +106,42 @@ class Job:
                 f"{_KINDS[classifier.head]}; take another recipe"
             )
 
-    def _check_loss(self) -> None:
-        if self.max_accuracy_loss is None:
+    def _check_limits(self) -> None:
+        limits, instead = self.limits, option("keep_layers")
+        given = {
+            name: value
+            for name, value in dataclasses.asdict(limits).items()
+            if value is not None
+        }
+        if not given:
             return
-        loss, instead = option("max_accuracy_loss"), option("keep_layers")
-        if not self.max_accuracy_loss >= 0:
-            raise UserError(
-                f"{option('max_accuracy_loss', self.max_accuracy_loss)} must be points "
-                "of accuracy, 0 or more"
-            )
+        least = {"max_accuracy_loss": 0.0, "max_bytes": 1, "max_latency_ratio": 1.0}
+        for name, value in given.items():
+            if not value >= least[name]:
+                raise UserError(
+                    f"{option(name, value)} must be {_MEANINGS[name]}, "
+                    f"{least[name]:g} or more"
+                )
+        first = option(next(iter(given)))
         if self.alternates:
             raise UserError(
-                f"{loss} cannot be held by recipe {self.recipe.name!r}, which would "
+                f"{first} cannot be held by recipe {self.recipe.name!r}, which would "
                 "train anew for every layer it tries; name layers with "
                 f"{instead} instead"
             )
-        if not self.classifier.head.has_classes:
+        loss = option("max_accuracy_loss")
+        if limits.max_accuracy_loss is not None and (
+            not self.classifier.head.has_classes
+        ):
             raise UserError(
                 f"{loss} is of top-1, which {self.classifier.name} does not have, "
                 f"being {_KINDS[self.classifier.head]}; name layers with {instead} "
                 "instead"
+            )
+        if all(storage_bits(widths.weight_bits) == 8 for widths in self.bit_widths):
+            names = ",".join(width.name for width in self.bit_widths)
+            raise UserError(
+                f"{first} is held by the choice between 4 and 8 bits for each kernel, "
+                f"and {option('bits', names)} store all of them with 8; name a width "
+                "such as w4a8 besides"
             )

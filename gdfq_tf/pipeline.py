@@ -122,6 +122,7 @@ def _export(
         name=job.classifier.name,
         bit_widths=fitted.bit_widths,
         layers_at_8_bits=kept,
+        trade_off=fitted.trade_off,
         estimate=found,
         network=network,
         tflite=tflite,

@@ -23,6 +23,7 @@ from gdfq_tf.job import Job
 from gdfq_tf.progress import NullProgress, Progress
 from gdfq_tf.quantization.estimation import Estimate
 from gdfq_tf.quantization.layer_figures import LayerTable
+from gdfq_tf.quantization.trade_off import TradeOff
 from gdfq_tf.run_directory import (
     claim_run_directory,
     write_images,
@@ -61,6 +62,7 @@ class QuantizedModel:
       name: of the classifier.
       bit_widths: what was asked.
       layers_at_8_bits: kernel layers whose kernels have 8 bits.
+      trade_off: what layers at 8 bits cost, if limits asked for it.
       estimate: how like the classifier it is, on held-out synthetic images.
       network: the student in integers; `tflite`: the file that computes it.
       findings: one per rule of the verification, all passed.
@@ -72,6 +74,7 @@ class QuantizedModel:
     name: str
     bit_widths: BitWidths
     layers_at_8_bits: frozenset[str]
+    trade_off: TradeOff | None
     estimate: Estimate
     network: IntegerNetwork
     tflite: bytes
@@ -221,6 +224,7 @@ class Result:
             "seed": job.seed,
             "recipe": dataclasses.asdict(job.recipe),
             "target": job.target,
+            "limits": dataclasses.asdict(job.limits),
             "classifier": {
                 "name": classifier.name,
                 "input_shape": classifier.example_shape,
@@ -314,7 +318,9 @@ class Result:
 def _facts(model: QuantizedModel) -> dict[str, Any]:
     """What is stored of a model beside its comparison."""
     quantization = TFLiteClassifier(model.tflite).output_quantization
+    trade_off = {} if model.trade_off is None else {"trade_off": model.trade_off.rows()}
     return {
+        **trade_off,
         "widths": dataclasses.asdict(model.bit_widths),
         "layers_at_8_bits": sorted(model.layers_at_8_bits),
         "int8_output": dataclasses.asdict(quantization),

@@ -13,6 +13,7 @@ from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.config import (
     RECIPES,
     DistillationConfig,
+    Limits,
     ReconstructionConfig,
     RefinementConfig,
     StudentBudget,
@@ -258,7 +259,11 @@ def test_images_of_a_multi_label_network_have_the_label_asked_for(tmp_path):
     ("recipe", "limits", "text"),
     [
         (RECIPES["gdfq"], {}, "recipe 'gdfq' trains on classes"),
-        (TINY, {"max_accuracy_loss": 1.0}, "max_accuracy_loss is of top-1"),
+        (
+            TINY,
+            {"limits": Limits(max_accuracy_loss=1.0)},
+            "max_accuracy_loss is of top-1",
+        ),
     ],
 )
 def test_what_needs_classes_is_refused_before_any_work(recipe, limits, text, tmp_path):
@@ -322,7 +327,7 @@ def test_outputs_have_8_bits_whatever_the_rest_has(tmp_path):
             network(pooled),
             {},
             TINY,
-            {"max_accuracy_loss": 1.0},
+            {"limits": Limits(max_accuracy_loss=1.0)},
             "a network of features",
         ),
         (network(pooled), {}, RECIPES["gdfq"], {}, "trains on classes"),

@@ -76,7 +76,7 @@ def _converter(
     # batch every Reshape would drag SHAPE, STRIDED_SLICE and PACK along.
     module = tf.Module()
     module.model = model
-    function = tf.function(lambda images: model(images))
+    function = tf.function(lambda images: model(images), autograph=False)
     concrete = function.get_concrete_function(
         tf.TensorSpec((1, *input_shape), tf.float32, name="image")
     )

@@ -8,7 +8,7 @@ fast runtimes are, what they refuse, and how LiteRT rounds.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,8 @@ _DENSE = frozenset({"dense", "dense_convolution"})
 _ATTRIBUTES: Mapping[str, dict[str, Any]] = {
     "conv": {"strides": [1, 1], "padding": "valid", "dilation": [1, 1], "groups": 1}
 }
+# Kinds for INT4 kernels alone -> what the layer is with 8 bits.
+_AT_8_BITS = {"pointwise": "conv", "dense_convolution": "dense"}
 _RESHAPES = 2  # around a dense layer that is a convolution
 
 
@@ -60,7 +62,10 @@ def in_form_of(target: Target, op: IntegerOp) -> IntegerOp:
     kernel = op.kernel
     if kernel is None or storage_bits(kernel.bits) == 8:
         return op
-    kind = _kind(op, kernel, target)
+    return _as_kind(op, kernel, _kind(op, kernel, target))
+
+
+def _as_kind(op: IntegerOp, kernel: Kernel, kind: str) -> IntegerOp:
     layout = KINDS[kind].kernel
     if kind == op.kind or layout is None:
         return op
@@ -90,6 +95,21 @@ def in_forms_of(target: Target, network: IntegerNetwork) -> IntegerNetwork:
             kernel = dataclasses.replace(formed.kernel, bias=bias)
             formed = dataclasses.replace(formed, kernel=kernel)
         ops.append(formed)
+    return dataclasses.replace(network, ops=tuple(ops))
+
+
+def at_8_bits(network: IntegerNetwork, names: Collection[str]) -> IntegerNetwork:
+    """A network as large and as fast as if some of its kernels had 8 bits.
+
+    What it computes is not what a student with such kernels does.
+    """
+    ops = []
+    for op in network.ops:
+        if op.kernel is not None and op.name in names:
+            kernel = dataclasses.replace(op.kernel, bits=8)
+            op = dataclasses.replace(op, kernel=kernel)
+            op = _as_kind(op, kernel, _AT_8_BITS.get(op.kind, op.kind))
+        ops.append(op)
     return dataclasses.replace(network, ops=tuple(ops))
 
 

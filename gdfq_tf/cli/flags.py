@@ -7,6 +7,7 @@ flags of its own (`absl.flags.FlagValues`), in groups that its help shows in thi
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 import shutil
 import textwrap
@@ -335,6 +336,19 @@ def _define_quantize(flags_: Flags) -> None:
         "most sensitive layers stay at 8 bits as that takes.",
         low=0.0,
     )
+    flags_.integer(
+        "max_bytes",
+        None,
+        "Bytes that a file with INT4 kernels may have: layers that lose most stay at 8 "
+        "bits as far as they allow.",
+        low=1,
+    )
+    flags_.number(
+        "max_latency_ratio",
+        "How many times as long such a file may take in LiteRT, on this machine, as "
+        "with 8 bits in all kernels; layers stay at 8 bits accordingly.",
+        low=1.0,
+    )
     _define_target(flags_, "What runs the files", DEFAULT_TARGET)
     flags_.group("How much work")
     costs = RECIPE_COSTS.items()
@@ -378,11 +392,9 @@ def _check_quantize(values: flags.FlagValues) -> None:
             f"{option('bits', ','.join(values.bits))} must name at least one width, "
             "and each once"
         )
-    loss = values.max_accuracy_loss
-    if loss is not None and loss != loss:
-        raise UserError(
-            f"{option('max_accuracy_loss', loss)} must be a number of points"
-        )
+    for name in ("max_accuracy_loss", "max_latency_ratio"):
+        if values[name].value is not None and math.isnan(values[name].value):
+            raise UserError(f"{option(name, values[name].value)} must be a number")
 
 
 def _define_labels(flags_: Flags) -> None:

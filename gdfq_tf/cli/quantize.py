@@ -26,10 +26,10 @@ from gdfq_tf.cli.classifier_flags import (
 )
 from gdfq_tf.cli.float_doubts import float_doubts
 from gdfq_tf.cli.labelled_images import LabelledImages, read_labelled_images
-from gdfq_tf.cli.reporting import results_table
+from gdfq_tf.cli.reporting import results_table, trade_off_table
 from gdfq_tf.cli.runner import CommandProgress
 from gdfq_tf.cli.verdict import complaints, verdict
-from gdfq_tf.config import BitWidths, get_recipe, parse_bit_widths
+from gdfq_tf.config import BitWidths, Limits, get_recipe, parse_bit_widths
 from gdfq_tf.job import Job
 from gdfq_tf.pipeline import quantize
 from gdfq_tf.progress import whole_stage
@@ -67,7 +67,7 @@ def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
         get_recipe(values.recipe, values.num_steps),
         tuple(parse_bit_widths(text) for text in values.bits),
         tuple(values.keep_layers),
-        values.max_accuracy_loss,
+        Limits(values.max_accuracy_loss, values.max_bytes, values.max_latency_ratio),
         values.seed,
         values.target,
     )
@@ -155,6 +155,9 @@ def _close(
     names = summary["class_names"]
     foot = numbering(names) if names else None
     console.print(results_table(title, rows, complaints(summary), foot))
+    for row in rows:
+        if "trade_off" in row:
+            console.print(trade_off_table(row["title"], row["trade_off"]))
     seconds = summary["seconds"]["total"]
     lines = [
         "int8 input: {int8_input}, for {input}".format(**summary["classifier"]),
@@ -176,6 +179,11 @@ def _close(
             for model in result.models
         ),
     ]
+    if result.job.fits_noise:
+        lines.append(
+            "recipe calibrate has no images but noise, so its estimates may be off by "
+            "tens of points; --recipe=fast makes some in a minute or a few"
+        )
     if not result.job.classifier.has_bn_statistics:
         lines.append("no BatchNormalization statistics were used: the model has none")
     lines.append(f"written to {output_dir} in {seconds:.0f} s")

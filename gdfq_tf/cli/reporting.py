@@ -63,3 +63,26 @@ def results_table(
         name = rich.markup.escape(f"{'! ' if bad else ''}{row['title']}")
         table.add_row(name, *cells, style="bold red" if bad else None)
     return table
+
+
+def trade_off_table(title: str, curve: Sequence[Mapping[str, Any]]) -> rich.table.Table:
+    """What layers at 8 bits buy, a line for each number of bytes.
+
+    Args:
+      title: of the file.
+      curve: as `TradeOff.rows` gives it.
+    """
+    table = rich.table.Table(
+        title=f"{rich.markup.escape(title)}: what layers at 8 bits buy",
+        box=rich.box.SIMPLE_HEAVY,
+    )
+    for name in ("bytes", "latency", "divergence", "layers at 8 bits"):
+        table.add_column(name, justify="right")
+    for point in curve:
+        table.add_row(
+            f"{point['num_bytes']:,}",
+            f"{point['latency_ratio']:.2f} x int8",
+            f"{point['divergence']:.4f}",
+            f"{len(point['layers_at_8_bits'])}",
+        )
+    return table

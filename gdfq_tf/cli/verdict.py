@@ -56,6 +56,8 @@ _ESTIMATED: Mapping[str, _Estimated] = {
 _BROKEN = ": broken, do not ship it"
 # A file must be so much smaller to be worth any loss.
 _WORTHWHILE_SAVING = 0.1
+# Two measurements of one latency ratio may differ so much.
+_CLOCK = 1.1
 # What takes so many times as long is worth a word; less is as the clock has it.
 _SLOW = 1.3
 
@@ -69,8 +71,13 @@ def complaints(summary: Mapping[str, Any]) -> dict[str, str]:
       summary: as `summary.json` holds it: float and noise-calibrated rows first.
     """
     reference, noise, *own = summary["models"]
-    found = {row["title"]: complaint(row, reference, noise) for row in own}
-    return {title: text for title, text in found.items() if text is not None}
+    found = {}
+    for row in own:
+        beyond = _beyond_limits(row, summary)
+        text = complaint(row, reference, noise) or (beyond and beyond[0])
+        if text is not None:
+            found[row["title"]] = text
+    return found
 
 
 def verdict(summary: Mapping[str, Any]) -> list[str]:
@@ -133,6 +140,31 @@ def complaint(row: Row, reference: Row, noise: Row) -> str | None:
     return judged.words.format(loss) + (_BROKEN if loss >= judged.broken else "")
 
 
+def _beyond_limits(row: Row, summary: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Which limit of the run a file does not hold, and what to do; or None."""
+    limits = summary["limits"]
+    max_bytes, ratio = limits["max_bytes"], limits["max_latency_ratio"]
+    if max_bytes is not None and row["size_bytes"] > max_bytes:
+        return (
+            f"{row['size_bytes']:,} bytes, more than --max_bytes={max_bytes}",
+            "no choice of layers at 8 bits makes it smaller; take a smaller network",
+        )
+    times = row.get("times_as_long_as_int8", 1.0)
+    if ratio is not None and times > _CLOCK * ratio:
+        return (
+            f"takes {times:.2f} times as long as int8, above --max_latency_ratio",
+            "run again when nothing else does on this machine, or raise it",
+        )
+    most = limits["max_accuracy_loss"]
+    lost = row["estimate"]["accuracy_loss"] if most is not None else 0.0
+    if most is not None and lost > most:
+        return (
+            f"about {lost:.1f} points lost, as estimated, above --max_accuracy_loss",
+            "take a longer --recipe, or raise --max_bytes or --max_latency_ratio",
+        )
+    return None
+
+
 def _measured_complaint(row: Row, reference: Row, noise: Row) -> str | None:
     drop = 100 * (reference["top1"] - row["top1"])
     if row["top1"] < reference["top1_interval_95"][0]:
@@ -178,6 +210,9 @@ def _points(drop: float) -> str:
 
 def _advice(row: Row, summary: Mapping[str, Any]) -> str:
     """What to try with a file that is not good enough."""
+    beyond = _beyond_limits(row, summary)
+    if beyond is not None:
+        return beyond[1]
     recipe = summary["recipe"]["name"]
     bits = row["widths"]
     if bits["weight_bits"] == bits["activation_bits"] == 8:

@@ -399,7 +399,9 @@ def _check_statistics(classifier: Classifier) -> None:
 def _check_input_range(classifier: Classifier) -> None:
     """Refuses a preprocessing that cannot be what the classifier was trained on."""
     layer = batch_normalization_layers(classifier.model)[0]
-    probe = tf.function(keras.Model(classifier.model.input, layer.input))
+    probe = tf.function(
+        keras.Model(classifier.model.input, layer.input), autograph=False
+    )
     variances = np.stack(
         [
             batch_statistics(probe(classifier.preprocessing.to_input(pixels))).variance

@@ -174,7 +174,9 @@ def _misfit_of(
 ) -> Callable[[tf.Tensor], float]:
     """The misfit of model inputs (N, H, W, C) at a layer, infinite if not finite."""
     normalized = keras.Model(model.input, normalized_tensor(layer))
-    probe = tf.function(lambda inputs: batch_statistics(normalized(inputs)))
+    probe = tf.function(
+        lambda inputs: batch_statistics(normalized(inputs)), autograph=False
+    )
     stored = stored_statistics(layer)
     stored_mean = np.asarray(stored.mean, np.float64)
     stored_variance = np.asarray(stored.variance, np.float64) + layer.epsilon

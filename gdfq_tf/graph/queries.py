@@ -61,14 +61,17 @@ def join(names: Sequence[str], pairs: Iterable[tuple[str, str]]) -> dict[str, st
 
 def multiply_adds(model: keras.Model) -> int:
     """Multiply-adds of one image through the kernel layers."""
-    total = 0
+    return sum(multiply_adds_by_layer(model).values())
+
+
+def multiply_adds_by_layer(model: keras.Model) -> dict[str, int]:
+    """Kernel layer name -> its multiply-adds of one image."""
+    found = {}
     for layer in model.layers:
         if isinstance(layer, _layers.Dense):
-            total += layer.kernel.shape.num_elements()
-        elif isinstance(layer, _layers.DepthwiseConv2D):
+            found[layer.name] = layer.kernel.shape.num_elements()
+        elif isinstance(layer, _layers.Conv2D | _layers.DepthwiseConv2D):
             positions = layer.output.shape[1] * layer.output.shape[2]
-            total += positions * layer.depthwise_kernel.shape.num_elements()
-        elif isinstance(layer, _layers.Conv2D):
-            positions = layer.output.shape[1] * layer.output.shape[2]
-            total += positions * layer.kernel.shape.num_elements()
-    return total
+            elements = layer.get_weights()[0].size
+            found[layer.name] = positions * elements
+    return found

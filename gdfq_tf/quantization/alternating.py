@@ -140,7 +140,7 @@ def make_student_step(
     variables = student.model.trainable_variables
     optimizer.build(variables)
 
-    @tf.function(reduce_retracing=False)
+    @tf.function(autograph=False)
     def student_step(
         pixels: tf.Tensor, labels: tf.Tensor, teacher_logits: tf.Tensor
     ) -> dict[str, tf.Tensor]:

@@ -23,6 +23,7 @@ from tflite_export.quantization_params import (
     weight_levels,
 )
 
+_CACHED_VALUES = 2**15
 # Ranges tried, as shares of the largest magnitude. Below a fifth, clipping costs
 # more than finer steps gain, at any width from 2 bits up.
 _CLIP_RATIOS = np.linspace(1.0, 0.2, 81)
@@ -154,13 +155,21 @@ def weight_scales(kernel: np.ndarray, bits: int) -> np.ndarray:
     largest = np.abs(channels).max(axis=0)
     largest = np.where(largest > 0, largest, max(largest.max(), _SMALLEST_RANGE))
     best_scale = largest / highest
-    best_error = np.full(largest.shape, np.inf)
-    for ratio in _CLIP_RATIOS:
-        scale = ratio * largest / highest
-        quantized = np.clip(np.round(channels / scale), lowest, highest) * scale
-        error = np.sum((quantized - channels) ** 2, axis=0)
-        best_scale = np.where(error < best_error, scale, best_scale)
-        best_error = np.minimum(error, best_error)
+    # A few channels at a time, so that all steps stay in the cache.
+    size = max(1, _CACHED_VALUES // len(channels))
+    for start in range(0, len(largest), size):
+        part = slice(start, start + size)
+        values = np.ascontiguousarray(channels[:, part])
+        work = np.empty_like(values)
+        best_error = np.full(values.shape[1], np.inf)
+        for ratio in _CLIP_RATIOS:
+            scale = ratio * largest[part] / highest
+            np.rint(np.divide(values, scale, out=work), out=work)
+            np.minimum(np.maximum(work, lowest, out=work), highest, out=work)
+            np.subtract(np.multiply(work, scale, out=work), values, out=work)
+            error = np.sum(np.square(work, out=work), axis=0)
+            best_scale[part] = np.where(error < best_error, scale, best_scale[part])
+            best_error = np.minimum(error, best_error)
     return best_scale
 
 

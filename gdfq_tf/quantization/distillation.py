@@ -124,7 +124,7 @@ def make_distillation_loss(
     """
     preprocessing = classifier.preprocessing
 
-    @tf.function(reduce_retracing=False)
+    @tf.function(autograph=False)
     def distillation_loss_of(pixels: tf.Tensor) -> tf.Tensor:
         inputs = preprocessing.to_input(pixels)
         teacher_logits = classifier.model(inputs, training=False)
@@ -164,7 +164,7 @@ def make_distillation_step(
     moves = [tf.Variable(tf.zeros_like(start)) for start in starts]
     optimizer.build(moves)
 
-    @tf.function(reduce_retracing=False)
+    @tf.function(autograph=False)
     def distillation_step(pixels: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
             loss = loss_function(pixels)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy.linalg
 import tensorflow as tf
 
 from gdfq_tf.classifier import Classifier
@@ -114,7 +115,8 @@ def _round_layer(
     target, damped = best_kernel(kernel, moments)
     if not rounding.fits_target:
         target = kernel
-    scale = np.stack([weight_scales(target[g], quantizer.bits) for g in range(groups)])
+    scale = weight_scales(target.transpose(1, 0, 2).reshape(size, -1), quantizer.bits)
+    scale = scale.reshape(groups, channels)
     if rounding.spreads_errors:
         levels = round_rows(target, damped, scale, bounds)
     else:
@@ -143,7 +145,11 @@ def best_kernel(kernel: np.ndarray, moments: Moments) -> tuple[np.ndarray, np.nd
     diagonal = np.maximum(diagonal, 1e-6 * diagonal.max() + 1e-12)
     damped = moments.xx + (ridge * diagonal)[:, np.newaxis, np.newaxis] * np.eye(size)
     right = moments.xy + (ridge * diagonal)[:, np.newaxis, np.newaxis] * kernel
-    return np.linalg.solve(damped, right), damped
+    solved = [
+        scipy.linalg.solve(matrix, values, assume_a="pos")
+        for matrix, values in zip(damped, right, strict=True)
+    ]
+    return np.stack(solved), damped
 
 
 def _to_nearest(
@@ -167,29 +173,27 @@ def round_rows(
       float64 (groups, K, M), whole numbers.
     """
     groups, size, _ = target.shape
-    # Directions that matter most first, while many rows can still make good.
-    order = np.argsort(-np.einsum("gkk->gk", damped), axis=1, kind="stable")
     group = np.arange(groups)[:, np.newaxis]
-    remaining = target[group, order]
+    # Directions that matter most come last and are rounded first, while many rows can
+    # still make good.
+    order = np.argsort(-np.einsum("gkk->gk", damped), axis=1, kind="stable")[:, ::-1]
     ordered = damped[
         group[:, :, np.newaxis], order[:, :, np.newaxis], order[:, np.newaxis]
     ]
-    # Upper triangular U with inverse(damped) = U^T U: row k of U tells how the rows
-    # after k make good for row k.
-    inverse = np.linalg.inv(ordered)
-    upper = np.swapaxes(np.linalg.cholesky(inverse), 1, 2)
-    levels = np.empty_like(remaining)
-    errors = np.empty_like(remaining)
-    for start in range(0, size, _BLOCK_SIZE):
-        stop = min(start + _BLOCK_SIZE, size)
-        for k in range(start, stop):
-            row = remaining[:, k]
+    wanted, levels = target[group, order], np.zeros_like(target)
+    errors = np.zeros_like(target)
+    # With X^T X = L L^T, row k of L^T tells what row k has to make good for those after
+    # it. These are the same sums as with the factor of the inverse, for less work.
+    lower = np.linalg.cholesky(ordered)
+    shares = np.swapaxes(lower, 1, 2) / np.einsum("gkk->gk", lower)[..., np.newaxis]
+    for stop in range(size, 0, -_BLOCK_SIZE):
+        start = max(0, stop - _BLOCK_SIZE)
+        wanted[:, start:stop] += shares[:, start:stop, stop:] @ errors[:, stop:]
+        for k in reversed(range(start, stop)):
+            made_good = shares[:, k, np.newaxis, k + 1 : stop] @ errors[:, k + 1 : stop]
+            row = wanted[:, k] + made_good[:, 0]
             levels[:, k] = _to_nearest(row, scale, bounds)
-            errors[:, k] = (row - levels[:, k] * scale) / upper[:, k, k, np.newaxis]
-            spread = upper[:, k, k + 1 : stop, np.newaxis] * errors[:, k, np.newaxis]
-            remaining[:, k + 1 : stop] -= spread
-        block = np.swapaxes(upper[:, start:stop, stop:], 1, 2)
-        remaining[:, stop:] -= block @ errors[:, start:stop]
+            errors[:, k] = target[group[:, 0], order[:, k]] - levels[:, k] * scale
     result = np.empty_like(levels)
     result[group, order] = levels
     return result

@@ -7,11 +7,20 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from gdfq_tf.classifier import Classifier, predict_logits
+from gdfq_tf.config import Limits
+from gdfq_tf.graph.queries import multiply_adds_by_layer
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.quantization.estimation import estimate_accuracy, outputs_of_both
 from gdfq_tf.quantization.losses import distillation_loss
+from gdfq_tf.quantization.plan import window_layers
 from gdfq_tf.quantization.student import Student
+from gdfq_tf.quantization.trade_off import (
+    TradeOff,
+    best_measured,
+    measure_trade_off,
+)
 from gdfq_tf.synthesis.image_pool import ImagePool
+from tflite_export.integer_network import IntegerNetwork
 
 _NUM_SENSITIVITY_IMAGES = 256
 
@@ -57,7 +66,7 @@ def choose_kept_layers(
     """The fewest of the first layers of `ranked` that have to stay at 8 bits.
 
     Args:
-      ranked: kernel layers, the most sensitive first.
+      ranked: kernel layers, those that are to be kept first.
       accuracy_loss: of a student that keeps the given layers; falls, up to noise,
         as more are kept.
       max_accuracy_loss: what it may be, in the same unit.
@@ -76,41 +85,63 @@ def choose_kept_layers(
 
 
 def reconstruct_within(
-    max_accuracy_loss: float | None,
+    limits: Limits,
     student_with: Callable[[frozenset[str]], Student],
+    network_of: Callable[[Student], IntegerNetwork],
     classifier: Classifier,
     images: ImagePool,
     held_out: ImagePool,
-) -> Student:
-    """The student, with as many layers at 8 bits as a bound on its loss takes.
+) -> tuple[Student, TradeOff | None]:
+    """The student, with those layers at 8 bits that limits ask for.
+
+    Bytes and latency buy the least divergence that they can; a loss of accuracy costs
+    the fewest layers, taken by the divergence that each byte saves. Where limits cannot
+    all be held, those of bytes and latency are.
 
     Args:
-      max_accuracy_loss: points of top-1, as estimated; None: there is no bound.
+      limits: of the file; files whose kernels are stored with 8 bits have none.
       student_with: makes the student that keeps the given layers at 8 bits besides
         those that always stay so.
-      classifier: what students are built from; it has classes.
+      network_of: gives a student in integers, for the target.
+      classifier: what students are built from; it has classes if accuracy has a limit.
       images: to measure sensitivity on.
       held_out: for the estimate.
+
+    Returns:
+      The student, and what layers at 8 bits cost, if that was measured.
     """
     student = student_with(frozenset())
-    if max_accuracy_loss is None:
-        return student
+    few = {name for name, bits in student.plan.weight_bits.items() if bits < 8}
+    if not limits.any or not few:
+        return student, None
     sensitivity = measure_sensitivity(
         student, classifier, images.pixels[:_NUM_SENSITIVITY_IMAGES]
     )
-    open_layers = sensitivity.keys() - student.plan.layers_at_8_bits
+    network = network_of(student)
+    trade_off = measure_trade_off(
+        network,
+        {name: value for name, value in sensitivity.items() if name in few},
+        multiply_adds_by_layer(classifier.model),
+        window_layers(classifier.model),
+    )
     tried: dict[frozenset[str], Student] = {frozenset(): student}
 
-    def accuracy_loss(extra: frozenset[str]) -> float:
+    def tried_with(extra: frozenset[str]) -> Student:
         if extra not in tried:
             tried[extra] = student_with(extra)
-        outputs = outputs_of_both(tried[extra], classifier, held_out.pixels)
+        return tried[extra]
+
+    def accuracy_loss(extra: frozenset[str]) -> float:
+        outputs = outputs_of_both(tried_with(extra), classifier, held_out.pixels)
         return estimate_accuracy(*outputs).accuracy_loss
 
-    extra = choose_kept_layers(
-        sorted(open_layers, key=lambda name: (-sensitivity[name], name)),
-        accuracy_loss,
-        max_accuracy_loss,
-    )
-    accuracy_loss(extra)  # builds it if that was not tried: all layers
-    return tried[extra]
+    extra: frozenset[str] = frozenset()
+    if limits.max_accuracy_loss is not None:
+        extra = choose_kept_layers(
+            trade_off.ranked(), accuracy_loss, limits.max_accuracy_loss
+        )
+    if limits.max_accuracy_loss is None or not (
+        trade_off.assignment(extra).within(limits)
+    ):
+        extra = best_measured(trade_off, network, limits).layers_at_8_bits
+    return tried_with(extra), trade_off

@@ -68,7 +68,7 @@ def make_generator_step(
     batch_size = config.images_per_step(teacher.classifier.input_shape)
     optimizer.build(generator.trainable_variables)
 
-    @tf.function(reduce_retracing=False)
+    @tf.function(autograph=False)
     def generator_step(step: tf.Tensor) -> dict[str, tf.Tensor]:
         latents, labels = sample_inputs(
             seed=seed,

@@ -153,13 +153,14 @@ def _make_step(
     scalar = tf.TensorSpec(())
 
     @tf.function(
+        autograph=False,
         input_signature=[
             batch,
             _Found(batch, batch, batch),
             tf.TensorSpec((None,), tf.int32),
             scalar,
             scalar,
-        ]
+        ],
     )
     def step(
         start: tf.Tensor,

@@ -108,6 +108,12 @@ def test_options_mean_what_they_mean_on_the_command_line(model):
         ({"num_steps": 0, "recipe": "fast"}, "num_steps", "num_steps"),
         ({"keep_layers": ["x"]}, "keep_layers='x' matches no layer", "keep_layers"),
         ({"max_accuracy_loss": -1.0}, "max_accuracy_loss=-1.0", "max_accuracy_loss"),
+        ({"max_bytes": 0}, "max_bytes=0 must be a number of bytes, 1 or", "max_bytes"),
+        (
+            {"max_latency_ratio": 2.0, "bits": "w8a8,w5a8"},
+            "max_latency_ratio is held by the choice between 4 and 8 bits",
+            "max_latency_ratio",
+        ),
         ({"target": "tpu"}, "target='tpu' is unknown; expected one of", "target"),
         (
             {"recipe": gdfq_tf.RECIPES["fast"], "num_steps": 3},
@@ -125,14 +131,27 @@ def test_mistakes_are_errors_that_name_the_option(model, options, named, option)
         assert option in error.value.options
 
 
+STAGES = [
+    "loading",
+    "baselines",
+    "calibration",
+    "reconstruction",
+    "conversion",
+    "verification",
+    "estimation",
+]
+
+
 def test_progress_is_shown_on_standard_error_and_nothing_else(model, capfd, caplog):
     with caplog.at_level(logging.INFO, logger="gdfq_tf"):
         quantize(model, progress=True)
     stdout, stderr = capfd.readouterr()
     assert stdout == ""
     names = [line.partition(":")[0].partition(";")[0] for line in stderr.splitlines()]
-    stages = ["loading", "baselines", "reconstruction", "conversion", "verification"]
-    assert names == [name for stage in stages for name in (stage, stage)]
+    assert names[::2] == names[1::2]
+    # Others are too short to be shown, unless the machine is slow.
+    assert names[::2] == [name for name in STAGES if name in names]
+    assert {"loading", "baselines", "reconstruction"} <= {*names}
     assert "w8a8" in caplog.text
     quantize(model)
     assert capfd.readouterr() == ("", "")

@@ -155,10 +155,10 @@ def test_budgets_go_by_widths(bits, field):
     [
         # 10 steps of 128 images; 1536 images 5 times.
         (32, 10 * 128 + 5 * 1536),
-        # 2^21 // 224^2 = 41 images; 3 * 2^23 // 224^2 = 501, but 640 at least.
-        (224, 10 * 41 + 5 * 640),
-        # 3 * 2^23 // 150^2 = 1118.
-        (150, 10 * 93 + 5 * 1118),
+        # 2^21 // 224^2 = 41 images; 2^22 // 224^2 = 83, but half of 1536 at least.
+        (224, 10 * 41 + 5 * 768),
+        # 2^22 // 60^2 = 1165.
+        (60, 10 * 128 + 5 * 1165),
     ],
 )
 def test_image_passes_by_hand(size, expected):

@@ -16,6 +16,7 @@ from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.config import (
     RECIPES,
     DistillationConfig,
+    Limits,
     Recipe,
     ReconstructionConfig,
     RefinementConfig,
@@ -289,7 +290,7 @@ def test_layers_to_keep_that_are_not_there_are_refused_before_any_work(monkeypat
             make_classifier(),
             RECIPES["gdfq"],
             WIDTHS[:1],
-            max_accuracy_loss=1.0,
+            limits=Limits(max_accuracy_loss=1.0),
         )
     assert "\n" not in str(error.value)
 
@@ -312,7 +313,8 @@ def estimates(monkeypatch):
     monkeypatch.setattr(
         mixed_precision,
         "measure_sensitivity",
-        lambda *args: {"conv1": 0.2, "dw2": 0.9, "conv3": 0.1, "logits": 0.5},
+        # conv1 has the most bytes by far, and loses the most with each of them.
+        lambda *args: {"conv1": 9.0, "dw2": 0.9, "conv3": 0.1, "logits": 0.2},
     )
 
 
@@ -320,28 +322,40 @@ def estimates(monkeypatch):
     ("max_accuracy_loss", "kept"),
     [
         (4.0, set()),
-        (2.0, {"dw2", "logits"}),
-        (1.5, {"dw2", "logits", "conv1"}),
+        (2.0, {"conv1", "dw2"}),
+        (1.5, {"conv1", "dw2", "logits"}),
         (0.1, set(KERNELS)),  # even they lose more
     ],
 )
 def test_as_many_of_the_most_sensitive_layers_are_kept_as_the_loss_takes(
     estimates, max_accuracy_loss, kept
 ):
-    (model,) = keeping(max_accuracy_loss=max_accuracy_loss).models
+    (model,) = keeping(limits=Limits(max_accuracy_loss=max_accuracy_loss)).models
     assert model.layers_at_8_bits == kept
     expected = ["INT8" if name in kept else "INT4" for name in KERNELS]
     assert stored_types(model.tflite) == expected
 
 
 def test_layers_named_are_kept_besides_the_most_sensitive(estimates):
-    (model,) = keeping("conv3", max_accuracy_loss=2.0).models
-    assert model.layers_at_8_bits == {"conv3", "dw2"}
+    (model,) = keeping("conv3", limits=Limits(max_accuracy_loss=2.0)).models
+    assert model.layers_at_8_bits == {"conv3", "conv1"}
 
 
 def test_a_loss_that_nothing_exceeds_keeps_no_layer():
-    (model,) = keeping(max_accuracy_loss=100.0).models
+    (model,) = keeping(limits=Limits(max_accuracy_loss=100.0)).models
     assert model.layers_at_8_bits == frozenset()
+
+
+def test_a_limit_of_bytes_keeps_what_it_can():
+    smallest, largest = (len(keeping(*kept).models[0].tflite) for kept in ((), KERNELS))
+    limit = (smallest + largest) // 2
+    (model,) = keeping(limits=Limits(max_bytes=limit)).models
+    assert len(model.tflite) <= limit
+    assert 0 < len(model.layers_at_8_bits) < len(KERNELS)
+    curve = model.trade_off.curve()
+    assert curve[0].num_bytes == smallest
+    assert curve[-1].num_bytes == pytest.approx(largest, abs=64)
+    assert curve[0].divergence > curve[-1].divergence == 0
 
 
 def test_a_pool_given_takes_the_place_of_synthetic_images(monkeypatch):
@@ -421,7 +435,8 @@ def test_layers_the_protocol_keeps_are_not_tried(monkeypatch):
         return frozenset(ranked[:1])
 
     monkeypatch.setattr(mixed_precision, "choose_kept_layers", choose)
-    (model,) = keeping(bit_widths="w4a8", max_accuracy_loss=0.0).models
+    limits = Limits(max_accuracy_loss=0.0)
+    (model,) = keeping(bit_widths="w4a8", limits=limits).models
     (ranked,) = tried
     assert sorted(ranked) == ["conv3", "dw2"]
     assert model.layers_at_8_bits == {"conv1", "logits", ranked[0]}
@@ -470,7 +485,9 @@ def test_all_stages_are_announced_first(recipe):
 
 @pytest.mark.slow
 def test_only_students_of_8_bits_throughout_are_not_trained():
-    recipe = dataclasses.replace(TINY_RECIPE, student=TRAINED)
+    budgets = dataclasses.replace(TRAINED.budgets, eight_bits=StudentBudget(96))
+    student = dataclasses.replace(TRAINED, budgets=budgets)
+    recipe = dataclasses.replace(TINY_RECIPE, student=student)
     bit_widths = [parse_bit_widths(text) for text in ("w8a8", "w3a8/paper", "w8a7")]
     progress = Announced()
     trained = quantize(make_classifier(), recipe, bit_widths, progress=progress)

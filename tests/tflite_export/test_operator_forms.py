@@ -13,6 +13,7 @@ from tflite_export.flatbuffer import read_model
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.litert.simulator import infer
 from tflite_export.operator_forms import (
+    at_8_bits,
     in_forms_of,
     is_pointwise,
     num_added_operators,
@@ -83,6 +84,21 @@ def test_there_and_back_again_changes_no_integer(kind):
         before, after = (getattr(operation(x).kernel, field) for x in (made, back))
         np.testing.assert_array_equal(before, after)
         assert before.dtype == after.dtype
+
+
+@pytest.mark.parametrize("kind", ["conv", "dense"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_as_if_at_8_bits_a_network_is_as_large_and_has_the_same_operators(kind, target):
+    few = in_forms_of(TARGETS[target], network(kind, size=1))
+    eight = network(kind, size=1, bits=8)
+    pretended = at_8_bits(few, ["x"])
+    assert [op.kind for op in pretended.ops] == [op.kind for op in eight.ops]
+    for op, other in zip(pretended.ops, eight.ops, strict=True):
+        for name in ("strides", "dilation", "groups"):
+            assert op.attributes.get(name) == other.attributes.get(name)
+    sizes = [len(convert_network(x)) for x in (pretended, eight)]
+    assert sizes[0] == pytest.approx(sizes[1], abs=64)
+    assert at_8_bits(few, []).ops == few.ops
 
 
 def test_biases_make_up_for_the_rounding_of_the_other_form():

@@ -60,7 +60,9 @@ class Simulation:
 
 def infer(network: IntegerNetwork, images: np.ndarray) -> np.ndarray:
     """int8 outputs (N, classes) of int8 inputs (N, H, W, C)."""
-    run = tf.function(lambda batch: _run(network, batch), reduce_retracing=True)
+    run = tf.function(
+        lambda batch: _run(network, batch), reduce_retracing=True, autograph=False
+    )
     largest = 8 * max(math.prod(shape) for shape in tensor_shapes(network).values())
     size = max(1, min(_BATCH_SIZE, _LARGEST_BATCH_BYTES // largest))
     batches = []

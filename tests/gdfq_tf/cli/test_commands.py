@@ -390,6 +390,7 @@ def test_quantize_refuses_in_one_line_before_any_work(inputs, arguments, named):
         (["--preprocessing=custom", "--mean=a", "--std=1"], "--mean=a must be num"),
         (["--model=embedded"], "--preprocessing does not go with --model=embedded"),
         (["--max_accuracy_loss=nan"], "--max_accuracy_loss=nan"),
+        (["--max_latency_ratio=nan"], "--max_latency_ratio=nan"),
     ],
 )
 def test_flags_that_do_not_go_together_are_told_at_once(inputs, arguments, named):
@@ -413,7 +414,7 @@ def test_flags_that_do_not_go_together_are_told_at_once(inputs, arguments, named
         (["--model=m", "--output_dir=o", "--preprocessing=foo"], "<tf|torch|caffe"),
         (
             ["--model=m", "--output_dir=o", "--recipe=b"],
-            "<balanced|fast|best|calibrate|gdfq>",
+            "<fast|balanced|best|calibrate|gdfq>",
         ),
         (["--model=m", "--output_dir=o", "--seed=-1"], "--seed=-1"),
         (
@@ -423,6 +424,11 @@ def test_flags_that_do_not_go_together_are_told_at_once(inputs, arguments, named
         (
             ["--model=m", "--output_dir=o", "--max_accuracy_loss=x"],
             "--max_accuracy_loss=x",
+        ),
+        (["--model=m", "--output_dir=o", "--max_bytes=0"], "--max_bytes=0"),
+        (
+            ["--model=m", "--output_dir=o", "--max_latency_ratio=0.9"],
+            "--max_latency_ratio=0.9",
         ),
         (["--model=m", "--output_dir=o", "--seed=10000000000"], "--seed"),
         (["--model=m", "--output_dir=o", "--num_images=0"], "--num_images=0"),
@@ -451,6 +457,7 @@ def test_files_without_preprocessing_ask_for_it(inputs):
         (["--keep_layers=conv9"], "--keep_layers=conv9 matches no layer"),
         (["--keep_layers=conv1,relu1"], "--keep_layers=relu1 matches no layer"),
         (["--recipe=gdfq", "--max_accuracy_loss=1"], "recipe 'gdfq'"),
+        (["--bits=w8a8", "--max_bytes=9999"], "such as w4a8 besides"),
     ],
 )
 def test_mixed_precision_that_does_not_fit_is_refused_in_one_line(
@@ -727,8 +734,8 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
             "quantize",
             "model weights input_size output_name constant_inputs allow_unsafe "
             "preprocessing mean std input_range task without_bn_statistics bits recipe "
-            "num_steps keep_layers max_accuracy_loss seed num_threads output_dir "
-            "overwrite data labels num_images target",
+            "num_steps keep_layers max_accuracy_loss max_bytes max_latency_ratio seed "
+            "num_threads output_dir overwrite data labels num_images target",
         ),
         (
             "evaluate",

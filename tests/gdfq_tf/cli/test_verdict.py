@@ -6,6 +6,8 @@ import pytest
 
 from gdfq_tf.cli.verdict import choose, complaint, complaints, verdict
 
+NO_LIMITS = {"max_accuracy_loss": None, "max_bytes": None, "max_latency_ratio": None}
+
 
 def row(title, *, size=100, latency=1.0, bits=(8, 8), **facts) -> dict:
     widths = {"weight_bits": bits[0], "activation_bits": bits[1], "protocol": "edge"}
@@ -26,7 +28,12 @@ def labelled(title, top1, **facts) -> dict:
 
 def summary(*own, recipe="balanced", noise=0.8, target="litert") -> dict:
     models = [labelled("float", 0.9, size=400), labelled("noise", noise), *own]
-    return {"recipe": {"name": recipe}, "target": target, "models": models}
+    return {
+        "recipe": {"name": recipe},
+        "target": target,
+        "limits": dict(NO_LIMITS),
+        "models": models,
+    }
 
 
 @pytest.mark.parametrize(
@@ -123,6 +130,39 @@ def test_slow_files_are_told():
     assert slow(3.0, target="tflm") == []
 
 
+@pytest.mark.parametrize(
+    ("limits", "words"),
+    [
+        ({"max_bytes": 60}, None),
+        ({"max_bytes": 59}, "60 bytes, more than --max_bytes=59; no choice of layers"),
+        ({"max_latency_ratio": 1.3}, None),
+        (
+            {"max_latency_ratio": 1.2},
+            "takes 1.40 times as long as int8, above --max_latency_ratio; run again",
+        ),
+        ({"max_accuracy_loss": 0.5}, None),
+        (
+            {"max_accuracy_loss": 0.4},
+            "about 0.5 points lost, as estimated, above --max_accuracy_loss; take a",
+        ),
+    ],
+)
+def test_limits_that_are_not_held_are_told(limits, words):
+    file = labelled(
+        "x",
+        0.9,
+        size=60,
+        bits=(4, 8),
+        times_as_long_as_int8=1.4,
+        estimate={"accuracy_loss": 0.5},
+    )
+    found = summary(file)
+    found["limits"].update(limits)
+    assert ("x" in complaints(found)) == (words is not None)
+    if words is not None:
+        assert words in verdict(found)[0]
+
+
 def test_there_may_be_nothing_to_ship():
     found = verdict(summary(labelled("w8a8", 0.5), recipe="calibrate"))
     assert found[-1] == "ship none of these files as they are"
@@ -148,6 +188,7 @@ def test_estimates_are_enough_without_labels():
     found = {
         "recipe": {"name": "fast"},
         "target": "litert",
+        "limits": dict(NO_LIMITS),
         "models": [row("float"), row("noise"), good],
     }
     (line,) = verdict(found)
