@@ -22,6 +22,8 @@ PARTS: Mapping[str, Callable[..., str]] = {
     "commands": reference_tables.commands,
     "estimates": result_tables.estimates,
     "estimate-errors": result_tables.estimate_errors,
+    "frontier": result_tables.frontier,
+    "firmware": result_tables.firmware,
     "keyword-spotting": result_tables.keyword_spotting,
     "latency": result_tables.latency,
     "layers": reference_tables.layers,

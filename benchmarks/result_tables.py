@@ -18,16 +18,21 @@ _FOLDER = Path(__file__).resolve().parent.parent / "docs" / "results"
 _RECIPES = {
     "ptq_on_noise": "converter's PTQ, 100 images of noise",
     f"ptq_on_{DEFAULT_RECIPE}": "converter's PTQ, 100 of our images",
+    "ptq_on_earlier": "converter's PTQ, 100 of our earlier images",
     "ptq_on_real": "converter's PTQ, 100 real images",
     "calibrate": "`calibrate`",
     "gdfq": "`gdfq`, 1,000 + 1,000 steps",
     "fast": "`fast`",
     "balanced": "`balanced`",
     "best": "`best`",
-    "real": "`balanced`, real images instead",
+    "real": f"`{DEFAULT_RECIPE}`, real images instead",
+    "earlier_fast": "earlier `fast`, 100 generator steps",
+    "earlier_balanced": "earlier `balanced`, 300 generator steps",
+    "earlier_best": "earlier `best`, 600 generator steps",
+    "earlier_real": "earlier `balanced`, real images instead",
 }
 # They saw images of the second half, so that only the first half counts.
-_WITH_REAL_IMAGES = ("real", "ptq_on_real")
+_WITH_REAL_IMAGES = ("real", "ptq_on_real", "earlier_real")
 _WIDTHS = ("w8a8", "w4a8", "w4a4_paper", "w3a3_paper")
 
 Row = Mapping[str, Any]
@@ -184,6 +189,53 @@ def latency() -> str:
         if row["recipe"] == "litert"
     ]
     return markdown_table(titles, cells, "llrrr")
+
+
+def frontier() -> str:
+    """What more work buys, one line for each budget."""
+    titles = (
+        *("classifier", "width", "budget", "image passes"),
+        *("divergence", "agrees with float", "drop"),
+    )
+    rows = sorted(
+        _read("frontier"),
+        key=lambda row: (row["model"], row["bits"], row["image_passes"], row["recipe"]),
+    )
+    cells = [
+        (
+            row["model"],
+            _width(row["bits"]),
+            row["recipe"],
+            f"{row['image_passes']:,}",
+            f"{row['divergence']:.4f}",
+            f"{100 * row['agreement']:.1f}",
+            f"{_drop(row):.1f}",
+        )
+        for row in rows
+    ]
+    return markdown_table(titles, cells, "lllrrrr")
+
+
+def firmware() -> str:
+    """What firmware takes on each processor."""
+    titles = (
+        *("classifier", "width", "processor", "flash", "memory", "least possible"),
+        *("instructions", "of a multiply-add"),
+    )
+    cells = [
+        (
+            row["model"],
+            _width(row["bits"]),
+            row["recipe"],
+            f"{row['flash_bytes']:,}",
+            f"{row['arena_bytes']:,}",
+            f"{row['arena_lower_bound']:,}",
+            f"{row['instructions'] / 1e6:.1f} M",
+            f"{row['instructions'] / row['multiply_adds']:.1f}",
+        )
+        for row in _read("firmware")
+    ]
+    return markdown_table(titles, cells, "lllrrrrr")
 
 
 def _misfit(row: Row, name: str) -> str:

@@ -437,7 +437,7 @@ RECIPES: Mapping[str, Recipe] = {
             RefinementConfig(25),
             ReconstructionConfig(
                 WidthBudgets(
-                    StudentBudget(128), StudentBudget(512), StudentBudget(1024)
+                    StudentBudget(256), StudentBudget(512), StudentBudget(1024)
                 )
             ),
         ),

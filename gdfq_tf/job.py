@@ -59,6 +59,15 @@ class Job:
         student = self.recipe.student
         return not isinstance(student, FineTuningConfig) and student.images_are_noise
 
+    @property
+    def could_train(self) -> bool:
+        """Whether students are only reconstructed that other recipes train as well."""
+        student = self.recipe.student
+        if self.fits_noise or isinstance(student, FineTuningConfig):
+            return False
+        few = (x for x in self.bit_widths if min(x.weight_bits, x.activation_bits) < 8)
+        return any(student.budgets.of(x).distillation is None for x in few)
+
     def checked(self) -> Job:
         """The job as it will be carried out.
 

@@ -81,7 +81,11 @@ def check_command(words: list[str]) -> None:
     elif program == "python" and arguments[0] == "-m":
         check_benchmark(arguments[1], arguments[2:])
     elif program == "make":
-        targets = re.findall(r"^([.\w-]+):", (ROOT / "Makefile").read_text(), re.M)
+        makefile = ROOT / "Makefile"
+        if arguments[0] == "-C":  # in a folder that gdfq firmware wrote
+            makefile = ROOT / "tflite_export" / "c99" / "files" / "Makefile"
+            arguments = arguments[2:]
+        targets = re.findall(r"^([.\w-]+):", makefile.read_text(), re.M)
         assert arguments[0] in targets, f"make has no {arguments[0]}"
     else:
         assert program in OTHERS, f"{program} is not known here"
@@ -177,7 +181,7 @@ def test_parts_are_made_anew():
     assert made.startswith(begin)
     assert made.endswith(end)
     assert "old" not in made
-    assert "| `balanced` | 300 | 40 | 1,536 |" in made
+    assert "| `fast` | 20 | 25 | 256 / 512 / 1,024 | reconstructed |" in made
 
 
 def test_every_part_is_on_a_page():

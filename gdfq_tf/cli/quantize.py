@@ -187,5 +187,10 @@ def _close(
     if not result.job.classifier.has_bn_statistics:
         lines.append("no BatchNormalization statistics were used: the model has none")
     lines.append(f"written to {output_dir} in {seconds:.0f} s")
+    if result.job.could_train:
+        lines.append(
+            "a longer --recipe trains students of few bits besides, which as a rule "
+            "brings them nearer to float; at 8 bits it buys nothing"
+        )
     lines += [*doubts, *verdict(summary)]
     console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)

@@ -8,6 +8,7 @@ import statistics
 import pytest
 
 from benchmarks import reference_tables, result_tables
+from gdfq_tf.config import DEFAULT_RECIPE
 from gdfq_tf.model_files.layer_arguments import ARGUMENTS, IDENTITIES
 from tests import ROOT
 
@@ -33,7 +34,10 @@ def test_table_in_markdown():
 
 @pytest.mark.parametrize(
     ("recipe", "title"),
-    [("fast", "`fast`"), ("ptq_on_noise", "converter's PTQ, 100 images of noise")],
+    [
+        ("calibrate", "`calibrate`"),
+        ("ptq_on_noise", "converter's PTQ, 100 images of noise"),
+    ],
 )
 def test_means_over_seeds(recipe, title):
     rows = rows_of("resnet20_cifar10", recipe, "w8a8")
@@ -50,11 +54,11 @@ def test_means_over_seeds(recipe, title):
 
 
 def test_rows_that_saw_test_images_count_on_the_first_half():
-    rows = rows_of("resnet20_cifar10", "real", "w4a8")
+    rows = rows_of("resnet20_cifar10", "earlier_real", "w4a8")
     found = cells(
         result_tables.accuracy("resnet20_cifar10"),
         "w4a8",
-        "`balanced`, real images instead",
+        "earlier `balanced`, real images instead",
     )
     top1 = 100 * statistics.mean(row["top1_first_half"] for row in rows)
     agreement = 100 * statistics.mean(row["agreement_first_half"] for row in rows)
@@ -63,7 +67,8 @@ def test_rows_that_saw_test_images_count_on_the_first_half():
 
 def test_one_run_has_no_deviation():
     table = result_tables.accuracy("resnet20_cifar10")
-    assert cells(table, "w4a4/paper", "`best`")[2:4] == ["1", "91.00"]
+    title = "earlier `best`, 600 generator steps"
+    assert cells(table, "w4a4/paper", title)[2:4] == ["1", "91.00"]
 
 
 def test_ablation():
@@ -75,7 +80,7 @@ def test_ablation():
 
 
 def test_estimates():
-    rows = rows_of("mobilenet_imagenet", "balanced", "w4a8")
+    rows = rows_of("mobilenet_imagenet", DEFAULT_RECIPE, "w4a8")
     found = cells(result_tables.estimates(*NETWORKS), "mobilenet_imagenet", "w4a8")
     estimated = statistics.mean(row["estimate"]["accuracy_loss"] for row in rows)
     drop = statistics.mean(100 * (row["float_top1"] - row["top1"]) for row in rows)
@@ -83,9 +88,10 @@ def test_estimates():
 
 
 def test_errors_of_estimates_have_signs():
-    (row,) = rows_of("resnet20w_cifar100", "best", "w4a4_paper")
+    (row,) = rows_of("resnet20w_cifar100", "earlier_best", "w4a4_paper")
     error = row["estimate"]["accuracy_loss"] - 100 * (row["float_top1"] - row["top1"])
-    found = cells(result_tables.estimate_errors("resnet20w_cifar100"), "`best`")
+    table = result_tables.estimate_errors("resnet20w_cifar100")
+    found = cells(table, "earlier `best`, 600 generator steps")
     assert found[3] == f"{error:+.1f} to {error:+.1f}"
 
 

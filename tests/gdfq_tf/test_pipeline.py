@@ -358,6 +358,22 @@ def test_a_limit_of_bytes_keeps_what_it_can():
     assert curve[0].divergence > curve[-1].divergence == 0
 
 
+@pytest.mark.parametrize(
+    ("recipe", "bits", "could_train", "fits_noise"),
+    [
+        ("fast", "w4a8", True, False),
+        ("fast", "w8a4", True, False),
+        ("fast", "w8a8", False, False),
+        ("balanced", "w4a8", False, False),
+        ("calibrate", "w4a8", False, True),
+        ("gdfq", "w4a8", False, False),
+    ],
+)
+def test_what_a_job_says_of_its_recipe(recipe, bits, could_train, fits_noise):
+    job = Job(make_classifier(), RECIPES[recipe], (parse_bit_widths(bits),))
+    assert (job.could_train, job.fits_noise) == (could_train, fits_noise)
+
+
 def test_a_pool_given_takes_the_place_of_synthetic_images(monkeypatch):
     def unreachable(*args, **kwargs):
         raise AssertionError("images were made all the same")

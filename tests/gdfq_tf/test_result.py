@@ -40,6 +40,7 @@ def result():
             name="net",
             bit_widths=bit_widths,
             layers_at_8_bits=frozenset(),
+            trade_off=None,
             estimate=AccuracyEstimate(10, 0.9, 2.0, 5.0),
             network=network,
             tflite=tflite,

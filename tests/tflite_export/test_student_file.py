@@ -295,8 +295,11 @@ CONV, DEPTHWISE, PAD, POOL, RESHAPE, DENSE = (("ops", index) for index in range(
         (with_array("logits/bias", lambda x: x[:3]), "do not fit each other"),
         (with_array("logits/values", lambda x: x[..., None]), "do not fit each other"),
         (with_array("logits/values", lambda x: x[:5]), "cannot take inputs"),
-        (with_array("logits/values", set_first(-4)), "is 4, beyond its 3 bits"),
-        (with_array("depthwise/values", set_first(-128)), "is 128, beyond its 8 bits"),
+        (with_array("logits/values", set_first(4)), "to 4, beyond its 3 bits"),
+        (
+            with_array("depthwise/values", set_first(-128)),
+            "values of operation 'depthwise' (depthwise) are -128",
+        ),
         (with_array("logits/scale", set_first(0)), "are not positive numbers"),
         (with_array("logits/scale", set_first(np.inf)), "are not positive numbers"),
         (with_array("logits/scale", set_first(np.nan)), "are not positive numbers"),

@@ -36,12 +36,17 @@ def shift_right_rounding(values: np.ndarray, bits: np.ndarray | int) -> np.ndarr
     return np.sign(values) * ((np.abs(values) + half) >> bits)
 
 
+def fixed_multiplier(factor: float) -> tuple[int, int]:
+    """Integers m and n with factor = m * 2^(n - 31), nearly."""
+    mantissa, exponent = math.frexp(factor)
+    return math.floor(mantissa * 2**31 + 0.5), exponent
+
+
 def multiply_by_real(values: np.ndarray, factor: float) -> np.ndarray:
     """`values * factor`, rounded; twice where the factor is below a half.
 
     (MultiplyByQuantizedMultiplier.)
     """
-    mantissa, exponent = math.frexp(factor)
-    multiplier = math.floor(mantissa * 2**31 + 0.5)
+    multiplier, exponent = fixed_multiplier(factor)
     product = multiply_rounding(values << max(exponent, 0), multiplier, 31)
     return shift_right_rounding(product, max(-exponent, 0))

@@ -72,59 +72,66 @@ def uses_double_rounding(kind: str, kernel: Kernel) -> bool:
 
 def conv(op: IntegerOp, source: Operand) -> tf.Tensor:
     """Stored integers of a convolution's output."""
-    is_grouped = op.attributes.get("groups", 1) > 1
-    in_scalar_code = np.full(len(kernel_of(op).scale), is_grouped)
-    return _scaled(op, source, conv_sums(op, source.centered), in_scalar_code)
+    return _scaled(op, source, conv_sums(op, source.centered))
 
 
 def depthwise(op: IntegerOp, source: Operand) -> tf.Tensor:
     """Stored integers of a depthwise convolution's output."""
-    channels = np.arange(len(kernel_of(op).scale))
-    left_over = channels >= len(channels) // _CHANNELS_AT_ONCE * _CHANNELS_AT_ONCE
-    return _scaled(op, source, depthwise_sums(op, source.centered), left_over)
+    return _scaled(op, source, depthwise_sums(op, source.centered))
 
 
 def dense(op: IntegerOp, source: Operand) -> tf.Tensor:
     """Stored integers of a dense layer's output."""
-    return _fully_connected(op, source, dense_sums(op, source.centered))
+    return _scaled(op, source, dense_sums(op, source.centered))
 
 
 def pointwise(op: IntegerOp, source: Operand) -> tf.Tensor:
     """Stored integers of a pointwise layer's output."""
-    return _fully_connected(op, source, pointwise_sums(op, source.centered))
+    return _scaled(op, source, pointwise_sums(op, source.centered))
 
 
-def _fully_connected(op: IntegerOp, source: Operand, sums: tf.Tensor) -> tf.Tensor:
-    in_scalar_code = np.zeros(len(kernel_of(op).scale), bool)
-    return _scaled(op, source, sums, in_scalar_code)
-
-
-def _scaled(
-    op: IntegerOp, source: Operand, sums: tf.Tensor, in_scalar_code: np.ndarray
-) -> tf.Tensor:
-    """Sums of products with the bias, from accumulator to output.
-
-    `in_scalar_code`: output channels that no vector code of INT4 kernels computes.
-    """
+def _scaled(op: IntegerOp, source: Operand, sums: tf.Tensor) -> tf.Tensor:
+    """Sums of products with the bias, from accumulator to output."""
     kernel = kernel_of(op)
     accumulators = sums + kernel.bias.astype(np.float64)
     if uses_double_rounding(op.kind, kernel):
-        exact = kernel.scale.astype(np.float64) * source.quant_params.scale
-        multiplier = exact / op.quant_params.scale
-        outputs = _multiply_double_rounding(accumulators, multiplier, in_scalar_code)
+        outputs = _multiply_double_rounding(accumulators, op, source.quant_params)
     else:
-        single = np.float32(source.quant_params.scale) * kernel.scale
-        single = single / np.float32(op.quant_params.scale)
+        single = float_multipliers(op, source.quant_params)
         product = tf.cast(accumulators, tf.float32) * single
         outputs = tf.cast(tf.round(product), tf.float64)
     return clamp_to_activation(outputs, op)
 
 
+def float_multipliers(op: IntegerOp, taken: QuantParams) -> np.ndarray:
+    """What XNNPACK multiplies accumulators by, float32 (output channels,)."""
+    single = np.float32(taken.scale) * kernel_of(op).scale
+    return single / np.float32(op.quant_params.scale)
+
+
+def fixed_multipliers(
+    op: IntegerOp, taken: QuantParams
+) -> tuple[np.ndarray, np.ndarray]:
+    """What LiteRT's own kernels do: integers m and n of m * 2^(n - 31), of each."""
+    exact = kernel_of(op).scale.astype(np.float64) * taken.scale
+    mantissa, exponent = np.frexp(exact / op.quant_params.scale)
+    return np.floor(mantissa * 2**31 + 0.5), exponent
+
+
+def first_in_scalar_code(op: IntegerOp) -> int:
+    """The first output channel that no vector code of INT4 kernels computes."""
+    count = len(kernel_of(op).scale)
+    if op.kind == "depthwise":
+        return count // _CHANNELS_AT_ONCE * _CHANNELS_AT_ONCE
+    return 0 if op.attributes.get("groups", 1) > 1 else count
+
+
 def _multiply_double_rounding(
-    accumulators: tf.Tensor, multiplier: np.ndarray, in_scalar_code: np.ndarray
+    accumulators: tf.Tensor, op: IntegerOp, taken: QuantParams
 ) -> tf.Tensor:
-    mantissa, exponent = np.frexp(multiplier)
-    mantissa = np.floor(mantissa * 2**31 + 0.5) / 2**31
+    multiplier, exponent = fixed_multipliers(op, taken)
+    mantissa = multiplier / 2**31
+    in_scalar_code = np.arange(len(multiplier)) >= first_in_scalar_code(op)
     left_shift = 2.0 ** np.maximum(exponent, 0)
     right_shift = 2.0 ** np.maximum(-exponent, 0)
     first = tf.floor(accumulators * left_shift * mantissa + 0.5)

@@ -15,6 +15,21 @@ from tflite_export.quantization_params import (
 )
 
 
+def prelu_factors(
+    input_quant_params: QuantParams, output_quant_params: QuantParams, scale: float
+) -> tuple[float, float]:
+    """Of values above zero, and of those below times their slope, as float32 has them.
+
+    `scale`: of the slopes.
+    """
+    factor = np.float32(input_quant_params.scale)
+    output_scale = np.float32(output_quant_params.scale)
+    return (
+        float(factor / output_scale),
+        float(factor * np.float32(scale) / output_scale),
+    )
+
+
 def prelu_table(
     input_quant_params: QuantParams, output_quant_params: QuantParams, scale: float
 ) -> np.ndarray:
@@ -24,12 +39,8 @@ def prelu_table(
     """
     levels = np.arange(INT8_MIN, INT8_MAX + 1)
     values = levels - input_quant_params.zero_point
-    # Factors are products in float32.
-    factor = np.float32(input_quant_params.scale)
-    output_scale = np.float32(output_quant_params.scale)
-    above = multiply_by_real(values, float(factor / output_scale))
-    below = multiply_by_real(
-        values * levels[:, np.newaxis], float(factor * np.float32(scale) / output_scale)
-    )
+    factor, slope_factor = prelu_factors(input_quant_params, output_quant_params, scale)
+    above = multiply_by_real(values, factor)
+    below = multiply_by_real(values * levels[:, np.newaxis], slope_factor)
     outputs = np.where(values < 0, below, above) + output_quant_params.zero_point
     return np.clip(outputs, INT8_MIN, INT8_MAX)

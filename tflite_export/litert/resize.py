@@ -27,7 +27,7 @@ def resize_quantized(quantized: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
       first and rows after, and what comes of it rounded once, ties up.
     """
     for axis, factor in ((2, size[1]), (1, size[0])):
-        first, second, weight = _neighbours(quantized.shape[axis], factor)
+        first, second, weight = neighbours(quantized.shape[axis], factor)
         weight = weight.reshape([-1 if i == axis else 1 for i in range(4)])
         start = tf.gather(quantized, first, axis=axis)
         end = tf.gather(quantized, second, axis=axis)
@@ -35,7 +35,7 @@ def resize_quantized(quantized: tf.Tensor, size: Sequence[int]) -> tf.Tensor:
     return tf.floor(quantized / 4**_FRACTION_BITS + 0.5)
 
 
-def _neighbours(length: int, factor: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def neighbours(length: int, factor: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """For each output position, the two inputs it lies between and the second's weight.
 
     Weights are in units of 2^-11; positions are float32, as in the kernel.

@@ -23,10 +23,15 @@ def clamp_to_int8(values: tf.Tensor, quant_params: QuantParams) -> tf.Tensor:
 
 def clamp_to_activation(values: tf.Tensor, op: IntegerOp) -> tf.Tensor:
     """Zero point added, clamped to an int8 and to the op's activation."""
+    return tf.clip_by_value(values + op.quant_params.zero_point, *activation_bounds(op))
+
+
+def activation_bounds(op: IntegerOp) -> tuple[int, int]:
+    """The least and the largest output of an int8 and of the op's activation."""
     low, high = INT8_MIN, INT8_MAX
     if op.relu or op.relu6:
         low = max(low, op.quant_params.zero_point)
     if op.relu6:
         six = math.floor(np.float32(6.0) / np.float32(op.quant_params.scale) + 0.5)
         high = min(high, op.quant_params.zero_point + six)
-    return tf.clip_by_value(values + op.quant_params.zero_point, low, high)
+    return low, high

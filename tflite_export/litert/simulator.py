@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -37,7 +37,7 @@ from tflite_export.operators import arithmetic, movement
 from tflite_export.operators.activations import slope_levels
 from tflite_export.operators.pooling import max_pool, pad_channels, pool_arguments
 from tflite_export.operators.record import Operand
-from tflite_export.quantization_params import INT8_MAX, INT8_MIN
+from tflite_export.quantization_params import INT8_MAX, INT8_MIN, QuantParams
 from tflite_export.tensor_shapes import tensor_shapes
 
 _BATCH_SIZE = 64
@@ -114,11 +114,7 @@ def _subtract(op: IntegerOp, first: Operand, second: Operand) -> tf.Tensor:
 def _weighted_sum(
     op: IntegerOp, operands: tuple[Operand, Operand], signs: tuple[int, int]
 ) -> tf.Tensor:
-    output_scale = np.float32(op.quant_params.scale)
-    scales = [np.float32(x.quant_params.scale) / output_scale for x in operands]
-    # XNNPACK: 20 fractional bits for the larger of the two multipliers.
-    shift = 20 - (math.frexp(max(scales))[1] - 1)
-    multipliers = [float(np.round(np.ldexp(np.float64(s), shift))) for s in scales]
+    multipliers, shift = sum_multipliers(op, [x.quant_params for x in operands])
     total = sum(
         x.centered * (sign * m)
         for x, sign, m in zip(operands, signs, multipliers, strict=True)
@@ -126,11 +122,31 @@ def _weighted_sum(
     return clamp_to_activation(tf.floor(total / 2.0**shift + 0.5), op)
 
 
+def sum_multipliers(
+    op: IntegerOp, taken: Sequence[QuantParams]
+) -> tuple[list[int], int]:
+    """XNNPACK's factors of the inputs of a sum, and the shift that follows.
+
+    The larger factor has 20 fractional bits.
+    """
+    output_scale = np.float32(op.quant_params.scale)
+    scales = [np.float32(x.scale) / output_scale for x in taken]
+    shift = 20 - (math.frexp(max(scales))[1] - 1)
+    return [int(np.round(np.ldexp(np.float64(s), shift))) for s in scales], shift
+
+
 def _multiply(op: IntegerOp, first: Operand, second: Operand) -> tf.Tensor:
-    scale = np.float32(first.quant_params.scale) * np.float32(second.quant_params.scale)
-    multiplier = scale / np.float32(op.quant_params.scale)
+    multiplier = product_multiplier(op, first.quant_params, second.quant_params)
     product = tf.cast(first.centered * second.centered, tf.float32) * multiplier
     return clamp_to_activation(tf.cast(tf.round(product), tf.float64), op)
+
+
+def product_multiplier(
+    op: IntegerOp, first: QuantParams, second: QuantParams
+) -> np.float32:
+    """What XNNPACK multiplies exact products by."""
+    scale = np.float32(first.scale) * np.float32(second.scale)
+    return scale / np.float32(op.quant_params.scale)
 
 
 def _relu(op: IntegerOp, source: Operand) -> tf.Tensor:
@@ -196,17 +212,27 @@ def _global_average(op: IntegerOp, source: Operand) -> tf.Tensor:
 def _mean(
     op: IntegerOp, source: Operand, *, axes: list[int], keepdims: bool
 ) -> tf.Tensor:
-    count = np.float32(math.prod(source.values.shape[axis] for axis in axes))
-    scale = np.float32(source.quant_params.scale) / np.float32(op.quant_params.scale)
-    multiplier = scale * (np.float32(1) / count)
-    # XNNPACK sums the stored integers and takes off what their zero points add with
-    # the output's zero point, before it rounds to even: all three decide ties.
-    bias = np.float32(op.quant_params.zero_point) - (
-        np.float32(source.quant_params.zero_point) * count * multiplier
-    )
+    count = math.prod(source.values.shape[axis] for axis in axes)
+    multiplier, bias = mean_factors(op, source.quant_params, count)
     total = tf.reduce_sum(source.values, axes, keepdims=keepdims)
     outputs = tf.round(tf.cast(total, tf.float32) * multiplier + bias)
     return tf.clip_by_value(tf.cast(outputs, tf.float64), INT8_MIN, INT8_MAX)
+
+
+def mean_factors(
+    op: IntegerOp, taken: QuantParams, count: int
+) -> tuple[np.float32, np.float32]:
+    """XNNPACK's multiplier of a sum of `count` stored integers, and what it adds.
+
+    It takes off what their zero points add with the output's zero point, before it
+    rounds to even: all three decide ties.
+    """
+    number = np.float32(count)
+    scale = np.float32(taken.scale) / np.float32(op.quant_params.scale)
+    multiplier = scale * (np.float32(1) / number)
+    return multiplier, np.float32(op.quant_params.zero_point) - (
+        np.float32(taken.zero_point) * number * multiplier
+    )
 
 
 def _average_pool(op: IntegerOp, source: Operand) -> tf.Tensor:

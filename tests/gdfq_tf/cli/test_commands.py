@@ -92,7 +92,7 @@ def test_quantize_writes_a_complete_run(run):
     assert f"written to {directory}" in stdout
     for stage in (
         "generator: 2 steps",
-        "refinement: 12 steps",  # as much shorter as the generator: 1 of each batch
+        "refinement: 4 steps",  # as much shorter as the generator, of 2 x 128 images
         "reconstruction: 4 steps",  # one per kernel
         "evaluation: 5 steps",
     ):
@@ -105,9 +105,9 @@ def test_the_summary_tells_the_whole_run(run):
     summary = json.loads((directory / "summary.json").read_text())
     assert summary["command"][:2] == ["gdfq", "quantize"]
     assert summary["seed"] == 0
-    assert summary["recipe"]["name"] == "balanced"
+    assert summary["recipe"]["name"] == "fast"
     assert summary["recipe"]["synthesis"]["num_steps"] == 2
-    assert summary["recipe"]["refinement"]["num_steps"] == 1
+    assert summary["recipe"]["refinement"]["num_steps"] == 2
     assert summary["classifier"]["input_shape"] == list(INPUT_SHAPE)
     assert summary["classifier"]["num_classes"] == NUM_CLASSES
     assert summary["classifier"]["bn_statistics_used"] is True
@@ -500,6 +500,8 @@ def test_kept_layers_are_told_in_the_table_and_the_summary(inputs, tmp_path):
     assert summary["recipe"]["name"] == "calibrate"
     # No step of any generator.
     assert "generator" not in stderr
+    assert "recipe calibrate has no images but noise" in stdout
+    assert "a longer --recipe" not in stdout
 
 
 def test_a_run_without_statistics_says_so(inputs, tmp_path):
@@ -516,6 +518,7 @@ def test_a_run_without_statistics_says_so(inputs, tmp_path):
     )
     assert code == 0, stderr
     assert "no BatchNormalization statistics were used" in stdout
+    assert "a longer --recipe" not in stdout  # at 8 bits
     summary = json.loads((directory / "summary.json").read_text())
     assert summary["classifier"]["bn_statistics_used"] is False
 

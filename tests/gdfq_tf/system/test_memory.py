@@ -132,7 +132,8 @@ def test_needs_are_near_what_was_measured(size, recipe, measured):
 
 
 def test_needs_grow_with_images_and_activations():
-    assert need(1024, "calibrate") > 3.5 * need(512, "calibrate")
+    # Not all of it grows with the images.
+    assert need(1024, "calibrate") > 2.5 * need(512, "calibrate")
     assert need(64, "balanced", filters=64) > 4 * need(64, "balanced", filters=8)
 
 

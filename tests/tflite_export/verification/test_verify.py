@@ -158,7 +158,7 @@ def test_weight_widths_wants_int8_above_4_bits(w4):
 
 @pytest.mark.parametrize(
     ("stored_bits", "bits", "message"),
-    [(4, 3, "magnitude 7 > 3 in"), (8, 7, "magnitude 127 > 63 in")],
+    [(4, 3, "-7..7, beyond -4..3, in"), (8, 7, "-127..127, beyond -64..63, in")],
 )
 def test_weight_widths_wants_magnitudes_within_the_bits(stored_bits, bits, message):
     detail = only(rules.weight_widths, classifier(stored_bits), Expectation(bits))
@@ -171,7 +171,7 @@ def test_weight_widths_refuses_the_level_without_opposite(w8):
         model.buffers[weights_of(graph, 0).buffer].data[0] = 0x80
 
     detail = only(rules.weight_widths, edited(w8, edit), Expectation(8))
-    assert detail.startswith("magnitude 128 > 127 in 'quant_c1")
+    assert detail.startswith("-128..127, beyond -127..127, in 'quant_c1")
 
 
 def test_weight_widths_wants_constants(w8):

@@ -1,0 +1,197 @@
+r"""Flash, memory and instructions of firmware on Cortex-M processors, in QEMU.
+
+    python -m benchmarks.firmware --students=runs/x/x_w8a8_student.npz,... \
+        --output=firmware.json
+
+It needs Debian's gcc-arm-none-eabi, picolibc-arm-none-eabi and qemu-system-arm.
+Instructions are those of one inference: QEMU counts one for each nanosecond of its
+clock, and SysTick, which the program reads, has one tick in 40. Flash is code and
+constants of model.c alone. Rows that --output already holds are not measured again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import rich.box
+import rich.console
+import rich.table
+from absl import flags
+
+from benchmarks import commands
+from benchmarks.commands import Row, key_of
+from gdfq_tf.errors import UserError
+from tflite_export.c99.firmware import Description, make_firmware
+from tflite_export.integer_network import IntegerNetwork
+from tflite_export.student_file import load_network
+from tflite_export.tensor_shapes import tensor_shapes
+
+_NUM_TESTS = 8
+_INSTRUCTIONS_OF_TICK = 40
+_TOOLS = ("arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm")
+_WARNINGS = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O2", "-mthumb"]
+_MEMORY = ",".join(
+    f"--defsym=__{name}={value}"
+    for name, value in {
+        "flash": "0",
+        "flash_size": "0x400000",
+        "ram": "0x20000000",
+        "ram_size": "0x400000",
+        "stack_size": "0x4000",
+    }.items()
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Processor:
+    """What programs are compiled for and run on.
+
+    Attributes:
+      flags: of the compiler.
+      machine: of QEMU.
+    """
+
+    flags: tuple[str, ...]
+    machine: str
+
+
+_PROCESSORS = {
+    "cortex-m0": Processor(("-mcpu=cortex-m0",), "mps2-an385"),
+    "cortex-m3": Processor(("-mcpu=cortex-m3",), "mps2-an385"),
+    "cortex-m4": Processor(
+        ("-mcpu=cortex-m4", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"), "mps2-an386"
+    ),
+    "cortex-m7": Processor(
+        ("-mcpu=cortex-m7", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"), "mps2-an500"
+    ),
+}
+
+
+def define_flags() -> commands.Flags:
+    """Those of this benchmark."""
+    defined = commands.Flags()
+    defined.group("The benchmark")
+    defined.texts("students", [], "*_student.npz files of runs.")
+    defined.string("output", "JSON file, extended row by row.", required=True)
+    return defined
+
+
+def main(values: flags.FlagValues) -> None:
+    """Measures what --output does not hold yet and prints all of it."""
+    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    if missing:
+        raise UserError(f"{missing[0]} is not installed; see this benchmark's --help")
+    output = Path(values.output)
+    rows = commands.read_rows(output)
+    for student in map(Path, values.students):
+        name, _, bits = student.name.removesuffix("_student.npz").rpartition("_w")
+        network = load_network(student)
+        for processor in _PROCESSORS:
+            if (name, processor, 0, f"w{bits}") not in set(map(key_of, rows)):
+                rows.append(_measure(network, name, f"w{bits}", processor))
+                commands.write_rows(output, rows)
+    rich.console.Console(width=140).print(_table(rows))
+
+
+def _measure(network: IntegerNetwork, name: str, bits: str, processor: str) -> Row:
+    images = np.random.default_rng(0).integers(
+        -128, 128, (_NUM_TESTS, *network.input_shape)
+    )
+    made = make_firmware(network, Description(name), images.astype(np.int8))
+    with tempfile.TemporaryDirectory() as folder:
+        for file, text in made.files.items():
+            Path(folder, file).write_text(text)
+        shutil.copy(Path(__file__).with_suffix(".c"), Path(folder, "measure.c"))
+        flash = _build(Path(folder), _PROCESSORS[processor])
+        wrong, ticks = map(int, _run(Path(folder), _PROCESSORS[processor]).split())
+    dense, depthwise = _multiply_adds(network)
+    return {
+        "model": name,
+        "recipe": processor,  # as other benchmarks name what tells rows apart
+        "seed": 0,
+        "bits": bits,
+        "flash_bytes": flash,
+        "arena_bytes": made.program.plan.size,
+        "arena_lower_bound": made.program.plan.lower_bound,
+        "instructions": ticks * _INSTRUCTIONS_OF_TICK,
+        "multiply_adds": dense + depthwise,
+        "depthwise_multiply_adds": depthwise,
+        "num_inputs": _NUM_TESTS,
+        "num_wrong": wrong,
+    }
+
+
+def _build(folder: Path, processor: Processor) -> int:
+    """Compiles the folder's program; bytes of code and constants of model.c."""
+    compiler = [
+        "arm-none-eabi-gcc", "--specs=picolibc.specs", *processor.flags, *_WARNINGS
+    ]  # fmt: skip
+    _call([*compiler, "-c", "model.c", "-o", "model.o"], folder)
+    options = ["--oslib=semihost", "--crt0=hosted", f"-Wl,{_MEMORY}", "-lm"]
+    _call([*compiler, "measure.c", "model.o", "-o", "measure.elf", *options], folder)
+    text, data, *_ = (
+        _call(["arm-none-eabi-size", "model.o"], folder).split("\n")[1].split()
+    )
+    return int(text) + int(data)
+
+
+def _run(folder: Path, processor: Processor) -> str:
+    semihosting = ["-semihosting-config", "enable=on,target=native"]
+    quiet = ["-nographic", "-monitor", "none", "-serial", "none"]
+    return _call(
+        [
+            *("qemu-system-arm", "-M", processor.machine, "-icount", "shift=0"),
+            *(*semihosting, *quiet, "-kernel", "measure.elf"),
+        ],
+        folder,
+    )
+
+
+def _call(command: list[str], folder: Path) -> str:
+    """What a command prints; QEMU's programs print on its standard error."""
+    done = subprocess.run(
+        command, cwd=folder, check=True, capture_output=True, text=True, timeout=600
+    )
+    return done.stdout + done.stderr
+
+
+def _multiply_adds(network: IntegerNetwork) -> tuple[int, int]:
+    """Of all but depthwise convolutions, and of those."""
+    shapes, counts = tensor_shapes(network), [0, 0]
+    for op in network.ops:
+        if op.kernel is not None:
+            taps = op.kernel.values.size // len(op.kernel.scale)
+            counts[op.kind == "depthwise"] += math.prod(shapes[op.name]) * taps
+    return counts[0], counts[1]
+
+
+def _table(rows: list[Row]) -> rich.table.Table:
+    """One line per network, width and processor."""
+    table = rich.table.Table(box=rich.box.MARKDOWN)
+    for title in ("network", "width", "processor"):
+        table.add_column(title)
+    for title in ("flash", "arena", "bound", "instructions", "of a MAC", "equal"):
+        table.add_column(title, justify="right")
+    for row in rows:
+        table.add_row(
+            row["model"],
+            row["bits"],
+            row["recipe"],
+            f"{row['flash_bytes']:,}",
+            f"{row['arena_bytes']:,}",
+            f"{row['arena_lower_bound']:,}",
+            f"{row['instructions']:,}",
+            f"{row['instructions'] / row['multiply_adds']:.2f}",
+            f"{row['num_inputs'] - row['num_wrong']} of {row['num_inputs']}",
+        )
+    return table
+
+
+if __name__ == "__main__":
+    commands.run(main, define_flags(), __doc__, bare="students")

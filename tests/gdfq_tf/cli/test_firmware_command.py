@@ -1,0 +1,65 @@
+"""Tests of the command `firmware`."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import pytest
+
+from tests.command import refusal, run_command
+from tests.tiny_network import NetworkBuilder
+from tflite_export.student_file import save_network
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    b = NetworkBuilder()
+    b.kernel("logits", "dense", b.flatten("image"), bits=4)
+    save_network(b.build_ops(), folder / "net_w4a8_student.npz")
+    (folder / "net_w4a8.tflite").write_bytes(b"its bytes do not matter")
+    return folder / "net_w4a8_student.npz"
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+def test_one_compiler_and_the_self_test_passes(student, tmp_path):
+    output = tmp_path / "fw"
+    arguments = [f"--output_dir={output}", "--num_tests=3", "--labels=a,b,c,d,e"]
+    code, stdout, stderr = run_command(
+        "firmware", str(student.with_name("net_w4a8.tflite")), *arguments
+    )
+    assert code == 0, stderr
+    assert "3 inputs in the self-test" in stdout
+    assert "classes: a, b, c, d, e." in (output / "model.h").read_text()
+    done = subprocess.run(
+        ["make", "-C", str(output), "test"], capture_output=True, text=True
+    )
+    assert "3 of 3 inputs give the expected bytes" in done.stdout
+    # What make built is no reason to refuse.
+    code, _, stderr = run_command("firmware", str(student), *arguments, "--overwrite")
+    assert code == 0, stderr
+    message = refusal("firmware", str(student), *arguments, folder=tmp_path)
+    assert "--overwrite" in message
+
+
+@pytest.mark.parametrize(
+    ("model", "named"),
+    [("{folder}", "is a directory"), ("{folder}/nothing.tflite", "nothing_student")],
+)
+def test_what_is_no_student_is_refused_in_one_line(student, tmp_path, model, named):
+    path = model.format(folder=student.parent)
+    output = f"--output_dir={tmp_path / 'fw'}"
+    assert named in refusal("firmware", path, output, folder=tmp_path)
+    assert not (tmp_path / "fw").exists()
+
+
+def test_other_files_stay(student, tmp_path):
+    (tmp_path / "fw").mkdir()
+    (tmp_path / "fw" / "main.c").write_text("mine")
+    output = f"--output_dir={tmp_path / 'fw'}"
+    message = refusal(
+        "firmware", str(student), output, "--overwrite", folder=tmp_path / "fw"
+    )
+    assert "it holds main.c" in message
+    assert (tmp_path / "fw" / "main.c").read_text() == "mine"

@@ -1,0 +1,148 @@
+"""The C code compiles cleanly and gives the bytes of the simulation of LiteRT."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from tests.tflite_export.litert.test_simulator import NETWORKS, softmax_network
+from tests.tiny_network import NetworkBuilder, random_images
+from tflite_export.c99.firmware import FILES, Description, make_firmware
+from tflite_export.c99.program import WRITERS, make_program
+from tflite_export.litert.simulator import SIMULATIONS
+
+CLEAN = "-std=c99 -pedantic -Wall -Wextra -Werror"
+DESCRIPTION = Description("tiny", "q = pixel - 128", ("cat", "a */ dog"))
+
+needs_compiler = pytest.mark.skipif(
+    shutil.which("gcc") is None or shutil.which("make") is None,
+    reason="there is no gcc or no make",
+)
+
+
+def built(network, folder, flags=f"{CLEAN} -O1", examples=None, edit=None):
+    """What `make test` says of a network's firmware: (exit status, output)."""
+    if examples is None:
+        examples = random_images(16)
+    made = make_firmware(network, DESCRIPTION, examples)
+    for name, text in made.files.items():
+        (folder / name).write_text(text if edit is None else edit(name, text))
+    done = subprocess.run(
+        ["make", "-C", str(folder), "test", "CC=gcc", f"CFLAGS={flags}"],
+        capture_output=True,
+        text=True,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_every_kind_of_operation_is_tried():
+    kinds = {op.kind for network, _ in NETWORKS.values() for op in network.ops}
+    assert kinds == set(SIMULATIONS) == set(WRITERS)
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", NETWORKS)
+def test_bytes_are_those_of_the_simulation(name, tmp_path):
+    code, output = built(NETWORKS[name][0], tmp_path)
+    assert code == 0, output
+    assert "16 of 16 inputs give the expected bytes" in output
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["kernels", "activations"])
+def test_without_floating_point_bytes_are_the_same(name, tmp_path):
+    network = NETWORKS[name][0]
+    code, output = built(network, tmp_path, f"{CLEAN} -O1 -DMODEL_NO_FLOAT")
+    # What is left over of the other way.
+    assert code == 0 or "unused" in output, output
+
+
+@needs_compiler
+def test_nothing_undefined_is_done(tmp_path):
+    flags = "-std=c99 -O1 -fsanitize=undefined,address -fno-sanitize-recover"
+    code, output = built(NETWORKS["movements"][0], tmp_path, flags)
+    assert code == 0, output
+
+
+@needs_compiler
+@pytest.mark.parametrize("scale", [0.02, 0.2])
+def test_softmax(scale, tmp_path):
+    network = softmax_network(scale, 10)
+    shape = (200, *network.input_shape)
+    images = np.random.default_rng(0).integers(-128, 128, shape).astype(np.int8)
+    code, output = built(network, tmp_path, examples=images)
+    assert code == 0, output
+
+
+@needs_compiler
+def test_a_wrong_byte_is_found(tmp_path):
+    b = NetworkBuilder()
+    b.kernel("logits", "dense", b.flatten("image"), bits=4)
+
+    def edit(name, text):
+        if name != "model.c":
+            return text
+        return text.rstrip().removesuffix("}") + "  output[0] ^= 1;\n}\n"
+
+    code, output = built(b.build_ops(), tmp_path, edit=edit)
+    assert code != 0
+    assert "input 0: other outputs" in output
+
+
+@needs_compiler
+def test_a_network_that_moves_nothing_gives_its_input(tmp_path):
+    b = NetworkBuilder()
+    b.flatten("image")
+    code, output = built(b.build_ops(), tmp_path)
+    assert code == 0, output
+
+
+@needs_compiler
+def test_rounding_is_not_left_to_fast_mathematics(tmp_path):
+    b = NetworkBuilder()
+    b.kernel("logits", "dense", b.flatten("image"), bits=8)
+    code, output = built(b.build_ops(), tmp_path, "-std=c99 -ffast-math")
+    assert code != 0
+    assert "compile without -ffast-math" in output
+
+
+def test_windows_reach_over_the_edge_instead_of_padding():
+    b = NetworkBuilder()
+    pads = {"pads": [[1, 0], [0, 2]]}
+    padded = b.op("padded", "pad", ["image"], (9, 10, 4), attributes=pads)
+    x = b.kernel("conv", "conv", padded, bits=8, padding="valid", outputs=4)
+    b.kernel("logits", "dense", b.flatten(x), bits=8)
+    program = make_program(b.build_ops())
+    assert "pad" not in program.sources
+    # The convolution's output of 7 x 8 x 4, and two patches of 3 x 3 x 4.
+    assert program.plan.size == 7 * 8 * 4 + 2 * 36
+
+
+def test_values_may_be_changed_in_place_unless_they_are_read_again():
+    def size(*, again: bool) -> int:
+        b = NetworkBuilder()
+        x = b.kernel("conv", "conv", "image", bits=8, outputs=4, size=1)
+        y = b.op("relu", "relu", [x], (8, 8, 4), relu=True)
+        end = b.op("sum", "add", [y, x if again else y], (8, 8, 4))
+        b.kernel("logits", "dense", b.flatten(end), bits=8)
+        return make_program(b.build_ops()).plan.size
+
+    assert size(again=False) == 256
+    assert size(again=True) == 512
+
+
+def test_the_folder_says_what_people_have_to_know():
+    b = NetworkBuilder()
+    b.kernel("logits", "dense", b.flatten("image"), bits=8)
+    made = make_firmware(b.build_ops(), DESCRIPTION, random_images(3))
+    assert tuple(made.files) == FILES
+    header = made.files["model.h"]
+    assert "#define MODEL_INPUT_SIZE 256\n" in header
+    assert "#define MODEL_INPUT_ZERO_POINT (5)\n" in header
+    assert "q = pixel - 128" in header
+    assert "classes: cat, a * / dog." in header
+    assert made.num_weight_bytes == 256 * 6 + 4 * 5 + 4 * 5  # 5 outputs, in pairs
+    assert "3 inputs" in made.files["README.md"]

@@ -1,0 +1,211 @@
+"""The files of a firmware folder: code, constants, a self-test, ways to build it."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.resources
+from collections.abc import Mapping
+
+import numpy as np
+
+from tflite_export.c99.arena import ALIGNMENT
+from tflite_export.c99.literals import array, comment
+from tflite_export.c99.program import Program, Tensor, make_program
+from tflite_export.integer_network import IntegerNetwork
+from tflite_export.litert.simulator import infer
+
+FILES = (
+    "model.h",
+    "model.c",
+    "test_model.c",
+    "test_vectors.h",
+    "Makefile",
+    "CMakeLists.txt",
+    "README.md",
+)
+_INCLUDES = """#include "model.h"
+
+#include <float.h>
+#include <stddef.h>
+#include <string.h>
+"""
+_FLAGS = "-std=c99 -pedantic -Wall -Wextra -Werror -O2"
+
+
+@dataclasses.dataclass(frozen=True)
+class Description:
+    """What people have to know of a network, as far as it is known.
+
+    Attributes:
+      name: of the classifier.
+      input_formula: how the int8 input is made.
+      class_names: of its outputs, in order.
+    """
+
+    name: str
+    input_formula: str = ""
+    class_names: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Firmware:
+    """A network as C99.
+
+    Attributes:
+      files: name -> text.
+      program: that the code is of.
+      num_tests: inputs of the self-test.
+      num_weight_bytes: of kernels, biases, multipliers and tables.
+    """
+
+    files: Mapping[str, str]
+    program: Program
+    num_tests: int
+    num_weight_bytes: int
+
+
+def make_firmware(
+    network: IntegerNetwork, description: Description, examples: np.ndarray
+) -> Firmware:
+    """All files for one network.
+
+    Args:
+      network: a student in integers.
+      description: of it.
+      examples: int8 inputs of the self-test (N, *input_shape); what they give is
+        computed by the simulation of LiteRT.
+    """
+    program = make_program(network)
+    expected = infer(network, examples)
+    texts = (
+        _header(program, description),
+        _code(program, description),
+        _resource("test_model.c"),
+        _vectors(examples, expected),
+        _resource("Makefile").replace("@FLAGS@", _FLAGS),
+        _resource("CMakeLists.txt"),
+        _readme(program, description, len(examples)),
+    )
+    num_bytes = sum(x.num_bytes for step in program.steps for x in step.constants)
+    return Firmware(
+        dict(zip(FILES, texts, strict=True)), program, len(examples), num_bytes
+    )
+
+
+def _resource(name: str) -> str:
+    return (importlib.resources.files(__package__) / "files" / name).read_text()
+
+
+def _kernel(part: str) -> str:
+    """A part of the code; see `program._NEEDS` for its name."""
+    file, *filled = part.split(":")
+    path = importlib.resources.files(__package__) / "kernels" / f"{file}.c"
+    text = path.read_text()
+    if not filled:
+        return text
+    *weights, finish = filled
+    return text.replace("@WEIGHTS@", "".join(weights)).replace("@FINISH@", finish)
+
+
+def _header(program: Program, description: Description) -> str:
+    names = description.class_names
+    lines = [
+        comment(f"{description.name}: made by gdfq firmware, not to be edited."),
+        "#ifndef MODEL_H",
+        "#define MODEL_H",
+        "",
+        "#include <stdint.h>",
+        "",
+        *_size_macros("INPUT", program.input),
+        *_size_macros("OUTPUT", program.output),
+        f"#define MODEL_ARENA_SIZE {program.plan.size}",
+        "",
+        comment(
+            f"input: int8 of shape {_shape(program.input)}, "
+            f"{_format(program.input, 'the input')}. {description.input_formula}"
+        ),
+        comment(
+            f"output: int8 of shape {_shape(program.output)}, "
+            f"{_format(program.output, 'the output')}; the largest is the class."
+        ),
+        *([comment("classes: " + ", ".join(names) + ".")] if names else []),
+        "void model_invoke(const int8_t input[MODEL_INPUT_SIZE],",
+        "                  int8_t output[MODEL_OUTPUT_SIZE]);",
+        "",
+        "#endif",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _size_macros(name: str, tensor: Tensor) -> list[str]:
+    quant_params = tensor.quant_params
+    return [
+        f"#define MODEL_{name}_SIZE {tensor.size}",
+        f"#define MODEL_{name}_SCALE {quant_params.scale!r}f",
+        f"#define MODEL_{name}_ZERO_POINT ({quant_params.zero_point})",
+    ]
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape))
+
+
+def _format(tensor: Tensor, what: str) -> str:
+    scale, zero_point = tensor.quant_params.scale, tensor.quant_params.zero_point
+    return f"{what} is {scale:g} * (q - {zero_point})"
+
+
+def _code(program: Program, description: Description) -> str:
+    parts = [
+        comment(f"{description.name}: made by gdfq firmware, not to be edited."),
+        _INCLUDES,
+        _kernel("common"),
+        *([f"#define MAX_TAPS {program.max_taps}\n"] if program.max_taps else []),
+        *(_kernel(name) for name in program.sources),
+    ]
+    for step in program.steps:
+        parts += [constant.text for constant in step.constants]
+    if program.plan.size:
+        parts.append(
+            comment(f"Memory of all tensors, {ALIGNMENT}-byte aligned.")
+            + f"\nstatic int32_t memory[{program.plan.size // ALIGNMENT}];\n"
+        )
+    body = []
+    if program.plan.size:
+        body.append("  int8_t *const arena = (int8_t *)memory;")
+    for step in program.steps:
+        body += [f"  {comment(step.title)}", *(f"  {x}" for x in step.statements)]
+    parts.append(
+        "void model_invoke(const int8_t input[MODEL_INPUT_SIZE],\n"
+        "                  int8_t output[MODEL_OUTPUT_SIZE]) {\n"
+        + "\n".join(body)
+        + "\n}\n"
+    )
+    return "\n".join(parts)
+
+
+def _vectors(examples: np.ndarray, expected: np.ndarray) -> str:
+    return (
+        f"#define NUM_TESTS {len(examples)}\n\n"
+        + array("int8_t", "test_inputs", examples).text
+        + "\n"
+        + array("int8_t", "test_outputs", expected).text
+    )
+
+
+def _readme(program: Program, description: Description, num_tests: int) -> str:
+    plan = program.plan
+    above = plan.size - plan.lower_bound
+    bound = (
+        f"its least possible ({plan.lower_bound:,} are needed at one time)"
+        if not above
+        else f"{above:,} above the {plan.lower_bound:,} that are needed at one time"
+    )
+    return _resource("README.md").format(
+        name=description.name,
+        num_tests=num_tests,
+        arena=f"{plan.size:,}",
+        bound=bound,
+        formula=description.input_formula or "see `model.h`",
+        flags=_FLAGS,
+    )

@@ -1,0 +1,938 @@
+"""An integer network as calls of C functions, their constants and their memory.
+
+Each kind of operation has one function here that writes its call. The calls compute
+what `litert/simulator.py` does, bit by bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+from tflite_export.c99.arena import Buffer, Plan, plan_arena
+from tflite_export.c99.literals import Constant, array, structure
+from tflite_export.integer_network import IntegerNetwork, IntegerOp, Shape, kernel_of
+from tflite_export.litert.fixed_point import fixed_multiplier
+from tflite_export.litert.kernels import (
+    first_in_scalar_code,
+    fixed_multipliers,
+    float_multipliers,
+    uses_double_rounding,
+)
+from tflite_export.litert.prelu import prelu_factors
+from tflite_export.litert.resize import neighbours
+from tflite_export.litert.rounding import activation_bounds
+from tflite_export.litert.simulator import (
+    SIMULATIONS,
+    mean_factors,
+    product_multiplier,
+    sum_multipliers,
+)
+from tflite_export.litert.softmax import exponentials_table
+from tflite_export.operators.activations import slope_levels
+from tflite_export.operators.record import Operand
+from tflite_export.quantization_params import (
+    BETWEEN_0_AND_1,
+    INT8_MAX,
+    INT8_MIN,
+    QuantParams,
+    storage_bits,
+)
+from tflite_export.tensor_shapes import tensor_shapes
+
+_SCRATCH = "scratch of step"
+# Kinds whose windows may reach over the edge of an image.
+_PADDING_KINDS = frozenset({"conv", "depthwise"})
+# Parts of the code -> those that they need, in the order of a program. What follows a
+# colon fills in the file of the name before it.
+_NEEDS: Mapping[str, tuple[str, ...]] = {
+    "simd": (),
+    "round_within": (),
+    "scaling": (),
+    "finish_float": ("scaling", "round_within"),
+    "finish_fixed": ("scaling",),
+    "fixed_point": (),
+    "window": (),
+    "copy_patch": ("window",),
+    "taps": ("window",),
+    "dot_int8": ("simd",),
+    "dot_int4": ("simd",),
+    "linear_types": ("scaling",),
+    **{
+        f"linear:{weights}:{finish}": (
+            "linear_types",
+            f"dot_{weights}",
+            f"finish_{finish}",
+        )
+        for weights in ("int8", "int4")
+        for finish in ("float", "fixed")
+    },
+    "rows": ("linear_types",),
+    "conv": ("linear_types", "copy_patch"),
+    "depthwise_types": ("scaling", "taps", "simd"),
+    **{
+        f"depthwise_{weights}:{finish}": ("depthwise_types", f"finish_{finish}")
+        for weights in ("int8", "int4")
+        for finish in ("float", "fixed")
+    },
+    "look_up": (),
+    "broadcast": (),
+    "weighted_sum": ("broadcast",),
+    "product": ("broadcast", "round_within"),
+    "maximum": ("broadcast",),
+    "minimum": ("broadcast",),
+    "pool": ("window",),
+    "largest": ("pool",),
+    "mean": ("pool",),
+    "average": ("round_within",),
+    "l2_normalize": (),
+    "prelu": ("fixed_point",),
+    "permute": (),
+    "blocks": (),
+    "copy_block": (),
+    "pad": ("copy_block",),
+    "resize": (),
+    "softmax": (),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """What an operation reads or writes.
+
+    Attributes:
+      name: of the tensor.
+      shape: without batch.
+      quant_params: of its integers.
+    """
+
+    name: str
+    shape: Shape
+    quant_params: QuantParams
+
+    @property
+    def size(self) -> int:
+        """Its values, a byte each."""
+        return math.prod(self.shape)
+
+    @property
+    def image_shape(self) -> Shape:
+        """(height, width, channels) of images, signals and rows."""
+        return (*(1 for _ in range(3 - len(self.shape))), *self.shape)
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """One operation in C.
+
+    Attributes:
+      statements: with {in0}, {in1} ... for inputs, {out} for the output and {scratch}
+        for memory of its own; none where nothing is to be done.
+      sources: files of `kernels/` that they need directly.
+      constants: declarations.
+      scratch: bytes of that memory.
+      num_taps: of a window whose taps are found one by one.
+      in_place: input whose memory the output may have, or None.
+    """
+
+    statements: tuple[str, ...]
+    sources: tuple[str, ...]
+    constants: tuple[Constant, ...] = ()
+    scratch: int = 0
+    num_taps: int = 0
+    in_place: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """A call with its memory.
+
+    Attributes:
+      title: what it is, for people.
+      statements: C, complete.
+      constants: that they name.
+    """
+
+    title: str
+    statements: tuple[str, ...]
+    constants: tuple[Constant, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """A network in C.
+
+    Attributes:
+      steps: in order.
+      plan: of the arena.
+      sources: files of `kernels/` that it needs, in an order that compiles.
+      input: what it takes.
+      output: what it gives.
+      max_taps: of windows whose taps are found one by one.
+    """
+
+    steps: tuple[Step, ...]
+    plan: Plan
+    sources: tuple[str, ...]
+    input: Tensor
+    output: Tensor
+    max_taps: int
+
+
+@dataclasses.dataclass(frozen=True)
+class _Draft:
+    """A call before its memory is known: `name` of its output, `inputs` by name."""
+
+    title: str
+    name: str
+    inputs: tuple[str, ...]
+    call: Call
+
+
+Writer = Callable[[IntegerOp, Sequence[Tensor], Tensor, str], Call]
+
+
+def make_program(network: IntegerNetwork) -> Program:
+    """The network in C."""
+    tensors = {
+        name: Tensor(name, shape[1:], network.quant_params(name))
+        for name, shape in tensor_shapes(network).items()
+    }
+    drafts = []
+    for number, op in enumerate(_without_pads(network.ops)):
+        call = WRITERS[op.kind](
+            op, [tensors[x] for x in op.inputs], tensors[op.name], f"op{number}"
+        )
+        drafts.append(_Draft(f"{op.name} ({op.kind})", op.name, op.inputs, call))
+    output = tensors[network.ops[-1].name]
+    if network.softmax:
+        table = exponentials_table(output.quant_params.scale)
+        call = Call(
+            (f"softmax(exponentials, {{in0}}, {output.size}, {{out}});",),
+            ("softmax",),
+            (array("float", "exponentials", table),),
+        )
+        # No tensor of a network has a name with a blank at its end.
+        name = f"{output.name} "
+        drafts.append(_Draft("softmax", name, (output.name,), call))
+        output = Tensor(name, output.shape, BETWEEN_0_AND_1)
+        tensors[name] = output
+    return _with_memory(drafts, tensors, tensors[network.input_name], output)
+
+
+def _without_pads(ops: Sequence[IntegerOp]) -> list[IntegerOp]:
+    """Windows reach over the edge themselves where they read a padded image.
+
+    They say so by an attribute more, `margins`.
+    """
+    readers: dict[str, list[str]] = {}
+    for op in ops:
+        for name in op.inputs:
+            readers.setdefault(name, []).append(op.kind)
+    absorbed = {
+        op.name: op
+        for op in ops
+        if op.kind == "pad" and {*readers.get(op.name, ["nothing"])} <= _PADDING_KINDS
+    }
+    found = []
+    for op in ops:
+        if op.name in absorbed:
+            continue
+        padded = absorbed.get(op.inputs[0])
+        if padded is not None:
+            attributes = {**op.attributes, "margins": padded.attributes["pads"]}
+            op = dataclasses.replace(op, inputs=padded.inputs, attributes=attributes)
+        found.append(op)
+    return found
+
+
+def _with_memory(
+    drafts: Sequence[_Draft],
+    tensors: Mapping[str, Tensor],
+    source: Tensor,
+    output: Tensor,
+) -> Program:
+    last_read = {source.name: -1, output.name: len(drafts)}
+    for step, draft in enumerate(drafts):
+        for name in draft.inputs:
+            last_read[name] = max(step, last_read.get(name, -1))
+    owner = _owners(drafts, source.name, last_read)
+    elsewhere = {source.name, owner[output.name]}
+    plan = plan_arena(_buffers(drafts, tensors, owner, last_read, elsewhere))
+
+    def place_of(name: str) -> str:
+        if owner[name] == source.name:
+            return "input"
+        if owner[name] == owner[output.name]:
+            return "output"
+        return f"arena + {plan.offsets[owner[name]]}"
+
+    steps = []
+    for step, draft in enumerate(drafts):
+        places = {f"in{i}": place_of(name) for i, name in enumerate(draft.inputs)}
+        places["out"] = place_of(draft.name)
+        if draft.call.scratch:
+            places["scratch"] = f"arena + {plan.offsets[f'{_SCRATCH} {step}']}"
+        statements = tuple(x.format(**places) for x in draft.call.statements)
+        if statements:
+            steps.append(Step(draft.title, statements, draft.call.constants))
+    if owner[output.name] == source.name:
+        steps.append(
+            Step("the input as it is", (f"memcpy(output, input, {output.size});",), ())
+        )
+    needed = _closure(source for draft in drafts for source in draft.call.sources)
+    return Program(
+        tuple(steps),
+        plan,
+        tuple(name for name in _NEEDS if name in needed),
+        source,
+        output,
+        max(draft.call.num_taps for draft in drafts),
+    )
+
+
+def _owners(
+    drafts: Sequence[_Draft], source: str, last_read: Mapping[str, int]
+) -> dict[str, str]:
+    """Tensor -> the first of those that lie in its place."""
+    owner = {source: source}
+    for step, draft in enumerate(drafts):
+        place, owner[draft.name] = draft.call.in_place, draft.name
+        if place is None:
+            continue
+        taken = owner[draft.inputs[place]]
+        others_read = any(
+            last_read.get(name, -1) > step for name in owner if owner[name] == taken
+        )
+        # The input is the caller's, and is only read.
+        may_write = taken != source and not others_read
+        if may_write or not draft.call.statements:
+            owner[draft.name] = taken
+    return owner
+
+
+def _buffers(
+    drafts: Sequence[_Draft],
+    tensors: Mapping[str, Tensor],
+    owner: Mapping[str, str],
+    last_read: Mapping[str, int],
+    elsewhere: Collection[str],
+) -> list[Buffer]:
+    """Memory that the arena has to have; of owners `elsewhere` it has none."""
+    written: dict[str, int] = {}
+    read: dict[str, int] = {}
+    found = []
+    for step, draft in enumerate(drafts):
+        name = owner[draft.name]
+        written.setdefault(name, step)
+        read[name] = max(read.get(name, step), last_read.get(draft.name, step))
+        if draft.call.scratch:
+            found.append(Buffer(f"{_SCRATCH} {step}", draft.call.scratch, step, step))
+    found += [
+        Buffer(name, tensors[name].size, step, read[name])
+        for name, step in written.items()
+        if name not in elsewhere
+    ]
+    return found
+
+
+def _closure(names: Iterable[str]) -> set[str]:
+    found: set[str] = set()
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += _NEEDS[name]
+    return found
+
+
+def _relative_bounds(op: IntegerOp) -> tuple[int, int]:
+    """Of outputs without their zero point."""
+    low, high = activation_bounds(op)
+    return low - op.quant_params.zero_point, high - op.quant_params.zero_point
+
+
+def _scaling(
+    op: IntegerOp, source: Tensor, name: str
+) -> tuple[str, str, tuple[Constant, ...]]:
+    """How sums are finished, the structure that says how, and its declarations."""
+    kernel = kernel_of(op)
+    low, high = _relative_bounds(op)
+    bounds = {
+        "zero_point": op.quant_params.zero_point,
+        "low": float(low),
+        "high": float(high),
+    }
+    if not uses_double_rounding(op.kind, kernel):
+        multipliers = float_multipliers(op, source.quant_params)
+        return (
+            "float",
+            f"{name}_scaling",
+            (
+                array("float", f"{name}_multipliers", multipliers),
+                structure(
+                    "scaling_t",
+                    f"{name}_scaling",
+                    multipliers=f"{name}_multipliers",
+                    mantissas="NULL",
+                    exponents="NULL",
+                    first_away=0,
+                    **bounds,
+                ),
+            ),
+        )
+    mantissas, exponents = fixed_multipliers(op, source.quant_params)
+    # 2^31 itself is one bit too many.
+    too_large = mantissas == 2**31
+    mantissas = np.where(too_large, 2**30, mantissas).astype(np.int64)
+    return (
+        "fixed",
+        f"{name}_scaling",
+        (
+            array("int32_t", f"{name}_mantissas", mantissas),
+            array("int8_t", f"{name}_exponents", exponents + too_large),
+            structure(
+                "scaling_t",
+                f"{name}_scaling",
+                multipliers="NULL",
+                mantissas=f"{name}_mantissas",
+                exponents=f"{name}_exponents",
+                first_away=first_in_scalar_code(op),
+                **bounds,
+            ),
+        ),
+    )
+
+
+def _linear(
+    op: IntegerOp, source: Tensor, name: str, matrix: np.ndarray
+) -> tuple[tuple[Constant, ...], str]:
+    """Declarations of a `linear_t`, and the part of the code that computes with it.
+
+    `matrix`: int8 (groups, inputs, outputs of each).
+    """
+    kernel = kernel_of(op)
+    finish, scaling, declarations = _scaling(op, source, name)
+    groups, inputs, outputs = matrix.shape
+    sums = matrix.astype(np.int64).sum(axis=1).reshape(-1)
+    bias = kernel.bias.astype(np.int64) - source.quant_params.zero_point * sums
+    padded = np.zeros((groups, inputs, outputs + outputs % 2), np.int8)
+    padded[..., :outputs] = matrix
+    # (groups, pairs, inputs, 2)
+    pairs = padded.reshape(groups, inputs, -1, 2).transpose(0, 2, 1, 3)
+    if storage_bits(kernel.bits) == 4:
+        weights, stored, stride = _two_in_a_byte(pairs), "int4", inputs
+    else:
+        weights, stored, stride = pairs[:, :, _in_fours(inputs)], "int8", 2 * inputs
+    declarations += (
+        array("int8_t", f"{name}_weights", weights),
+        array("int32_t", f"{name}_bias", bias),
+        structure(
+            "linear_t",
+            f"{name}_linear",
+            scaling=f"&{scaling}",
+            weights=f"{name}_weights",
+            bias=f"{name}_bias",
+            inputs=inputs,
+            outputs=outputs,
+            stride=stride,
+        ),
+    )
+    return declarations, f"linear:{stored}:{finish}"
+
+
+def _in_fours(count: int) -> np.ndarray:
+    """0, 2, 1, 3 of every four, and what is left over, as `dot_int8` reads them."""
+    order = np.arange(count)
+    whole = count - count % 4
+    order[:whole] = order[:whole].reshape(-1, 4)[:, [0, 2, 1, 3]].ravel()
+    return order
+
+
+def _two_in_a_byte(pairs: np.ndarray) -> np.ndarray:
+    """int8 (..., 2) of 4 bits each -> int8 (...), the first in the lower half."""
+    values = pairs.astype(np.int64)
+    both = 16 * values[..., 1] + (values[..., 0] & 15)
+    return both.astype(np.int8)
+
+
+def _window(
+    op: IntegerOp, source: Tensor, output: Tensor, size: Sequence[int], name: str
+) -> Constant:
+    height, width, channels = source.image_shape
+    dilation = op.attributes.get("dilation", (1, 1))
+    strides, positions = op.attributes["strides"], output.image_shape[:2]
+    margins = op.attributes.get("margins", ((0, 0), (0, 0)))
+    before = [margin[0] for margin in margins]
+    if op.attributes["padding"] == "same":
+        before = [
+            margin[0]
+            + max(
+                0,
+                (count - 1) * stride + (taps - 1) * step + 1 - length - sum(margin),
+            )
+            // 2
+            for margin, count, stride, taps, step, length in zip(
+                margins,
+                positions,
+                strides,
+                size,
+                dilation,
+                (height, width),
+                strict=True,
+            )
+        ]
+    return structure(
+        "window_t",
+        f"{name}_window",
+        height=height,
+        width=width,
+        channels=channels,
+        kernel_height=size[0],
+        kernel_width=size[1],
+        stride_y=strides[0],
+        stride_x=strides[1],
+        dilation_y=dilation[0],
+        dilation_x=dilation[1],
+        top=before[0],
+        left=before[1],
+        out_height=positions[0],
+        out_width=positions[1],
+        zero_point=source.quant_params.zero_point,
+    )
+
+
+def _conv(op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str) -> Call:
+    (source,) = inputs
+    values, groups = kernel_of(op).values, op.attributes.get("groups", 1)
+    height, width, depth, outputs = values.shape
+    matrix = values.reshape(-1, groups, outputs // groups).transpose(1, 0, 2)
+    constants, linear = _linear(op, source, name, matrix)
+    single = (height, width) == (1, 1) and list(op.attributes["strides"]) == [1, 1]
+    if single and groups == 1 and "margins" not in op.attributes:
+        count = math.prod(output.image_shape[:2])
+        return _rows(name, count, constants, linear)
+    window = _window(op, source, output, (height, width), name)
+    return Call(
+        (
+            f"conv({_function(linear)}, &{name}_linear, &{name}_window, {groups}, "
+            "{in0}, {scratch}, {out});",
+        ),
+        ("conv", linear),
+        (*constants, window),
+        scratch=2 * height * width * depth,
+    )
+
+
+def _rows(name: str, count: int, constants: tuple[Constant, ...], linear: str) -> Call:
+    statement = f"rows({_function(linear)}, &{name}_linear, {{in0}}, {count}, {{out}});"
+    return Call((statement,), ("rows", linear), constants)
+
+
+def _function(part: str) -> str:
+    """The function that a part of the code defines."""
+    return part.replace(":", "_")
+
+
+def _dense(op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str) -> Call:
+    (source,) = inputs
+    matrix = kernel_of(op).values[np.newaxis]
+    constants, linear = _linear(op, source, name, matrix)
+    return _rows(name, output.size // matrix.shape[-1], constants, linear)
+
+
+def _depthwise(
+    op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str
+) -> Call:
+    (source,) = inputs
+    kernel = kernel_of(op)
+    height, width, channels, multiplier = kernel.values.shape
+    finish, scaling, constants = _scaling(op, source, name)
+    values = kernel.values.reshape(height * width, -1)
+    sums = values.astype(np.int64).sum(axis=0)
+    bias = kernel.bias.astype(np.int64) - source.quant_params.zero_point * sums
+    weights, stored = values, "int8"
+    if storage_bits(kernel.bits) == 4:
+        even = np.pad(values, ((0, 0), (0, values.shape[1] % 2)))
+        pairs = even.reshape(len(values), -1, 2)
+        weights, stored = _two_in_a_byte(pairs), "int4"
+    part = f"depthwise_{stored}:{finish}"
+    constants += (
+        array("int8_t", f"{name}_weights", weights),
+        array("int32_t", f"{name}_bias", bias),
+        structure(
+            "depthwise_t",
+            f"{name}_depthwise",
+            scaling=f"&{scaling}",
+            weights=f"{name}_weights",
+            bias=f"{name}_bias",
+            multiplier=multiplier,
+        ),
+        _window(op, source, output, (height, width), name),
+    )
+    return Call(
+        (
+            f"{_function(part)}(&{name}_depthwise, &{name}_window, {{in0}}, "
+            "{scratch}, {out});",
+        ),
+        (part,),
+        constants,
+        scratch=channels,
+        num_taps=height * width,
+    )
+
+
+def _look_up(
+    op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str
+) -> Call:
+    (source,) = inputs
+    levels = tf.constant(np.arange(INT8_MIN, INT8_MAX + 1), tf.float64)
+    operand = Operand(levels, source.quant_params)
+    table = np.asarray(SIMULATIONS[op.kind].run(op, operand)).astype(np.int8)
+    return Call(
+        (f"look_up({name}_table, {{in0}}, {output.size}, {{out}});",),
+        ("look_up",),
+        (array("int8_t", f"{name}_table", table),),
+        in_place=0,
+    )
+
+
+def _combined(function: str, how: Callable[..., tuple[Constant, ...]]) -> Writer:
+    """Writers of operations on two tensors; `how` declares what they compute with."""
+
+    def write(
+        op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str
+    ) -> Call:
+        first, second = inputs
+        constants = how(op, first, second, name)
+        given = f"&{name}_how" if constants else "NULL"
+        shape = (*(1 for _ in range(4 - len(output.shape))), *output.shape)
+        meets = structure(
+            "broadcast_t",
+            f"{name}_shapes",
+            sizes=shape,
+            first=_steps(first.shape, shape),
+            second=_steps(second.shape, shape),
+        )
+        place = next((i for i in (0, 1) if inputs[i].size == output.size), None)
+        return Call(
+            (
+                f"combine({function}, {given}, &{name}_shapes, {{in0}}, {{in1}}, "
+                "{out});",
+            ),
+            (function, "broadcast"),
+            (*constants, meets),
+            in_place=place,
+        )
+
+    return write
+
+
+def _steps(shape: Shape, output: Shape) -> list[int]:
+    """How far apart neighbours lie, 0 along dimensions that are repeated."""
+    full = (*(1 for _ in range(len(output) - len(shape))), *shape)
+    steps = [math.prod(full[i + 1 :]) for i in range(len(full))]
+    return [0 if size == 1 else step for size, step in zip(full, steps, strict=True)]
+
+
+def _sum_constants(sign: int) -> Callable[..., tuple[Constant, ...]]:
+    def declare(
+        op: IntegerOp, first: Tensor, second: Tensor, name: str
+    ) -> tuple[Constant, ...]:
+        taken = [first.quant_params, second.quant_params]
+        multipliers, shift = sum_multipliers(op, taken)
+        factors = (multipliers[0], sign * multipliers[1])
+        offset = sum(
+            factor * x.zero_point for factor, x in zip(factors, taken, strict=True)
+        )
+        low, high = _relative_bounds(op)
+        return (
+            structure(
+                "weighted_sum_t",
+                f"{name}_how",
+                first=factors[0],
+                second=factors[1],
+                bias=(1 << (shift - 1)) - offset,
+                shift=shift,
+                zero_point=op.quant_params.zero_point,
+                low=low,
+                high=high,
+            ),
+        )
+
+    return declare
+
+
+def _product_constants(
+    op: IntegerOp, first: Tensor, second: Tensor, name: str
+) -> tuple[Constant, ...]:
+    low, high = _relative_bounds(op)
+    return (
+        structure(
+            "product_t",
+            f"{name}_how",
+            first=first.quant_params.zero_point,
+            second=second.quant_params.zero_point,
+            multiplier=product_multiplier(op, first.quant_params, second.quant_params),
+            zero_point=op.quant_params.zero_point,
+            low=float(low),
+            high=float(high),
+        ),
+    )
+
+
+def _pool(reduce: str) -> Writer:
+    def write(
+        op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str
+    ) -> Call:
+        low, high = activation_bounds(op)
+        window = _window(op, inputs[0], output, op.attributes["pool_size"], name)
+        return Call(
+            (f"pool({reduce}, &{name}_window, {low}, {high}, {{in0}}, {{out}});",),
+            (reduce, "pool"),
+            (window,),
+        )
+
+    return write
+
+
+def _average(of_channels: bool) -> Writer:
+    def write(
+        op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str
+    ) -> Call:
+        (source,) = inputs
+        channels = source.shape[-1]
+        positions = source.size // channels
+        count, step = (channels, 1) if of_channels else (positions, channels)
+        outputs, between = (positions, channels) if of_channels else (channels, 1)
+        multiplier, bias = mean_factors(op, source.quant_params, count)
+        how = structure(
+            "average_t",
+            f"{name}_average",
+            multiplier=multiplier,
+            bias=bias,
+            outputs=outputs,
+            between=between,
+            count=count,
+            step=step,
+        )
+        statement = f"average(&{name}_average, {{in0}}, {{out}});"
+        return Call((statement,), ("average",), (how,))
+
+    return write
+
+
+def _l2_normalize(
+    op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str
+) -> Call:
+    channels, attributes = output.shape[-1], op.attributes
+    how = structure(
+        "l2_normalize_t",
+        f"{name}_how",
+        channels=channels,
+        zero_point=inputs[0].quant_params.zero_point,
+        constants=attributes["num_constants"] * attributes["constant_level"] ** 2,
+    )
+    rows = output.size // channels
+    statement = f"l2_normalize(&{name}_how, {{in0}}, {rows}, {{out}});"
+    return Call((statement,), ("l2_normalize",), (how,), in_place=0)
+
+
+def _prelu(op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str) -> Call:
+    (source,) = inputs
+    slopes = slope_levels(op, output.shape).reshape(-1)
+    factors = prelu_factors(
+        source.quant_params, op.quant_params, op.attributes["slope_scale"]
+    )
+    above, below = map(fixed_multiplier, factors)
+    how = structure(
+        "prelu_t",
+        f"{name}_how",
+        slopes=f"{name}_slopes",
+        num_slopes=slopes.size,
+        input_zero_point=source.quant_params.zero_point,
+        zero_point=op.quant_params.zero_point,
+        above=above[0],
+        above_exponent=above[1],
+        below=below[0],
+        below_exponent=below[1],
+    )
+    return Call(
+        (f"prelu(&{name}_how, {{in0}}, {output.size}, {{out}});",),
+        ("prelu",),
+        (array("int8_t", f"{name}_slopes", slopes), how),
+        in_place=0,
+    )
+
+
+def _reshape(
+    op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str
+) -> Call:
+    return Call((), (), in_place=0)
+
+
+def _permuted(
+    sizes: Sequence[int], steps: Sequence[int], start: int, name: str
+) -> Call:
+    missing = 5 - len(sizes)
+    how = structure(
+        "permute_t",
+        f"{name}_order",
+        start=start,
+        sizes=[1] * missing + list(sizes),
+        steps=[0] * missing + list(steps),
+    )
+    return Call((f"permute(&{name}_order, {{in0}}, {{out}});",), ("permute",), (how,))
+
+
+def _transpose(
+    op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str
+) -> Call:
+    shape = inputs[0].shape
+    steps = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+    order = [dimension - 1 for dimension in op.attributes["permutation"]]
+    return _permuted([shape[i] for i in order], [steps[i] for i in order], 0, name)
+
+
+def _crop(op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str) -> Call:
+    _, width, channels = inputs[0].shape
+    (top, _), (left, _) = op.attributes["crops"]
+    height, out_width, _ = output.shape
+    return _permuted(
+        [height, out_width * channels],
+        [width * channels, 1],
+        (top * width + left) * channels,
+        name,
+    )
+
+
+def _resize_nearest(
+    op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str
+) -> Call:
+    height, width, channels = inputs[0].shape
+    rows, columns = op.attributes["size"]
+    return _permuted(
+        [height, rows, width, columns, channels],
+        [width * channels, 0, channels, 0, 1],
+        0,
+        name,
+    )
+
+
+def _depth_to_space(
+    op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str
+) -> Call:
+    width = inputs[0].shape[1]
+    rows, columns = op.attributes["block_size"]
+    (top, _), (left, _) = op.attributes["crops"]
+    height, out_width, channels = output.shape
+    return Call(
+        (
+            f"blocks({{in0}}, {width}, {rows}, {columns}, {channels}, {top}, {left}, "
+            f"{height}, {out_width}, {{out}});",
+        ),
+        ("blocks",),
+    )
+
+
+def _pad(op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str) -> Call:
+    height, width, channels = inputs[0].shape
+    (top, _), (left, _) = op.attributes["pads"]
+    out_height, out_width, _ = output.shape
+    return Call(
+        (
+            f"pad({{in0}}, {height}, {width * channels}, {{out}}, {out_height}, "
+            f"{out_width * channels}, {top}, {left * channels}, "
+            f"{op.quant_params.zero_point});",
+        ),
+        ("pad",),
+    )
+
+
+def _concatenate(
+    op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str
+) -> Call:
+    channels = output.shape[-1]
+    statements, start = [], 0
+    for i, source in enumerate(inputs):
+        width = source.shape[-1]
+        statements.append(
+            f"copy_block({{in{i}}}, {source.size // width}, {width}, "
+            f"{{out}} + {start}, {channels});"
+        )
+        start += width
+    return Call(tuple(statements), ("copy_block",))
+
+
+def _resize_bilinear(
+    op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str
+) -> Call:
+    height, width, channels = inputs[0].shape
+    rows, columns = (
+        array("int16_t", f"{name}_{of}", np.stack(neighbours(length, factor), -1))
+        for of, length, factor in zip(
+            ("rows", "columns"), (height, width), op.attributes["size"], strict=True
+        )
+    )
+    how = structure(
+        "resize_t",
+        f"{name}_how",
+        width=width,
+        channels=channels,
+        out_height=output.shape[0],
+        out_width=output.shape[1],
+        rows=f"{name}_rows",
+        columns=f"{name}_columns",
+    )
+    statement = f"resize(&{name}_how, {{in0}}, {{out}});"
+    return Call((statement,), ("resize",), (rows, columns, how))
+
+
+def _nothing(*_: object) -> tuple[Constant, ...]:
+    return ()
+
+
+WRITERS: Mapping[str, Writer] = {
+    "conv": _conv,
+    "depthwise": _depthwise,
+    "dense": _dense,
+    "dense_convolution": _dense,
+    "pointwise": _dense,
+    "add": _combined("weighted_sum", _sum_constants(1)),
+    "subtract": _combined("weighted_sum", _sum_constants(-1)),
+    "multiply": _combined("product", _product_constants),
+    "elementwise_maximum": _combined("maximum", _nothing),
+    "elementwise_minimum": _combined("minimum", _nothing),
+    **dict.fromkeys(
+        (
+            "relu",
+            "leaky_relu",
+            "minimum",
+            "sigmoid",
+            "tanh",
+            "gelu",
+            "elu",
+            "hard_swish",
+        ),
+        _look_up,
+    ),
+    "prelu": _prelu,
+    "average_pool": _pool("mean"),
+    "max_pool": _pool("largest"),
+    "global_average": _average(of_channels=False),
+    "channel_mean": _average(of_channels=True),
+    "l2_normalize": _l2_normalize,
+    "reshape": _reshape,
+    "transpose": _transpose,
+    "pad": _pad,
+    "crop": _crop,
+    "concatenate": _concatenate,
+    "depth_to_space": _depth_to_space,
+    "resize_nearest": _resize_nearest,
+    "resize_bilinear": _resize_bilinear,
+}
