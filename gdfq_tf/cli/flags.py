@@ -305,8 +305,8 @@ def check_classifier_flags(values: flags.FlagValues) -> None:
 RECIPE_COSTS = {
     "calibrate": "half a minute, from noise alone",
     "fast": "2 minutes, images are made",
-    "balanced": "7 minutes, students of few bits are trained besides",
-    "best": "15 minutes",
+    "balanced": "several times that, students of few bits are trained besides",
+    "best": "longest",
     "gdfq": "25 minutes, as published",
 }
 

@@ -30,6 +30,7 @@ from gdfq_tf.graph.bn_statistics import (
     stored_statistics,
 )
 from gdfq_tf.keras_compat import keras
+from gdfq_tf.natural_images import amplitudes_of
 from gdfq_tf.preprocessing import Preprocessing, make_preprocessing
 
 Channels = npt.NDArray[np.float64]
@@ -213,8 +214,7 @@ def natural_textures(
         np.fft.fftfreq(height, 1 / height)[:, None],
         np.fft.fftfreq(width, 1 / width),
     )
-    # Below one period the spectrum is flat: images differ in brightness.
-    amplitudes = np.maximum(frequencies, 0.5) ** -spectrum
+    amplitudes = amplitudes_of(frequencies, spectrum)
 
     def noise(num_channels: int) -> Channels:
         white = rng.normal(size=(count, height, width, num_channels))

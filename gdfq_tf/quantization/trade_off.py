@@ -184,7 +184,8 @@ def best_measured(
 ) -> Assignment:
     """The best assignment whose file, as converted and timed, is within limits.
 
-    Where none is, that of the last try, or no layer at 8 bits.
+    Where none is found: no layer at 8 bits if bytes have a limit, else all that cost
+    time.
 
     Args:
       trade_off: of the network.

@@ -33,7 +33,7 @@ def float_literal(value: float) -> str:
 
 def array(kind: str, name: str, values: np.ndarray) -> Constant:
     """A constant array of an integer type or float, in the order of its values."""
-    if values.dtype.kind == "f":
+    if kind == "float":
         entries = [float_literal(x) for x in values.ravel()]
     else:
         entries = [_integer(int(x)) for x in values.ravel()]

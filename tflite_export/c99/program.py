@@ -57,8 +57,8 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "finish_fixed": ("scaling",),
     "fixed_point": (),
     "window": (),
-    "copy_patch": ("window",),
     "taps": ("window",),
+    "copy_patch": ("taps",),
     "dot_int8": ("simd",),
     "dot_int4": ("simd",),
     "linear_types": ("scaling",),
@@ -73,9 +73,15 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     },
     "rows": ("linear_types",),
     "conv": ("linear_types", "copy_patch"),
-    "depthwise_types": ("scaling", "taps", "simd"),
+    "depthwise_types": ("scaling", "taps"),
+    "weights_int8": ("simd",),
+    "weights_int4": ("simd",),
     **{
-        f"depthwise_{weights}:{finish}": ("depthwise_types", f"finish_{finish}")
+        f"depthwise:{weights}:{finish}": (
+            "depthwise_types",
+            f"weights_{weights}",
+            f"finish_{finish}",
+        )
         for weights in ("int8", "int4")
         for finish in ("float", "fixed")
     },
@@ -360,53 +366,49 @@ def _relative_bounds(op: IntegerOp) -> tuple[int, int]:
 def _scaling(
     op: IntegerOp, source: Tensor, name: str
 ) -> tuple[str, str, tuple[Constant, ...]]:
-    """How sums are finished, the structure that says how, and its declarations."""
+    """How sums are finished, the structure that says how, and declarations.
+
+    Those are of the structure and of `{name}_bias`, zero point of the input included.
+    """
     kernel = kernel_of(op)
-    low, high = _relative_bounds(op)
-    bounds = {
-        "zero_point": op.quant_params.zero_point,
-        "low": float(low),
-        "high": float(high),
+    # Output channels lie last; depthwise kernels have them on two dimensions.
+    rows = kernel.values.reshape(-1, len(kernel.scale)).astype(np.int64)
+    bias = kernel.bias - source.quant_params.zero_point * rows.sum(axis=0)
+    fields: dict[str, object] = {
+        "multipliers": "NULL",
+        "mantissas": "NULL",
+        "exponents": "NULL",
+        "first_away": 0,
     }
-    if not uses_double_rounding(op.kind, kernel):
+    if uses_double_rounding(op.kind, kernel):
+        finish = "fixed"
+        mantissas, exponents = fixed_multipliers(op, source.quant_params)
+        # 2^31 itself is one bit too many.
+        too_large = mantissas == 2**31
+        arrays = {
+            "mantissas": ("int32_t", np.where(too_large, 2**30, mantissas)),
+            "exponents": ("int8_t", exponents + too_large),
+        }
+        fields["first_away"] = first_in_scalar_code(op)
+    else:
+        finish = "float"
         multipliers = float_multipliers(op, source.quant_params)
-        return (
-            "float",
+        arrays = {"multipliers": ("float", multipliers)}
+    fields |= {field: f"{name}_{field}" for field in arrays}
+    low, high = _relative_bounds(op)
+    declarations = (
+        *(array(kind, f"{name}_{x}", values) for x, (kind, values) in arrays.items()),
+        structure(
+            "scaling_t",
             f"{name}_scaling",
-            (
-                array("float", f"{name}_multipliers", multipliers),
-                structure(
-                    "scaling_t",
-                    f"{name}_scaling",
-                    multipliers=f"{name}_multipliers",
-                    mantissas="NULL",
-                    exponents="NULL",
-                    first_away=0,
-                    **bounds,
-                ),
-            ),
-        )
-    mantissas, exponents = fixed_multipliers(op, source.quant_params)
-    # 2^31 itself is one bit too many.
-    too_large = mantissas == 2**31
-    mantissas = np.where(too_large, 2**30, mantissas).astype(np.int64)
-    return (
-        "fixed",
-        f"{name}_scaling",
-        (
-            array("int32_t", f"{name}_mantissas", mantissas),
-            array("int8_t", f"{name}_exponents", exponents + too_large),
-            structure(
-                "scaling_t",
-                f"{name}_scaling",
-                multipliers="NULL",
-                mantissas=f"{name}_mantissas",
-                exponents=f"{name}_exponents",
-                first_away=first_in_scalar_code(op),
-                **bounds,
-            ),
+            **fields,
+            zero_point=op.quant_params.zero_point,
+            low=float(low),
+            high=float(high),
         ),
+        array("int32_t", f"{name}_bias", bias),
     )
+    return finish, f"{name}_scaling", declarations
 
 
 def _linear(
@@ -419,8 +421,6 @@ def _linear(
     kernel = kernel_of(op)
     finish, scaling, declarations = _scaling(op, source, name)
     groups, inputs, outputs = matrix.shape
-    sums = matrix.astype(np.int64).sum(axis=1).reshape(-1)
-    bias = kernel.bias.astype(np.int64) - source.quant_params.zero_point * sums
     padded = np.zeros((groups, inputs, outputs + outputs % 2), np.int8)
     padded[..., :outputs] = matrix
     # (groups, pairs, inputs, 2)
@@ -431,7 +431,6 @@ def _linear(
         weights, stored, stride = pairs[:, :, _in_fours(inputs)], "int8", 2 * inputs
     declarations += (
         array("int8_t", f"{name}_weights", weights),
-        array("int32_t", f"{name}_bias", bias),
         structure(
             "linear_t",
             f"{name}_linear",
@@ -526,6 +525,7 @@ def _conv(op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str) ->
         ("conv", linear),
         (*constants, window),
         scratch=2 * height * width * depth,
+        num_taps=height * width,
     )
 
 
@@ -554,17 +554,14 @@ def _depthwise(
     height, width, channels, multiplier = kernel.values.shape
     finish, scaling, constants = _scaling(op, source, name)
     values = kernel.values.reshape(height * width, -1)
-    sums = values.astype(np.int64).sum(axis=0)
-    bias = kernel.bias.astype(np.int64) - source.quant_params.zero_point * sums
     weights, stored = values, "int8"
     if storage_bits(kernel.bits) == 4:
         even = np.pad(values, ((0, 0), (0, values.shape[1] % 2)))
         pairs = even.reshape(len(values), -1, 2)
         weights, stored = _two_in_a_byte(pairs), "int4"
-    part = f"depthwise_{stored}:{finish}"
+    part = f"depthwise:{stored}:{finish}"
     constants += (
         array("int8_t", f"{name}_weights", weights),
-        array("int32_t", f"{name}_bias", bias),
         structure(
             "depthwise_t",
             f"{name}_depthwise",

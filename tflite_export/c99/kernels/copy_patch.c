@@ -2,20 +2,16 @@
    outside the image it is the zero point. */
 static void copy_patch(const window_t *w, const int8_t *image, int32_t position,
                        int32_t first_channel, int32_t num_channels, int8_t *patch) {
-  const int32_t top = position / w->out_width * w->stride_y - w->top;
-  const int32_t left = position % w->out_width * w->stride_x - w->left;
-  int32_t i, j;
-  for (i = 0; i < w->kernel_height; ++i) {
-    const int32_t y = top + i * w->dilation_y;
-    for (j = 0; j < w->kernel_width; ++j) {
-      const int32_t x = left + j * w->dilation_x;
-      if (y < 0 || y >= w->height || x < 0 || x >= w->width) {
-        memset(patch, (int)w->zero_point, (size_t)num_channels);
-      } else {
-        memcpy(patch, image + (y * w->width + x) * w->channels + first_channel,
-               (size_t)num_channels);
-      }
-      patch += num_channels;
+  const int8_t *taps[MAX_TAPS];
+  const int32_t count = w->kernel_height * w->kernel_width;
+  int32_t tap;
+  find_taps(w, image, position, NULL, taps);
+  for (tap = 0; tap < count; ++tap) {
+    if (taps[tap] == NULL) {
+      memset(patch, (int)w->zero_point, (size_t)num_channels);
+    } else {
+      memcpy(patch, taps[tap] + first_channel, (size_t)num_channels);
     }
+    patch += num_channels;
   }
 }
