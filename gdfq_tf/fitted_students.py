@@ -82,7 +82,7 @@ def _reconstruct(
         count = budget.images_of(job.classifier.input_shape)
         images, held_out = pool.first(count).split()
         if job.recipe.refinement is not None:
-            held_out = dataclasses.replace(held_out, pixels=blend(held_out.pixels))
+            held_out = blend(held_out)
         started = time.monotonic()
         plan = make_plan(job.classifier.model, bit_widths, keep_layers)
         teacher = equalized(job.classifier, plan, images, config, progress)

@@ -9,12 +9,17 @@ agrees no more often than by chance has lost all that its teacher knew.
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
 from gdfq_tf.classifier import Classifier, Head, predict_logits
 from gdfq_tf.metrics import agreement, label_agreement, signal_to_noise
 from gdfq_tf.quantization.student import Student
+from gdfq_tf.synthesis.image_pool import ImagePool
+
+# Fewer say little, and as many students answer at once.
+_NUM_BLENDED = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +27,7 @@ class AccuracyEstimate:
     """What agreement on held-out synthetic images says.
 
     Attributes:
-      num_images: held-out synthetic images.
+      num_images: held-out synthetic images, or pairs of them.
       agreement: share, 0..1, that student and teacher put into one class.
       accuracy_loss: estimated loss of top-1 accuracy, points, of a teacher that is
         always right.
@@ -48,7 +53,7 @@ class LabelEstimate:
     """The same of a multi-label network.
 
     Attributes:
-      num_images: held-out synthetic images.
+      num_images: held-out synthetic images, or pairs of them.
       label_agreement: share, 0..1, of labels on which student and teacher agree.
     """
 
@@ -65,7 +70,7 @@ class FeaturesEstimate:
     """The same of a network that gives features.
 
     Attributes:
-      num_images: held-out synthetic images.
+      num_images: held-out synthetic images, or pairs of them.
       signal_to_noise_db: power of the teacher's outputs over that of the student's
         error, see `signal_to_noise`.
     """
@@ -81,14 +86,21 @@ class FeaturesEstimate:
 Estimate = AccuracyEstimate | LabelEstimate | FeaturesEstimate
 
 
-def blend(pixels: np.ndarray) -> np.ndarray:
-    """Each image, uint8 (N, H, W, C), with three eighths of the next laid over it.
+def blend(pool: ImagePool) -> ImagePool:
+    """Each image with three eighths of another one laid over it.
 
     Refined images belong to their class beyond doubt, as no student could miss; blended
-    ones are about as doubtful to the teacher as real ones are.
+    ones are about as doubtful to the teacher as real ones are. Of a small pool each
+    image meets several of those after it, so that there are 128 pairs if possible.
     """
-    ours, others = pixels.astype(np.float32), np.roll(pixels, -1, axis=0)
-    return np.round(0.625 * ours + 0.375 * others).astype(np.uint8)
+    count = len(pool)
+    num_others = max(1, min(count - 1, math.ceil(_NUM_BLENDED / count)))
+    ours = 0.625 * pool.pixels.astype(np.float32)
+    blended = [
+        np.round(ours + 0.375 * np.roll(pool.pixels, -shift, axis=0)).astype(np.uint8)
+        for shift in range(1, num_others + 1)
+    ]
+    return ImagePool(np.concatenate(blended), np.tile(pool.labels, num_others))
 
 
 def estimate(student: Student, classifier: Classifier, pixels: np.ndarray) -> Estimate:

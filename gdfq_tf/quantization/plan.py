@@ -161,6 +161,8 @@ def make_plan(
     kept = frozenset(keep_layers)
     if protocol.keeps_ends:
         kept |= end_layers(model)
+    if protocol.keeps_depthwise:
+        kept |= {x.name for x in model.layers if has_kernel(x) and is_depthwise(x)}
     if protocol.keeps_windows:
         kept |= window_layers(model)
     consumed_by = consumers(model)

@@ -13,6 +13,7 @@ from gdfq_tf.quantization.estimation import (
     estimate_accuracy,
     estimate_of_outputs,
 )
+from gdfq_tf.synthesis.image_pool import ImagePool
 
 
 def agreeing(share, num_classes, num_images=1000):
@@ -108,7 +109,20 @@ def test_features_are_estimated_by_their_error():
 
 def test_blends_by_hand():
     pixels = np.array([0, 100, 255], np.uint8).reshape(3, 1, 1, 1)
-    # 0 + 37.5; 62.5 + 95.625 = 158.125; 159.375 + 0; halves go to even.
-    blended = blend(pixels)
-    np.testing.assert_array_equal(blended.ravel(), [38, 158, 159])
-    assert blended.dtype == np.uint8
+    blended = blend(ImagePool(pixels, np.array([5, 6, 7], np.int32)))
+    # With the next: 0 + 37.5; 62.5 + 95.625 = 158.125; 159.375 + 0; halves go to even.
+    # With the one after that: 0 + 95.625; 62.5 + 0; 159.375 + 37.5 = 196.875.
+    assert blended.pixels.ravel().tolist() == [38, 158, 159, 96, 62, 197]
+    assert blended.pixels.dtype == np.uint8
+    assert blended.labels.tolist() == [5, 6, 7, 5, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(1, 1), (2, 2), (12, 132), (60, 180), (128, 128), (200, 200)],
+)
+def test_small_pools_are_blended_several_times(count, expected):
+    """132 of 12: with all 11 others; 180 of 60: with 3, as 2 would give but 120."""
+    pixels = np.zeros((count, 1, 1, 1), np.uint8)
+    blended = blend(ImagePool(pixels, np.zeros(count, np.int32)))
+    assert len(blended) == len(blended.pixels) == expected

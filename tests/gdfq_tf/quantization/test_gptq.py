@@ -15,8 +15,8 @@ from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import make_preprocessing
 from gdfq_tf.quantization.calibration import calibrate
 from gdfq_tf.quantization.gptq import (
-    _refit_scale,
     best_kernel,
+    descend,
     round_kernels,
     round_rows,
 )
@@ -257,24 +257,85 @@ def test_many_channels_lose_less_than_with_plain_rounding(seed, bits):
     ],
 )
 def test_refitted_scales_by_hand(levels, target, expected):
-    scale = _refit_scale(
+    _, scale = descend(
         np.reshape(levels, (1, 2, 1)),
-        np.ones((1, 1)),
-        np.eye(2)[np.newaxis],
         np.reshape(target, (1, 2, 1)),
+        np.eye(2)[np.newaxis],
+        np.ones((1, 1)),
+        (-8, 7),
+        num_rounds=0,
     )
     assert scale.item() == pytest.approx(expected)
 
 
 def test_refitted_scales_weigh_directions_as_the_inputs_do():
     # Row 0 matters alone: 2 s = 2.2.
-    scale = _refit_scale(
+    _, scale = descend(
         np.reshape([2.0, 1.0], (1, 2, 1)),
-        np.ones((1, 1)),
-        np.diag([1.0, 1e-9])[np.newaxis],
         np.reshape([2.2, 0.8], (1, 2, 1)),
+        np.diag([1.0, 1e-9])[np.newaxis],
+        np.ones((1, 1)),
+        (-8, 7),
+        num_rounds=0,
     )
     assert scale.item() == pytest.approx(1.1)
+
+
+def test_a_row_is_rounded_again_beside_the_others_by_hand():
+    """Targets .4 and .4 of rows that stand in for each other: 1 and 0, not 0 and 0.
+
+    Row 0 beside 0: .4 + .9 * .4 = .76, 1; row 1 beside 1: .4 - .9 * .6 = -.14, 0. The
+    scale: (1, .9) . (.4, .4) / 1 = .76, no less than .8.
+    """
+    levels, scale = descend(
+        np.zeros((1, 2, 1)),
+        np.full((1, 2, 1), 0.4),
+        np.array([[[1.0, 0.9], [0.9, 1.0]]]),
+        np.ones((1, 1)),
+        (-8, 7),
+        num_rounds=1,
+    )
+    assert levels.ravel().tolist() == [1, 0]
+    assert scale.item() == pytest.approx(0.8)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    groups=st.integers(1, 3),
+    size=st.sampled_from([1, 2, 9, 63, 64, 65, 130]),  # blocks have 64 rows
+    bits=st.integers(2, 7),
+    num_rounds=st.integers(1, 3),
+)
+def test_rounding_again_never_loses_and_one_more_row_gains_nothing(
+    seed, groups, size, bits, num_rounds
+):
+    rng = np.random.default_rng(seed)
+    lowest, highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    damped = correlated(rng, groups, size)
+    start = rng.uniform(0.1, 2.0, (groups, 3))
+    target = rng.normal(0, highest / 2 + 0.5, (groups, size, 3)) * start[:, np.newaxis]
+    first = np.clip(np.round(target / start[:, np.newaxis]), lowest, highest)
+    given_to, losses = first.copy(), []
+    for rounds in range(num_rounds + 1):
+        levels, scale = descend(
+            first, target, damped, start, (lowest, highest), num_rounds=rounds
+        )
+        losses.append(loss(levels, target, damped, scale))
+        np.testing.assert_array_equal(levels, np.rint(levels))
+        assert lowest <= levels.min() <= levels.max() <= highest
+    np.testing.assert_array_equal(first, given_to)
+    for before, after in itertools.pairwise(losses):
+        assert (after <= before * (1 + 1e-9) + 1e-12).all()
+    # The last row saw all others as they are, at the scale before the last refit.
+    _, scale = descend(
+        first, target, damped, start, (lowest, highest), num_rounds=num_rounds - 1
+    )
+    here = loss(levels, target, damped, scale)
+    for step in (-1, 1):
+        moved = levels.copy()
+        moved[:, -1] = np.clip(moved[:, -1] + step, lowest, highest)
+        assert (here <= loss(moved, target, damped, scale) * (1 + 1e-9) + 1e-12).all()
 
 
 def make_student(classifier: keras.Model, bits: str) -> Student:
