@@ -104,9 +104,9 @@ def test_widths_are_kept(result):
     for model in result.models:
         kernels = [op.kernel for op in model.network.ops if op.kernel is not None]
         bits = model.bit_widths.weight_bits
-        # The edge protocol keeps the first and the last.
-        ends = bits if model.bit_widths.protocol == "paper" else 8
-        assert [kernel.bits for kernel in kernels] == [ends, bits, bits, ends]
+        # The edge protocol keeps the first, the depthwise one and the last.
+        kept = bits if model.bit_widths.protocol == "paper" else 8
+        assert [kernel.bits for kernel in kernels] == [kept, kept, bits, kept]
         for kernel in kernels:
             lowest, highest = weight_levels(kernel.bits)
             assert lowest <= kernel.values.min() <= kernel.values.max() <= highest
@@ -541,13 +541,14 @@ def test_figures_of_layers_say_where_the_error_comes_from(result):
     eight, four, _ = result.models
     assert [row.name for row in eight.layers] == [op.name for op in eight.network.ops]
     by_name = {row.name: row for row in four.layers}
-    assert by_name["dw2"].weight_bits == 4
+    assert by_name["conv3"].weight_bits == 4
+    assert by_name["dw2"].weight_bits == 8
     assert by_name["logits"].weight_bits == 8
     kernel = four.network.ops[0].kernel
     assert four.layers[0].weight_bytes == kernel.values.size + 4 * kernel.bias.size
     for finer, coarser in zip(eight.layers, four.layers, strict=True):
         assert finer.signal_to_noise_db > 20
-        if finer.name in ("dw2", "conv3"):
+        if finer.name == "conv3":
             assert coarser.signal_to_noise_db < finer.signal_to_noise_db - 5
     text = repr(four.layers)
     assert "signal_to_noise_db" in text

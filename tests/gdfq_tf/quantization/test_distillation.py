@@ -39,7 +39,7 @@ CONFIG = DistillationConfig(40, batch_size=16, learning_rate=1e-2)
 def student(tiny_classifier):
     return reconstruct(
         classifier_of(tiny_classifier),
-        make_plan(tiny_classifier, parse_bit_widths("w3a4/paper")),
+        make_plan(tiny_classifier, parse_bit_widths("w2a4/paper")),
         IMAGES,
         ReconstructionConfig(alike(64)),
         NullProgress(),

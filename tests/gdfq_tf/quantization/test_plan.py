@@ -30,9 +30,9 @@ def bits(plan) -> dict[str, int]:
 def test_tiny_classifier_edge_and_paper():
     model = build_tiny_classifier()
     plan = make_plan(model, EDGE)
-    # Edge: the first and the last kernel keep 8 bits.
-    assert plan.weight_bits == {"conv1": 8, "dw2": 4, "conv3": 4, "logits": 8}
-    assert plan.layers_at_8_bits == {"conv1", "logits"}
+    # Edge: the first and the last kernel keep 8 bits, and so do depthwise ones.
+    assert plan.weight_bits == {"conv1": 8, "dw2": 8, "conv3": 4, "logits": 8}
+    assert plan.layers_at_8_bits == {"conv1", "dw2", "logits"}
     kernels = ("conv1", "dw2", "conv3", "logits")
     paper = make_plan(model, PAPER)
     assert paper.weight_bits == dict.fromkeys(kernels, 4)
@@ -47,9 +47,9 @@ def test_tiny_classifier_edge_and_paper():
     assert set(plan.outputs) == ends
     assert plan.input_group == image
     assert plan.output_group == "logits"
-    # Edge: relu1 enters the Add and relu3 the pooling.
+    # Edge: relu1 enters the Add and relu3 the pooling, relu2 is a depthwise layer's.
     assert bits(plan) == {
-        image: 8, "relu1": 8, "relu2": 4, "bn3": 8, "relu3": 8, "pool": 8, "logits": 8
+        image: 8, "relu1": 8, "relu2": 8, "bn3": 8, "relu3": 8, "pool": 8, "logits": 8
     }  # fmt: skip
     # Paper: every ReLU.
     assert bits(make_plan(model, PAPER)) == {
