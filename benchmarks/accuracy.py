@@ -181,7 +181,7 @@ def _measure(
     passes = 0
     if pool is None:
         passes = result.job.recipe.image_passes(classifier.input_shape, bit_widths)
-    machine = benchmark(result.baselines.float32, num_runs=1, warmup_runs=0).machine
+    machine = benchmark(result.baselines.float32, num_runs=1, warmup_runs=0).device
     common = {**subject.common_figures(), "seed": seed, "machine": machine}
     rows = [
         {

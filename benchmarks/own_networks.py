@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
@@ -27,7 +28,7 @@ _layers = keras.layers
 _LARGE = 96  # pixels, height and width
 _BATCH_SIZE = 100
 
-Tensor = keras.KerasTensor
+Tensor: TypeAlias = Any  # keras.KerasTensor; Keras has no types
 
 
 def define_flags() -> commands.Flags:
@@ -37,8 +38,8 @@ def define_flags() -> commands.Flags:
     defined.string("data", "Labelled images of 32x32, .npz.", required=True)
     defined.string("output_dir", "Folder for the files.", required=True)
     defined.texts("networks", ",".join(NETWORKS), "Some of them.")
-    defined.integer("epochs", 25, "Passes over the training half.")
-    defined.integer("seed", 0, "Of weights and batches.")
+    defined.integer("epochs", 25, "Passes over the training half.", low=1)
+    defined.integer("seed", 0, "Of weights and batches.", low=0)
     return defined
 
 

@@ -70,7 +70,7 @@ def compare(
     rows = []
     for file in files:
         outputs = tflite_outputs(file.tflite, classifier.preprocessing, pixels)
-        latency = benchmark(file.tflite)
+        latency = benchmark(file.tflite).latency
         rows.append(
             {
                 "title": file.title,
@@ -78,7 +78,7 @@ def compare(
                 "sha256": hashlib.sha256(file.tflite).hexdigest(),
                 "size_bytes": len(file.tflite),
                 "latency_ms": latency.median_ms,
-                "latency_p90_ms": latency.p90_ms,
+                "latency_p95_ms": latency.p95_ms,
                 **accuracy_facts(outputs, labels, reference, classifier.head),
             }
         )

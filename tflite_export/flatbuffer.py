@@ -31,7 +31,7 @@ _CONVERSION_METADATA = b"CONVERSION_METADATA"
 _BUFFER_ALIGNMENT = 16
 # What offsets out of a damaged file raise on their way through flatbuffers and numpy,
 # and what a tree with parts missing raises where they are looked for.
-_DAMAGE = (struct.error, ValueError, TypeError, LookupError, AttributeError)
+DAMAGE = (struct.error, ValueError, TypeError, LookupError, AttributeError)
 
 
 _Numbers = Sequence[float] | np.ndarray
@@ -161,8 +161,8 @@ def unpack_model(tflite: bytes) -> schema.ModelT:
         model = schema.ModelT.InitFromObj(root)
     except ExportError:
         raise
-    except _DAMAGE as error:
-        raise _damaged(tflite, str(error)) from error
+    except DAMAGE as error:
+        raise damaged(tflite, str(error)) from error
     if len(model.subgraphs or ()) != 1:
         raise ExportError(
             f"the .tflite file holds {len(model.subgraphs or ())} subgraphs; expected "
@@ -206,12 +206,12 @@ def read_model(tflite: bytes) -> TFLiteModel:
             _indices(graph.outputs),
             tuple(_signature(signature) for signature in model.signatureDefs or ()),
         )
-    except _DAMAGE as error:
-        raise _damaged(tflite, f"{type(error).__name__} {error}") from error
+    except DAMAGE as error:
+        raise damaged(tflite, f"{type(error).__name__} {error}") from error
     used = [read.inputs, read.outputs]
     used += [ends for op in read.operators for ends in (op.inputs, op.outputs)]
     if any(not -1 <= index < len(read.tensors) for ends in used for index in ends):
-        raise _damaged(tflite, "a tensor index is out of range")
+        raise damaged(tflite, "a tensor index is out of range")
     return read
 
 
@@ -227,7 +227,7 @@ def converter_version(tflite: bytes) -> str | None:
         read = conversion_schema.ConversionMetadata.GetRootAs(bytes(buffer.data))
         version: bytes = read.Environment().TensorflowVersion()
         return version.decode()
-    except _DAMAGE:
+    except DAMAGE:
         return None
 
 
@@ -337,7 +337,8 @@ def _or_empty(values: _Numbers | None) -> _Numbers:
     return () if values is None else values
 
 
-def _damaged(tflite: bytes, reason: str) -> ExportError:
+def damaged(tflite: bytes, reason: str) -> ExportError:
+    """What is said of a file that a reader fails on, for such a reason."""
     return ExportError(
         f"damaged .tflite file of {len(tflite)} bytes ({printable(reason)}); expected "
         "a complete one: copy or convert it again"

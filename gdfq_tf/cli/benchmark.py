@@ -1,8 +1,10 @@
-"""`gdfq benchmark`: latency and size of `.tflite` files through LiteRT."""
+"""`gdfq benchmark`: latency, memory and size of `.tflite` files through LiteRT."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import rich.box
@@ -13,44 +15,113 @@ from absl import flags
 
 from gdfq_tf.cli import session
 from gdfq_tf.system.output_files import write_whole
-from tflite_export.benchmark import BenchmarkResult, benchmark
+from tflite_export.benchmark import (
+    BenchmarkResult,
+    OperatorTime,
+    benchmark_in_turn,
+    operator_times,
+)
+
+_COLUMNS = ("model", "median ms", "95 %", "p5", "p95", "init ms", "peak MB", "bytes")
 
 
 def main(values: flags.FlagValues) -> None:
-    """Times every file and prints one row each."""
-    results = {path: _benchmark(path, values) for path in values.model}
+    """Times all files in turn and prints one row each."""
+    session.stage(f"LiteRT on {', '.join(values.model)}")
+    results = benchmark_in_turn(
+        [Path(path).expanduser() for path in values.model],
+        num_threads=values.num_threads,
+        num_runs=values.num_runs,
+        warmup_runs=values.warmup_runs,
+        measures_memory=True,
+    )
+    profiles: dict[str, list[OperatorTime]] = {}
+    for path in values.model if values.profile else ():
+        session.stage(f"LiteRT on the operators of {path}")
+        profiles[path] = operator_times(
+            Path(path).expanduser(),
+            num_threads=values.num_threads,
+            num_runs=values.num_runs,
+        )
     if values.result_json:
-        rows = [{"model": path, **r.to_dict()} for path, r in results.items()]
+        rows = [
+            {
+                "model": path,
+                **result.to_dict(),
+                "operators": [dataclasses.asdict(x) for x in profiles.get(path, [])],
+            }
+            for path, result in zip(values.model, results, strict=True)
+        ]
         write_whole(
             Path(values.result_json),
             json.dumps(rows, indent=2).encode(),
             begin=session.holds,
         )
-    first = next(iter(results.values()))
+    console = rich.console.Console()
+    for path, result in zip(values.model, results, strict=True):
+        if path in profiles:
+            console.print(_profile(path, profiles[path], result))
+    console.print(_comparison(values.model, results))
+
+
+def _comparison(
+    paths: Sequence[str], results: Sequence[BenchmarkResult]
+) -> rich.table.Table:
+    """One line for each file; how long it takes beside the first one."""
+    first, *others = results
     table = rich.table.Table(
-        title=f"{first.runtime} {first.runtime_version}, {first.num_threads} "
-        f"thread(s), {first.num_runs} runs after {first.warmup_runs} warm-up runs",
-        caption=first.machine,
+        title=f"{first.runtime} {first.runtime_version}, {first.delegate}, "
+        f"{first.num_threads} thread(s), {first.latency.num_runs} runs after "
+        f"{first.warmup_runs} warm-up runs",
+        caption=first.device,
         box=rich.box.SIMPLE_HEAVY,
     )
-    table.add_column("model")
-    for name in ("median ms", "p90 ms", "min ms", "init ms", "bytes"):
-        table.add_column(name, justify="right")
-    for path, r in results.items():
-        times = (r.median_ms, r.p90_ms, r.min_ms, r.init_ms)
-        table.add_row(
+    for number, name in enumerate(_COLUMNS):
+        table.add_column(name, justify="right" if number else "left")
+    if others:
+        table.add_column("times as long", justify="right")
+    for path, result in zip(paths, results, strict=True):
+        latency, ratio = result.latency, result.times_as_long
+        peak = result.peak_memory_bytes
+        row = [
             rich.markup.escape(Path(path).name),
-            *(f"{t:.3f}" for t in times),
-            f"{r.model_bytes:,}",
-        )
-    rich.console.Console().print(table)
+            f"{latency.median_ms:.3f}",
+            f"{latency.median_low_ms:.3f}-{latency.median_high_ms:.3f}",
+            f"{latency.p5_ms:.3f}",
+            f"{latency.p95_ms:.3f}",
+            f"{latency.init_ms:.1f}",
+            "" if peak is None else f"{peak / 1e6:.1f}",
+            f"{result.model_size_bytes:,}",
+        ]
+        if others:
+            spread = (
+                f" ({ratio.low:.2f}-{ratio.high:.2f})" if result is not first else ""
+            )
+            row.append(f"{ratio.median:.2f}{spread}")
+        table.add_row(*row)
+    return table
 
 
-def _benchmark(path: str, values: flags.FlagValues) -> BenchmarkResult:
-    session.stage(f"LiteRT on {path}")
-    return benchmark(
-        Path(path).expanduser(),
-        num_threads=values.num_threads,
-        num_runs=values.num_runs,
-        warmup_runs=values.warmup_runs,
+def _profile(
+    path: str, operators: Sequence[OperatorTime], result: BenchmarkResult
+) -> rich.table.Table:
+    """One line for each operator, the slowest first."""
+    total, whole = sum(x.milliseconds for x in operators), result.latency.median_ms
+    name = rich.markup.escape(Path(path).name)
+    table = rich.table.Table(
+        title=f"{name}, each operator in a file of its own",
+        caption=f"{total:.3f} ms together, {whole:.3f} ms in one file",
+        box=rich.box.SIMPLE_HEAVY,
     )
+    table.add_column("operator")
+    table.add_column("output", overflow="fold")
+    table.add_column("ms", justify="right")
+    table.add_column("%", justify="right")
+    for operator in sorted(operators, key=lambda x: x.milliseconds, reverse=True):
+        table.add_row(
+            operator.name,
+            rich.markup.escape(operator.output),
+            f"{operator.milliseconds:.4f}",
+            f"{100 * operator.milliseconds / total:.1f}",
+        )
+    return table

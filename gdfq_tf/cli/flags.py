@@ -487,8 +487,9 @@ def _define_benchmark(flags_: Flags) -> None:
     flags_.texts("model", [], ".tflite files, separated by commas.")
     flags_.required.append("model")
     flags_.integer("num_threads", 1, "Threads of one invocation.", low=1, high=256)
-    flags_.integer("num_runs", 50, "Timed invocations.", low=1)
+    flags_.integer("num_runs", 50, "Timed invocations of each, in turn.", low=1)
     flags_.integer("warmup_runs", 5, "Invocations before them.", low=0)
+    flags_.switch("profile", "Also time every operator in a file of its own.")
     flags_.string("result_json", "Also write the results to this file.")
 
 
@@ -534,7 +535,7 @@ COMMANDS = {
         ),
         Command(
             "benchmark",
-            "Latency and size of .tflite files through LiteRT.",
+            "Latency, memory and size of .tflite files, timed in turn in LiteRT.",
             "gdfq benchmark a.tflite b.tflite --num_threads=2",
             "model",
             _define_benchmark,

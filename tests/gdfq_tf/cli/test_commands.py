@@ -292,15 +292,19 @@ def test_benchmark_times_every_file(run, tmp_path):
         "--num_runs=3",
         "--warmup_runs=0",
         "--num_threads=2",
+        "--profile",
         f"--result_json={results}",
     )
     assert code == 0, stderr
     rows = json.loads(results.read_text())
     assert [row["model"] for row in rows] == paths
     for row in rows:
-        assert row["num_runs"] == 3
+        latency = row["latency"]
+        assert latency["num_runs"] == 3
         assert row["num_threads"] == 2
-        assert 0 < row["min_ms"] <= row["median_ms"] <= row["p90_ms"]
+        assert 0 < latency["min_ms"] <= latency["median_ms"] <= latency["p95_ms"]
+        assert row["peak_memory_bytes"] >= 0
+        assert {"CONV_2D", "DEPTHWISE_CONV_2D"} < {x["name"] for x in row["operators"]}
         assert pathlib.Path(row["model"]).name in stdout
     assert "2 thread(s), 3 runs after 0 warm-up runs" in stdout
 
@@ -747,7 +751,7 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
             "num_images result_json",
         ),
         ("convert", "student output overwrite target num_images"),
-        ("benchmark", "model num_threads num_runs warmup_runs result_json"),
+        ("benchmark", "model num_threads num_runs warmup_runs profile result_json"),
         ("verify", "model student target num_images"),
     ],
 )
