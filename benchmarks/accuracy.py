@@ -101,6 +101,7 @@ class Subject:
         labels, half = self.data.labels, self.half
         return {
             "model": self.classifier.name,
+            "num_classes": self.classifier.num_classes,
             "num_images": len(labels),
             "float_top1": accuracy_of_logits(self.logits, labels),
             "float_top1_first_half": accuracy_of_logits(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.ablation import VARIANTS
+from benchmarks.estimate_fit import left_out
 from benchmarks.reference_tables import markdown_table
 from gdfq_tf.config import DEFAULT_RECIPE, PREPROCESSINGS
 
@@ -18,7 +19,6 @@ _FOLDER = Path(__file__).resolve().parent.parent / "docs" / "results"
 _RECIPES = {
     "ptq_on_noise": "converter's PTQ, 100 images of noise",
     f"ptq_on_{DEFAULT_RECIPE}": "converter's PTQ, 100 of our images",
-    "ptq_on_earlier": "converter's PTQ, 100 of our earlier images",
     "ptq_on_real": "converter's PTQ, 100 real images",
     "calibrate": "`calibrate`",
     "gdfq": "`gdfq`, 1,000 + 1,000 steps",
@@ -26,14 +26,10 @@ _RECIPES = {
     "balanced": "`balanced`",
     "best": "`best`",
     "real": f"`{DEFAULT_RECIPE}`, real images instead",
-    "earlier_fast": "earlier `fast`, 100 generator steps",
-    "earlier_balanced": "earlier `balanced`, 300 generator steps",
-    "earlier_best": "earlier `best`, 600 generator steps",
-    "earlier_real": "earlier `balanced`, real images instead",
 }
 # They saw images of the second half, so that only the first half counts.
-_WITH_REAL_IMAGES = ("real", "ptq_on_real", "earlier_real")
-_WIDTHS = ("w8a8", "w4a8", "w4a4_paper", "w3a3_paper")
+_WITH_REAL_IMAGES = ("real", "ptq_on_real")
+_WIDTHS = ("w8a8", "w4a8", "w4a4", "w4a4_paper", "w3a3_paper", "w2a4")
 
 Row = Mapping[str, Any]
 
@@ -133,6 +129,54 @@ def estimate_errors(*names: str) -> str:
             agreement = _span(group, _error_of_agreement)
             cells.append((title, str(len(group)), agreement, _span(group, _error)))
     return markdown_table(titles, cells, "lrrr")
+
+
+def own_networks() -> str:
+    """Small networks trained for the purpose, one line for each and one width."""
+    titles = (
+        *("network", "float", "width", "drop", "agrees with float"),
+        *("loss estimated", "at worst", "converter's PTQ on noise"),
+    )
+    rows = _read("own_networks")
+    noise = {row["model"]: row for row in rows if row["recipe"] == "ptq_on_noise"}
+    cells = [
+        (
+            row["model"],
+            f"{100 * row['float_top1']:.2f}",
+            _width(row["bits"]),
+            f"{_drop(row):.2f}",
+            f"{_agreement(row):.2f}",
+            f"{_estimated_loss(row):.1f}",
+            f"{row['estimate']['largest_accuracy_loss']:.1f}",
+            f"{_drop(noise[row['model']]):.2f}" if row["bits"] == "w8a8" else "",
+        )
+        for row in rows
+        if row["recipe"] == DEFAULT_RECIPE
+    ]
+    return markdown_table(titles, cells, "lrlrrrrr")
+
+
+def left_out_estimates(*names: str) -> str:
+    """The estimate of each network, its slopes chosen on all others."""
+    found = left_out([row for name in names for row in _read(name)])
+    titles = (
+        *("network left out", "slope", "at worst", "runs", "median error at w8a8"),
+        *("at all widths", "largest error", "within the worst"),
+    )
+    cells = [
+        (
+            one.network,
+            f"{one.slopes.usual:.2f}",
+            f"{one.slopes.worst:.2f}",
+            str(len(one.errors)),
+            f"{one.error_at_8_bits:.2f}",
+            f"{np.median(one.errors):.2f}",
+            f"{one.errors.max():.1f}",
+            f"{one.num_covered} of {len(one.errors)}",
+        )
+        for one in found
+    ]
+    return markdown_table(titles, cells, "lrrrrrrr")
 
 
 def preprocessing_fits() -> str:

@@ -19,6 +19,7 @@ KERAS_3 = {
     "benchmarks/canaries.py",
     "benchmarks/hostile_files.py",
     "benchmarks/keyword_spotting.py",
+    "benchmarks/own_networks.py",
     "benchmarks/preprocessing_fit.py",
     "benchmarks/conformance.py",
     "benchmarks/train_classifier.py",

@@ -160,14 +160,12 @@ def estimate_accuracy(
     return AccuracyEstimate(
         count,
         share,
-        _points_lost(1 - share, LOSS_PER_DISAGREEMENT, chance),
-        _points_lost(
-            1 - share + _UNSEEN / count, LARGEST_LOSS_PER_DISAGREEMENT, chance
-        ),
+        points_lost(1 - share, LOSS_PER_DISAGREEMENT, chance),
+        points_lost(1 - share + UNSEEN / count, LARGEST_LOSS_PER_DISAGREEMENT, chance),
     )
 
 
-def _points_lost(disagreement: float, slope: float, chance: float) -> float:
+def points_lost(disagreement: float, slope: float, chance: float) -> float:
     """Points of accuracy that a disagreement costs.
 
     In proportion to it as long as it is small; all that lies above chance where the two
@@ -191,4 +189,4 @@ LARGEST_LOSS_PER_DISAGREEMENT = 0.3
 # How suddenly the rest goes: below half of the possible disagreement it costs nothing.
 _COLLAPSE = 8
 # Disagreements that a sample without any may have missed, at 95 % confidence.
-_UNSEEN = 3
+UNSEEN = 3
