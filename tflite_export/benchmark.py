@@ -67,7 +67,7 @@ def benchmark(
     Only `invoke` is timed; setting inputs and reading outputs are not.
 
     Args:
-      tflite: the file's bytes or path; inputs int8 or float32.
+      tflite: the file's bytes or path; inputs int8, uint8 or float32.
       num_threads: threads of one invocation.
       num_runs: timed invocations, 1 or more.
       warmup_runs: invocations before them, 0 or more.
@@ -147,11 +147,12 @@ def _invoked_ms(interpreter: Interpreter) -> float:
 def _random_values(
     rng: np.random.Generator, shape: Sequence[int], dtype: np.dtype
 ) -> np.ndarray:
-    if dtype == np.int8:
-        return rng.integers(-128, 128, shape, np.int8)
+    if dtype in (np.int8, np.uint8):
+        limits = np.iinfo(dtype)
+        return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
     if dtype == np.float32:
         return rng.uniform(-1.0, 1.0, shape).astype(np.float32)
-    raise ExportError(f"the model's input is {dtype}; expected int8 or float32")
+    raise ExportError(f"the model's input is {dtype}; expected int8, uint8 or float32")
 
 
 def _machine() -> str:
