@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy.typing as npt
 import tensorflow as tf
 
 from gdfq_tf.config import DEFAULT_RECIPE, Limits, Recipe, get_recipe, parse_bit_widths
 from gdfq_tf.errors import UserError, option
+from gdfq_tf.file_interface import read_labels
 from gdfq_tf.frontend.load import ModelLike, load_classifier
 from gdfq_tf.job import Job
 from gdfq_tf.pipeline import quantize as run
@@ -17,6 +19,7 @@ from gdfq_tf.progress import ConsoleProgress, NullProgress, Progress, whole_stag
 from gdfq_tf.quiet_tensorflow import quiet_work
 from gdfq_tf.result import Result
 from gdfq_tf.synthesis.image_pool import ImagePool
+from tflite_export.interface import DEFAULT_END_TYPE
 from tflite_export.quiet import quiet_stderr
 from tflite_export.targets import DEFAULT_TARGET
 
@@ -45,6 +48,9 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
     pool: ImagePool | None = None,
     seed: int = 0,
     target: str = DEFAULT_TARGET,
+    input_type: str = DEFAULT_END_TYPE,
+    output_type: str = DEFAULT_END_TYPE,
+    labels: str | Path | Sequence[str] = (),
     progress: bool | Progress = True,
 ) -> Result:
     """Quantizes a trained Keras classifier to integer TFLite, without any data.
@@ -88,6 +94,11 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
       seed: of everything random, 0 to 2**32 - 1.
       target: what runs the files: "litert", or "tflm", TensorFlow Lite for
         Microcontrollers.
+      input_type: of the files' input: "int8", or "uint8", to which image bytes can be
+        fed where the preprocessing lets them; the values are those of int8 plus 128.
+      output_type: of the files' output, likewise.
+      labels: names of the classes in the order of the outputs, or a text file with one
+        in each line, to be packed into the files.
       progress: True shows it on standard error or in the notebook, False does not; a
         `Progress` is told.
 
@@ -138,6 +149,9 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
             Limits(max_accuracy_loss, max_bytes, max_latency_ratio),
             seed,
             target,
+            input_type,
+            output_type,
+            read_labels(labels),
         )
         return run(job, pool=pool, progress=progress)
 

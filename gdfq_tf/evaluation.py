@@ -25,6 +25,7 @@ from gdfq_tf.metrics import (
 from gdfq_tf.preprocessing import Preprocessing
 from tflite_export.benchmark import benchmark
 from tflite_export.integer_network import IntegerNetwork
+from tflite_export.interface import END_TYPES
 from tflite_export.interpreter import TFLiteClassifier
 from tflite_export.litert.simulator import infer
 
@@ -56,7 +57,7 @@ def compare(
     """One row for each file: accuracy, likeness to the float classifier, size, latency.
 
     Args:
-      files: float ones or int8 ones.
+      files: float ones or integer ones.
       classifier: what they were made of.
       pixels: uint8, or levels of features, (N, H, W, C).
       labels: int (N,), or None where the images are synthetic: rows have no top-1.
@@ -115,9 +116,12 @@ def tflite_outputs(
     ours = preprocessing.input_quantization()
     theirs = model.input_quantization
     same_scale = np.isclose(theirs.scale, ours.scale, rtol=1e-3)
-    if same_scale and theirs.zero_point == ours.zero_point:
-        integers = preprocessing.to_int8(pixels).reshape(taken)
-        return model.dequantize_output(model.run(integers))
+    offset = END_TYPES[model.dtype.name]
+    if same_scale and theirs.zero_point == ours.zero_point + offset:
+        integers = preprocessing.to_int8(pixels).reshape(taken).astype(np.int16)
+        return model.dequantize_output(
+            model.run((integers + offset).astype(model.dtype))
+        )
     # Another converter chose the input's grid.
     return model.logits(inputs)
 

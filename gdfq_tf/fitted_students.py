@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Iterator
 
@@ -21,6 +22,7 @@ from gdfq_tf.quantization.student import Student
 from gdfq_tf.quantization.trade_off import TradeOff
 from gdfq_tf.synthesis.growing_pool import GrowingPool, make_pool
 from gdfq_tf.synthesis.image_pool import ImagePool
+from tflite_export.integer_network import IntegerNetwork
 from tflite_export.targets import TARGETS
 
 
@@ -99,7 +101,7 @@ def _reconstruct(
         student, trade_off = reconstruct_within(
             job.limits,
             student_with,
-            lambda student: lower(student, job.classifier, TARGETS[job.target]),
+            functools.partial(_lowered, job, bit_widths),
             teacher,
             images,
             held_out,
@@ -124,6 +126,11 @@ def _reconstruct(
             pool.seconds,
             seconds,
         )
+
+
+def _lowered(job: Job, bit_widths: BitWidths, student: Student) -> IntegerNetwork:
+    interface = job.interface(bit_widths)
+    return lower(student, job.classifier, TARGETS[job.target], interface)
 
 
 def _alternate(

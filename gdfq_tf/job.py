@@ -7,8 +7,11 @@ import dataclasses
 from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.config import NO_LIMITS, BitWidths, FineTuningConfig, Limits, Recipe
 from gdfq_tf.errors import UserError, option
+from gdfq_tf.file_interface import check_labels, interface_of
 from gdfq_tf.memory_needs import require_memory_for_run
 from gdfq_tf.quantization.plan import match_kernel_layers
+from tflite_export.interface import DEFAULT_END_TYPE, Interface
+from tflite_export.presentation import require_end_type
 from tflite_export.quantization_params import storage_bits
 from tflite_export.targets import DEFAULT_TARGET, TARGETS
 
@@ -38,6 +41,8 @@ class Job:
         accordingly.
       seed: of everything random.
       target: what the files are made for, a key of `tflite_export.targets.TARGETS`.
+      input_type: of the files' input, "int8" or "uint8"; `output_type`: likewise.
+      labels: names of the classes, in the order of the outputs; none if not known.
     """
 
     classifier: Classifier
@@ -47,6 +52,19 @@ class Job:
     limits: Limits = NO_LIMITS
     seed: int = 0
     target: str = DEFAULT_TARGET
+    input_type: str = DEFAULT_END_TYPE
+    output_type: str = DEFAULT_END_TYPE
+    labels: tuple[str, ...] = ()
+
+    def interface(self, bit_widths: BitWidths) -> Interface:
+        """How the file with those widths presents itself."""
+        return interface_of(
+            self.classifier,
+            bit_widths,
+            input_type=self.input_type,
+            output_type=self.output_type,
+            labels=self.labels,
+        )
 
     @property
     def alternates(self) -> bool:
@@ -87,6 +105,9 @@ class Job:
                 f"{option('target', self.target)} is unknown; expected one of "
                 f"{', '.join(TARGETS)}"
             )
+        for name in ("input_type", "output_type"):
+            require_end_type(name, getattr(self, name))
+        check_labels(self.labels, self.classifier)
         kept = match_kernel_layers(self.classifier.model, self.keep_layers)
         self._check_limits()
         self._check_recipe()

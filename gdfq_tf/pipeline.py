@@ -98,7 +98,8 @@ def _export(
     """A student's `.tflite` file, verified, with all figures."""
     started = time.monotonic()
     student, kept = fitted.student, fitted.student.plan.layers_at_8_bits
-    network = lower(student, job.classifier, TARGETS[job.target])
+    interface = job.interface(fitted.bit_widths)
+    network = lower(student, job.classifier, TARGETS[job.target], interface)
     if on_student is not None:
         on_student(fitted.bit_widths, network, fitted.images)
     with whole_stage(progress, "conversion"):
@@ -109,7 +110,13 @@ def _export(
         findings, agreement = verify(
             network,
             tflite,
-            Expectation(fitted.bit_widths.weight_bits, num_operators, kept),
+            Expectation(
+                fitted.bit_widths.weight_bits,
+                num_operators,
+                kept,
+                job.input_type.upper(),
+                job.output_type.upper(),
+            ),
             network.examples(
                 job.classifier.preprocessing.to_int8(
                     fitted.images.pixels[:_NUM_VERIFICATION_IMAGES]

@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from gdfq_tf.config import PREPROCESSINGS
 from gdfq_tf.errors import UserError, option
+from tflite_export.interface import DEFAULT_END_TYPE, END_TYPES
 from tflite_export.quantization_params import (
     INT8_MAX,
     INT8_MIN,
@@ -167,37 +168,61 @@ class Preprocessing:
         q = np.rint(levels) + quant_params.zero_point
         return np.asarray(np.clip(q, INT8_MIN, INT8_MAX), np.int8)
 
-    def formula(self) -> str:
-        """What firmware computes for the int8 input, in one line."""
+    def formula(self, input_type: str = DEFAULT_END_TYPE) -> str:
+        """What a caller computes for the exported model's input, in one line.
+
+        Args:
+          input_type: of that input, a key of `END_TYPES`.
+        """
+        offset = END_TYPES[input_type]
         if self.is_uniform:
-            return "q = pixel - 128"
+            if offset + INT8_MIN == 0:
+                return "q = pixel, bytes of the image unchanged"
+            return f"q = pixel - {-INT8_MIN - offset}"
+        value, order = self._of_example()
+        quantization = self.input_quantization()
+        return (
+            f"q = clamp(round({value} / {quantization.scale:.9g}) + "
+            f"{quantization.zero_point + offset}, {INT8_MIN + offset}, "
+            f"{INT8_MAX + offset}){order}"
+        )
+
+    def _of_example(self) -> tuple[str, str]:
+        """The model input as a formula of pixel or feature, and by which channels."""
+        scale, offset = self._scale_and_offset()
+        if self.input_range is not None:
+            # Up to what float64 leaves over, features are the input itself.
+            size = np.maximum(np.abs(self.low), np.abs(self.high))
+            if np.allclose(scale, 1.0) and np.all(np.abs(offset) <= 1e-9 * size):
+                return "x", ""
+            return _line("x", scale, offset), ", by channel"
+        order = "by channel"
+        if len(self.scale) == 3:
+            order = f"channels in {'BGR' if self.reverse_channels else 'RGB'} order"
+        return _line("pixel", scale, offset), f", {order}"
+
+    def _scale_and_offset(
+        self,
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Of pixels or features, to which model inputs are scale * x + offset."""
         scale, offset = np.asarray(self.scale), np.asarray(self.offset)
         if self.input_range is not None:
             low, high = np.transpose(self.input_range)
             scale = scale * (255.0 / (high - low))
             offset = offset - scale * low
-            return self._quantized_feature(scale, offset)
-        order = "by channel"
-        if len(self.scale) == 3:
-            order = f"channels in {'BGR' if self.reverse_channels else 'RGB'} order"
-        return f"{self._quantized(_line('pixel', scale, offset))}, {order}"
+        return scale, offset
 
-    def _quantized_feature(
-        self, scale: npt.NDArray[np.float64], offset: npt.NDArray[np.float64]
-    ) -> str:
-        """`formula` of a feature, which becomes scale * x + offset."""
-        # Up to what float64 leaves over, features are the input itself.
-        size = np.maximum(np.abs(self.low), np.abs(self.high))
-        if np.allclose(scale, 1.0) and np.all(np.abs(offset) <= 1e-9 * size):
-            return self._quantized("x")
-        return f"{self._quantized(_line('x', scale, offset))}, by channel"
+    def mean_and_std(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Per channel: the student's inputs are (x - mean) / std, x pixel or feature.
 
-    def _quantized(self, value: str) -> str:
-        quantization = self.input_quantization()
-        return (
-            f"q = clamp(round({value} / {quantization.scale:.9g}) + "
-            f"{quantization.zero_point}, -128, 127)"
-        )
+        With the exported model's scale and zero point these give its input, up to
+        rounding, as `to_int8` does. Where one serves all channels the mean is a pixel
+        level, so that pixels become themselves: 128, not 127.5, for "tf" (see
+        `grid_shift`).
+        """
+        scale, offset = self._scale_and_offset()
+        mean = (self.grid_shift() - offset) / scale
+        return tuple(map(float, mean)), tuple(map(float, 1.0 / scale))
 
 
 def make_preprocessing(

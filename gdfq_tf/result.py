@@ -36,6 +36,7 @@ from gdfq_tf.system.machine import describe_machine
 from gdfq_tf.system.output_files import write_whole
 from tflite_export.benchmark import times_as_long
 from tflite_export.integer_network import IntegerNetwork
+from tflite_export.interface import END_TYPES
 from tflite_export.interpreter import TFLiteClassifier
 from tflite_export.quantization_params import storage_bits
 from tflite_export.verification.verify import Agreement, Finding
@@ -240,6 +241,9 @@ class Result:
                     classifier.preprocessing.input_quantization()
                 ),
                 "exported_input_shape": [1, *classifier.example_shape],
+                "input_type": job.input_type,
+                "output_type": job.output_type,
+                **_uint8_input(job),
             },
             "models": [{**row, **facts} for row, facts in zip(rows, own, strict=True)],
             "seconds": {"synthesis": self.synthesis_seconds},
@@ -315,6 +319,19 @@ class Result:
         return Image.fromarray(sheet.squeeze(-1) if channels == 1 else sheet)
 
 
+def _uint8_input(job: Job) -> dict[str, Any]:
+    """What is stored of the files' input where it is not int8."""
+    offset, preprocessing = END_TYPES[job.input_type], job.classifier.preprocessing
+    if not offset:
+        return {}
+    int8 = preprocessing.input_quantization()
+    uint8 = dataclasses.replace(int8, zero_point=int8.zero_point + offset)
+    return {
+        "uint8_input": preprocessing.formula(job.input_type),
+        "uint8_input_quantization": dataclasses.asdict(uint8),
+    }
+
+
 def _facts(model: QuantizedModel) -> dict[str, Any]:
     """What is stored of a model beside its comparison."""
     quantization = TFLiteClassifier(model.tflite).output_quantization
@@ -323,7 +340,9 @@ def _facts(model: QuantizedModel) -> dict[str, Any]:
         **trade_off,
         "widths": dataclasses.asdict(model.bit_widths),
         "layers_at_8_bits": sorted(model.layers_at_8_bits),
-        "int8_output": dataclasses.asdict(quantization),
+        f"{model.network.interface.output_type}_output": dataclasses.asdict(
+            quantization
+        ),
         "estimate": dataclasses.asdict(model.estimate),
         "verification": {
             "rules": [dataclasses.asdict(finding) for finding in model.findings],

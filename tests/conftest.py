@@ -77,7 +77,7 @@ _LONG_VARIANTS = re.compile(
             r"test_lambdas\.py::test_objects_of_modules",
             r"test_lowering\.py::test_(operations_are|gates_become)",
             r"test_commands\.py::test_(an_earlier_run|kept_layers|multi_label|mixed_prec)",
-            r"test_commands\.py::test_(features_are|a_run_without)",
+            r"test_commands\.py::test_(features_are|a_run_without|a_run_for_phones)",
             r"test_damaged_tflite\.py",
             r"test_reproducibility\.py::test_determinism_that_was_on",
             r"test_runner\.py::test_tensorflow_starts_quietly",

@@ -336,11 +336,12 @@ def _set_random_inputs(interpreter: Interpreter) -> None:
 def _random_values(
     rng: np.random.Generator, shape: Sequence[int], dtype: np.dtype
 ) -> np.ndarray:
-    if dtype == np.int8:
-        return rng.integers(-128, 128, shape, np.int8)
+    if dtype in (np.int8, np.uint8):
+        limits = np.iinfo(dtype)
+        return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
     if dtype == np.float32:
         return rng.uniform(-1.0, 1.0, shape).astype(np.float32)
-    raise ExportError(f"the model's input is {dtype}; expected int8 or float32")
+    raise ExportError(f"the model's input is {dtype}; expected int8, uint8 or float32")
 
 
 def _device() -> str:

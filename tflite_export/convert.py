@@ -11,14 +11,19 @@ import tensorflow as tf
 from tflite_export.errors import ExportError
 from tflite_export.exponential_linear import exponentials_as_elu
 from tflite_export.export_graph import export_graph, names_of_kind
+from tflite_export.flatbuffer import pack_model, read_model, unpack_model
 from tflite_export.fully_connected import as_fully_connected
 from tflite_export.integer_network import IntegerNetwork, Shape
+from tflite_export.metadata import add_metadata, with_labels
 from tflite_export.names import printable
 from tflite_export.quiet import quiet_stderr
+from tflite_export.verification.expected_graph import expected_graph
+from tflite_export.verification.matching import match
+from tflite_export.verification.tensor_names import tensor_names
 
 
 def convert_network(network: IntegerNetwork) -> bytes:
-    """A fully integer TFLite model, batch 1, int8 in and out.
+    """A fully integer TFLite model, batch 1, as the network's interface says.
 
     Every scale comes from the graph's own fake_quant operations, so no
     calibration data is involved.
@@ -28,16 +33,35 @@ def convert_network(network: IntegerNetwork) -> bytes:
     """
     converter = _converter(export_graph(network), network.input_shape)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.inference_input_type = tf.int8
-    converter.inference_output_type = tf.int8
+    converter.inference_input_type = tf.dtypes.as_dtype(network.interface.input_type)
+    converter.inference_output_type = tf.dtypes.as_dtype(network.interface.output_type)
     tflite = _convert(converter)
     if any(op.kind == "elu" for op in network.ops):
         tflite = exponentials_as_elu(tflite)
-    return as_fully_connected(
+    tflite = as_fully_connected(
         tflite,
         dense=names_of_kind(network, "dense"),
         pointwise=names_of_kind(network, "pointwise"),
     )
+    return _with_interface(tflite, network)
+
+
+def _with_interface(tflite: bytes, network: IntegerNetwork) -> bytes:
+    """The file with the names that people read, metadata and labels."""
+    read, interface = read_model(tflite), network.interface
+    matching = match(read, expected_graph(network))
+    model = unpack_model(tflite)
+    for index, name in tensor_names(read, matching, interface).items():
+        model.subgraphs[0].tensors[index].name = name.encode()
+    for signature in model.signatureDefs:
+        for ends, name in (
+            (signature.inputs, interface.input_name),
+            (signature.outputs, interface.output_name),
+        ):
+            for end in ends:
+                end.name = name.encode()
+    add_metadata(model, network)
+    return with_labels(pack_model(model), interface.meaning.labels)
 
 
 def convert_float(model: Callable[[tf.Tensor], tf.Tensor], input_shape: Shape) -> bytes:

@@ -133,6 +133,7 @@ class TFLiteModel:
       inputs: tensor indices of the model's inputs.
       outputs: tensor indices of the model's outputs.
       signatures: names of inputs and outputs.
+      metadata: buffers beside the graph, by name.
     """
 
     tensors: tuple[Tensor, ...]
@@ -140,6 +141,7 @@ class TFLiteModel:
     inputs: tuple[int, ...]
     outputs: tuple[int, ...]
     signatures: tuple[Signature, ...] = ()
+    metadata: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
 
 
 def unpack_model(tflite: bytes) -> schema.ModelT:
@@ -205,6 +207,10 @@ def read_model(tflite: bytes) -> TFLiteModel:
             _indices(graph.inputs),
             _indices(graph.outputs),
             tuple(_signature(signature) for signature in model.signatureDefs or ()),
+            {
+                (entry.name or b"").decode(): constants[entry.buffer] or b""
+                for entry in model.metadata or ()
+            },
         )
     except DAMAGE as error:
         raise damaged(tflite, f"{type(error).__name__} {error}") from error

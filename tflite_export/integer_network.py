@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tflite_export.interface import DEFAULT_INTERFACE, Interface
 from tflite_export.quantization_params import QuantParams
 
 Shape = tuple[int, ...]
@@ -71,6 +72,8 @@ class IntegerNetwork:
       input_quant_params: of the same.
       ops: the last one's output are the logits (classes,), or what comes of them.
       softmax: whether the exported model ends in a softmax.
+      interface: how the file's ends are typed, named and described; the integers of
+        the network itself are int8 in any case.
     """
 
     input_name: str
@@ -78,6 +81,7 @@ class IntegerNetwork:
     input_quant_params: QuantParams
     ops: tuple[IntegerOp, ...]
     softmax: bool
+    interface: Interface = DEFAULT_INTERFACE
 
     def examples(self, values: np.ndarray) -> np.ndarray:
         """Values (N, ...) of its inputs, in their order, as (N, *input_shape)."""

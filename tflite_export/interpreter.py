@@ -10,8 +10,9 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from tflite_export.errors import ExportError
+from tflite_export.interface import END_TYPES
 from tflite_export.names import printable
-from tflite_export.quantization_params import INT8_MAX, INT8_MIN, QuantParams
+from tflite_export.quantization_params import QuantParams
 from tflite_export.quiet import quiet_stderr
 
 _LARGEST_FILE = 2**31 - 1  # what offsets in it can reach
@@ -85,7 +86,7 @@ class TFLiteClassifier:
         """Loads a classifier.
 
         Args:
-          tflite: the file's bytes or path; int8 or float32 in and out.
+          tflite: the file's bytes or path; int8, uint8 or float32 in and out.
           num_threads: threads of one invocation.
 
         Raises:
@@ -116,7 +117,7 @@ class TFLiteClassifier:
 
     @property
     def dtype(self) -> np.dtype:
-        """Type of the raw input: int8 or float32."""
+        """Type of the raw input: int8, uint8 or float32."""
         return np.dtype(self._input["dtype"])
 
     @property
@@ -130,18 +131,19 @@ class TFLiteClassifier:
         return _quantization(self._output, "output")
 
     def quantize_input(self, real: np.ndarray) -> np.ndarray:
-        """int8 inputs of real ones, any shape: round to nearest even, saturate.
+        """Raw inputs of real ones, any shape: round to nearest even, saturate.
 
         Raises:
           ExportError: the model's input is float.
         """
         quant_params = self.input_quantization
         steps = np.rint(np.asarray(real, np.float32) / np.float32(quant_params.scale))
-        quantized = np.clip(steps + quant_params.zero_point, INT8_MIN, INT8_MAX)
-        return quantized.astype(np.int8)
+        limits = np.iinfo(self.dtype)
+        quantized = np.clip(steps + quant_params.zero_point, limits.min, limits.max)
+        return quantized.astype(self.dtype)
 
     def dequantize_output(self, quantized: np.ndarray) -> np.ndarray:
-        """Real outputs, float32, of int8 ones, any shape.
+        """Real outputs, float32, of raw ones, any shape.
 
         Raises:
           ExportError: the model's output is float.
@@ -167,7 +169,7 @@ class TFLiteClassifier:
             raise ExportError(
                 f"inputs are {inputs.dtype} of shape {inputs.shape}; expected "
                 f"{self.dtype} of shape (N, {str(self.input_shape[1:])[1:-1]}), as "
-                "`quantize_input` gives for an int8 model"
+                "`quantize_input` gives for an integer model"
             )
         outputs = np.empty((len(inputs), self.num_classes), self._output["dtype"])
         with litert_refusals(self._num_bytes):
@@ -177,10 +179,35 @@ class TFLiteClassifier:
                 output[:] = self._interpreter.get_tensor(self._output["index"])[0]
         return outputs
 
+    def run_int8(self, levels: np.ndarray) -> np.ndarray:
+        """Outputs of inputs, both as int8 whatever types the model's ends have.
+
+        Args:
+          levels: int8 (N, ...); a uint8 input is fed with 128 more.
+
+        Returns:
+          int8 (N, classes); those of a uint8 output less 128.
+
+        Raises:
+          ExportError: another shape; the model's input or output is float.
+        """
+        before, after = (
+            END_TYPES.get(np.dtype(end["dtype"]).name)
+            for end in (self._input, self._output)
+        )
+        if before is None or after is None:
+            raise ExportError(
+                f"the model takes {self.dtype} and gives "
+                f"{np.dtype(self._output['dtype'])}; expected {' or '.join(END_TYPES)}"
+            )
+        inputs = (np.asarray(levels, np.int16) + before).astype(self.dtype)
+        outputs = self.run(inputs).astype(np.int16)
+        return (outputs - after).astype(np.int8)
+
     def logits(self, real: np.ndarray) -> np.ndarray:
         """Real outputs (N, classes), float32, of real inputs (N, ...).
 
-        int8 models quantize the inputs first and dequantize their outputs last.
+        Integer models quantize the inputs first and dequantize their outputs last.
 
         Raises:
           ExportError: another shape.
@@ -195,9 +222,9 @@ def _only(details: list[dict], what: str) -> dict:
         raise ExportError(f"the model has {len(details)} {what}s; expected 1")
     (detail,) = details
     dtype = np.dtype(detail["dtype"])
-    if dtype not in (np.int8, np.float32):
+    if dtype not in (np.int8, np.uint8, np.float32):
         raise ExportError(
-            f"the model's {what} is {dtype}; expected int8 or float32: set the "
+            f"the model's {what} is {dtype}; expected int8, uint8 or float32: set the "
             "converter's inference_input_type and inference_output_type"
         )
     if _shape(detail)[:1] != (1,):
@@ -213,11 +240,11 @@ def _shape(detail: dict) -> tuple[int, ...]:
 
 
 def _quantization(detail: dict, what: str) -> QuantParams:
-    if detail["dtype"] != np.int8:
+    if detail["dtype"] == np.float32:
         raise ExportError(
             f"the model's {what} is {np.dtype(detail['dtype'])}, which has no "
-            "quantization; expected int8: use `logits` or `run`, or export an int8 "
-            "model"
+            "quantization; expected int8 or uint8: use `logits` or `run`, or export an "
+            "integer model"
         )
     scale, zero_point = detail["quantization"]
     return QuantParams(float(scale), int(zero_point))

@@ -42,6 +42,13 @@ def is_name(value: object) -> bool:
     return isinstance(value, str) and value != ""
 
 
+def is_line(value: object) -> bool:
+    """Whether it is a text of one line, perhaps empty, that UTF-8 can hold."""
+    if not isinstance(value, str) or "\n" in value:
+        return False
+    return value == value.encode(errors="ignore").decode()
+
+
 def is_bool(value: object) -> bool:
     """Whether it is true or false."""
     return isinstance(value, bool)

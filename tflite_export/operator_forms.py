@@ -114,8 +114,9 @@ def at_8_bits(network: IntegerNetwork, names: Collection[str]) -> IntegerNetwork
 
 
 def num_added_operators(network: IntegerNetwork) -> int:
-    """How many operators the forms take at most that the layers would not."""
-    return _RESHAPES * sum(op.kind == "dense_convolution" for op in network.ops)
+    """How many operators forms and ends take at most that the layers would not."""
+    num_convolutions = sum(op.kind == "dense_convolution" for op in network.ops)
+    return _RESHAPES * num_convolutions + network.interface.num_conversions
 
 
 def _kind(op: IntegerOp, kernel: Kernel, target: Target) -> str:

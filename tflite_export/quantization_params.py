@@ -18,7 +18,8 @@ class QuantParams:
 
     Attributes:
       scale: > 0, real units per integer step.
-      zero_point: -128..127, the integer that stands for zero exactly.
+      zero_point: -128..127, the integer that stands for zero exactly; of uint8 values
+        128 more.
     """
 
     scale: float

@@ -14,16 +14,20 @@ import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from tflite_export.errors import ExportError
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
+from tflite_export.interface import CONTENTS, END_TYPES, Interface, Meaning
 from tflite_export.json_values import (
     Fields,
     check_fields,
     integer_within,
     is_bool,
+    is_finite,
+    is_line,
     is_name,
     is_object,
     is_quantized,
@@ -53,6 +57,23 @@ _NETWORK_FIELDS: Fields = {
     "input_grid": is_object,
     "softmax": is_bool,
     "ops": lambda value: isinstance(value, list),
+    "interface": is_object,
+}
+_INTERFACE_FIELDS: Fields = {
+    "input_type": lambda value: isinstance(value, str) and value in END_TYPES,
+    "output_type": lambda value: isinstance(value, str) and value in END_TYPES,
+    "input_name": lambda value: is_name(value) and is_line(value),
+    "output_name": lambda value: is_name(value) and is_line(value),
+    "meaning": is_object,
+}
+_MEANING_FIELDS: Fields = {
+    "name": is_line,
+    "description": is_line,
+    "input_description": is_line,
+    "content": lambda value: isinstance(value, str) and value in CONTENTS,
+    "mean": list_of(None, is_finite),
+    "std": list_of(None, is_scale),
+    "labels": list_of(None, is_line),
 }
 _OPERATION_FIELDS: Fields = {
     "name": is_name,
@@ -105,6 +126,7 @@ def save_network(network: IntegerNetwork, path: Path) -> None:
         "input_grid": dataclasses.asdict(network.input_quant_params),
         "softmax": network.softmax,
         "ops": ops,
+        "interface": dataclasses.asdict(network.interface),
     }
     text = json.dumps(description).encode()
     with Path(path).open("wb") as file:
@@ -173,6 +195,7 @@ def _network(description: dict, arrays: Mapping[str, np.ndarray]) -> IntegerNetw
         _quant_params(description["input_grid"], "the input"),
         tuple(_operation(op, arrays) for op in ops),
         description["softmax"],
+        _interface(description["interface"]),
     )
     known = {network.input_name}
     for op in network.ops:
@@ -187,11 +210,27 @@ def _network(description: dict, arrays: Mapping[str, np.ndarray]) -> IntegerNetw
             f"tensor {shown(name)} has {math.prod(shape):,} values, more than the "
             f"{_LARGEST_TENSOR:,} that are taken",
         )
+    shape, labels = shapes[network.ops[-1].name], network.interface.meaning.labels
+    require(len(shape) == 2, f"its output has shape {shape} instead of (1, classes)")
     require(
-        len(shapes[network.ops[-1].name]) == 2,
-        f"its output has shape {shapes[network.ops[-1].name]} instead of (1, classes)",
+        len(labels) in (0, shape[1]), f"{len(labels)} labels for {shape[1]} outputs"
     )
     return network
+
+
+def _interface(description: dict) -> Interface:
+    check_fields(description, "the interface", _INTERFACE_FIELDS)
+    meaning = description["meaning"]
+    check_fields(meaning, "the interface's meaning", _MEANING_FIELDS)
+    require(
+        bool(meaning["mean"]) == bool(meaning["std"]),
+        "the interface has a mean without std, or a std without mean",
+    )
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in meaning.items()
+    }
+    return Interface(**{**description, "meaning": Meaning(**values)})
 
 
 def _operation(description: dict, arrays: Mapping[str, np.ndarray]) -> IntegerOp:

@@ -1,4 +1,4 @@
-"""How class folders are numbered: alphabetically, or as `--labels` says."""
+"""What `--labels` says: names of the classes, and how class folders are numbered."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from gdfq_tf.errors import UserError, option
+from gdfq_tf.file_interface import read_labels
 from tflite_export.names import listed
 
 # So many names are printed; all are in summary.json.
@@ -20,15 +21,7 @@ def read_class_names(texts: Sequence[str]) -> tuple[str, ...]:
       UserError: the file is no text.
     """
     path = pathlib.Path(texts[0]).expanduser() if len(texts) == 1 else None
-    if path is None or not path.is_file():
-        return tuple(texts)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{option('labels', path)} is no text; expected one class name in each line"
-        ) from error
-    return tuple(line.strip() for line in lines if line.strip())
+    return read_labels(texts if path is None or not path.is_file() else path)
 
 
 def numbered(folders: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:

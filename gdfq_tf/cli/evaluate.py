@@ -37,6 +37,7 @@ from gdfq_tf.run_directory import (
 )
 from gdfq_tf.system.output_files import write_whole
 from tflite_export.interpreter import TFLiteClassifier, read_tflite
+from tflite_export.presentation import require_labels
 from tflite_export.student_file import load_network
 
 
@@ -113,6 +114,8 @@ def _evaluate(
             f"{data} has labels up to {images.labels.max()}, but {model} knows "
             f"{outputs.shape[-1]} classes; pass the data it was trained for"
         )
+    if values.labels and images.class_names is not None:
+        require_labels(images.class_names, outputs.shape[-1], model)
     facts = evaluation.accuracy_facts(np.asarray(outputs), images.labels, None)
     row = {"title": path.name, **facts}
     if images.class_names is not None:

@@ -26,6 +26,7 @@ from gdfq_tf.config import (
     parse_bit_widths,
 )
 from gdfq_tf.errors import UserError, option
+from tflite_export.interface import DEFAULT_END_TYPE, END_TYPES
 from tflite_export.targets import DEFAULT_TARGET, TARGETS
 
 _OF_OTHER_MODELS = (
@@ -324,8 +325,8 @@ def _define_quantize(flags_: Flags) -> None:
         "Widths: w<weight bits>a<activation bits>. First and last layer stay at 8 "
         "bits, and so do depthwise layers, residual adds and pooling, unless /paper is "
         "added (w4a4/paper): all kernels and ReLU outputs. With /pointwise "
-        "(w4a8/pointwise) only 1x1 convolutions and dense layers have the weight "
-        "bits: others with INT4 kernels are slow in LiteRT.",
+        "(w4a8/pointwise) only 1x1 convolutions and dense layers have the weight bits: "
+        "others with INT4 kernels are slow in LiteRT.",
     )
     flags_.texts(
         "keep_layers", [], "Layers that stay at 8 bits: names or patterns, conv_dw_*."
@@ -350,6 +351,8 @@ def _define_quantize(flags_: Flags) -> None:
         low=1.0,
     )
     _define_target(flags_, "What runs the files", DEFAULT_TARGET)
+    _define_end_types(flags_, DEFAULT_END_TYPE)
+    _define_labels(flags_)
     flags_.group("How much work")
     costs = RECIPE_COSTS.items()
     flags_.choice(
@@ -379,7 +382,6 @@ def _define_quantize(flags_: Flags) -> None:
         "Labelled test images, for this table alone: an .npz with x_test and y_test, a "
         "keras.datasets name, or a folder of class folders.",
     )
-    _define_labels(flags_)
     flags_.integer("num_images", None, "How many of them at most.", low=1)
 
 
@@ -401,8 +403,34 @@ def _define_labels(flags_: Flags) -> None:
     flags_.texts(
         "labels",
         [],
-        "Names of the class folders of --data in the order of the model's outputs, or "
-        "a text file with one in each line; alphabetical if not given.",
+        "Names of the classes in the order of the model's outputs, or a text file with "
+        "one in each line, packed into the files; if not given, those of the class "
+        "folders of --data, in alphabetical order.",
+    )
+
+
+def _define_other_ends(flags_: Flags) -> None:
+    """Ends that a file has in place of its student's."""
+    _define_end_types(flags_, None)
+    flags_.texts(
+        "labels",
+        [],
+        "Names of the classes in the order of the outputs, or a text file with one in "
+        "each line; those of the student if not given.",
+    )
+
+
+def _define_end_types(flags_: Flags, default: str | None) -> None:
+    own = "" if default else " If not given, the student's own."
+    flags_.choice(
+        "input_type",
+        default,
+        list(END_TYPES),
+        "Type of the files' input. With uint8, bytes of images can be fed as they are "
+        f"where the preprocessing lets them; the formula of the input says so.{own}",
+    )
+    flags_.choice(
+        "output_type", default, list(END_TYPES), f"Type of the files' output.{own}"
     )
 
 
@@ -422,6 +450,7 @@ def _define_convert(flags_: Flags) -> None:
     flags_.string("output", "The .tflite file to write.", required=True)
     flags_.switch("overwrite", "Replace --output if it exists.")
     _define_target(flags_, "What runs the file, if not what the run was for", None)
+    _define_other_ends(flags_)
     flags_.group("Verification")
     flags_.integer("num_images", 64, "Random images to compare on.", low=1)
 
@@ -457,6 +486,7 @@ def _define_verify(flags_: Flags) -> None:
         "beside it. Of runs, each file has its own.",
     )
     _define_target(flags_, "What runs the file, if not what the run was for", None)
+    _define_other_ends(flags_)
     flags_.group("Verification")
     flags_.integer("num_images", 64, "Random images to compare on.", low=1)
 
@@ -468,7 +498,13 @@ def _define_evaluate(flags_: Flags) -> None:
         "data",
         "Labelled images: .npz, keras.datasets name, or folder of class folders.",
     )
-    _define_labels(flags_)
+    flags_.texts(
+        "labels",
+        [],
+        "Names of the classes in the order of the model's outputs, or a text file with "
+        "one in each line; if not given, those of the class folders of --data, in "
+        "alphabetical order.",
+    )
     flags_.integer("num_images", None, "How many of them at most.", low=1)
     flags_.string("result_json", "Also write the results to this file.")
 

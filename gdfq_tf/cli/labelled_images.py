@@ -20,6 +20,7 @@ from gdfq_tf.cli.class_names import numbered
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.input_format import InputFormat
 from gdfq_tf.keras_compat import keras
+from tflite_export.presentation import require_labels
 
 KERAS_DATASETS = ("mnist", "fashion_mnist", "cifar10", "cifar100")
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
@@ -69,8 +70,8 @@ def read_labelled_images(
         evenly over the whole list.
       num_classes: of the classifier, to check the labels with; None checks
         that they are >= 0 only.
-      class_names: of class folders, in the order of the classifier's outputs; none:
-        alphabetical.
+      class_names: in the order of the classifier's outputs; none: class folders are
+        numbered alphabetically.
 
     Raises:
       UserError: unknown source, missing or damaged file, pixels not uint8,
@@ -88,12 +89,10 @@ def read_labelled_images(
         images = _read_class_folders(path, names, input_format, num_images)
     else:
         raise _unknown(spec)
-    if class_names and images.class_names is None:
-        raise UserError(
-            f"{option('labels')} is for class folders, but {spec} holds class numbers; "
-            "drop it"
-        )
     _check_labels(images, spec, num_classes)
+    if class_names and images.class_names is None:
+        _check_names(images, spec, class_names, num_classes)
+        images = dataclasses.replace(images, class_names=tuple(class_names))
     try:
         pixels = input_format.reshaped(images.pixels[:num_images])
     except UserError as error:
@@ -226,6 +225,23 @@ def _read_image(path: pathlib.Path, shape: tuple[int, int, int]) -> np.ndarray:
             f"{path} is not a readable image ({_first_line(error)}); remove it"
         ) from error
     return np.asarray(fitted, np.uint8).reshape(shape)
+
+
+def _check_names(
+    images: LabelledImages,
+    spec: str,
+    names: Sequence[str],
+    num_classes: int | None,
+) -> None:
+    """Refuses names that cannot be those of the class numbers of arrays."""
+    if num_classes is not None:
+        require_labels(names, num_classes, "the classifier")
+    highest = int(images.labels.max())
+    if highest >= len(names):
+        raise UserError(
+            f"{option('labels')} has {len(names)} names, and {spec} has class numbers "
+            f"up to {highest}; expected one name for each class"
+        )
 
 
 def _check_labels(images: LabelledImages, spec: str, num_classes: int | None) -> None:

@@ -61,7 +61,10 @@ def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
     with whole_stage(progress, "loading"):
         classifier = load_classifier_from_flags(values)
         # Read now to refuse wrong data early; used after quantization only.
-        data = _read_data(classifier, values)
+        names = read_class_names(values.labels)
+        data = _read_data(classifier, values, names)
+    if data is not None and data.class_names is not None:
+        names = data.class_names
     job = Job(
         classifier,
         get_recipe(values.recipe, values.num_steps),
@@ -70,6 +73,9 @@ def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
         Limits(values.max_accuracy_loss, values.max_bytes, values.max_latency_ratio),
         values.seed,
         values.target,
+        values.input_type,
+        values.output_type,
+        names,
     )
     started = time.monotonic()
     result = quantize(
@@ -84,7 +90,7 @@ def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
         given = given_preprocessing(values, classifier)
         doubts = float_doubts(classifier, given, data, rows[0])
     summary = _summary(result, rows, values)
-    summary["class_names"] = None if data is None else data.class_names
+    summary["class_names"] = names or None
     summary["seconds"]["total"] = time.monotonic() - started
     session.stage("writing")
     output.publish(
@@ -95,7 +101,7 @@ def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
 
 
 def _read_data(
-    classifier: Classifier, values: flags.FlagValues
+    classifier: Classifier, values: flags.FlagValues, class_names: tuple[str, ...]
 ) -> LabelledImages | None:
     spec = values.data
     if spec is None and values.model == embedded.NAME:
@@ -108,7 +114,7 @@ def _read_data(
         classifier.input_format,
         values.num_images,
         num_classes=classifier.num_classes,
-        class_names=read_class_names(values.labels),
+        class_names=class_names,
     )
 
 
@@ -144,6 +150,11 @@ def _summary(
     return summary
 
 
+def _input_formula(classifier: dict[str, Any]) -> str:
+    end = classifier["input_type"]
+    return f"{end} input: {classifier[f'{end}_input']}, for {classifier['input']}"
+
+
 def _close(
     result: Result, summary: dict[str, Any], output_dir: str, doubts: list[str]
 ) -> None:
@@ -160,7 +171,7 @@ def _close(
             console.print(trade_off_table(row["title"], row["trade_off"]))
     seconds = summary["seconds"]["total"]
     lines = [
-        "int8 input: {int8_input}, for {input}".format(**summary["classifier"]),
+        _input_formula(summary["classifier"]),
         "verified against the student on this machine's LiteRT: "
         + ", ".join(
             f"{model.bit_widths.name} {100 * model.agreement.exact_outputs:.2f} % of "

@@ -13,14 +13,17 @@ import rich.text
 from absl import flags
 
 from gdfq_tf.cli import session
+from gdfq_tf.cli.class_names import read_class_names
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.run_directory import read_summary, student_file
 from tflite_export.convert import convert_network
 from tflite_export.errors import ExportError
 from tflite_export.flatbuffer import read_model
+from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interpreter import read_tflite
 from tflite_export.names import shown
 from tflite_export.operator_forms import in_forms_of
+from tflite_export.presentation import presented
 from tflite_export.student_file import load_network
 from tflite_export.targets import TARGETS
 from tflite_export.verification.rules import Finding, finding
@@ -35,7 +38,10 @@ def main(values: flags.FlagValues) -> None:
         found = list(_verify_run(path, values.num_images))
     else:
         student = Path(values.student or path.with_name(student_file(path.name)))
-        findings = _verify(path, student, values.num_images, target=values.target)
+        session.stage("loading")
+        tflite = read_tflite(path)
+        network = _as_file(load_network(student), values)
+        findings = _verify(path, tflite, network, values.num_images)
         found = [(path.name, findings)]
     console = rich.console.Console()
     for title, findings in found:
@@ -53,7 +59,7 @@ def main(values: flags.FlagValues) -> None:
 
 def _require_file(directory: Path, values: flags.FlagValues) -> None:
     """Refuses options that are one file's."""
-    for name in ("student", "target"):
+    for name in ("student", "target", "input_type", "output_type", "labels"):
         if values[name].value:
             raise UserError(
                 f"{option(name, values[name].value)} is one file's, and {directory} "
@@ -62,18 +68,25 @@ def _require_file(directory: Path, values: flags.FlagValues) -> None:
             )
 
 
+def _as_file(network: IntegerNetwork, values: flags.FlagValues) -> IntegerNetwork:
+    """The network as a file was made of it with those flags."""
+    if values.target is not None:
+        network = in_forms_of(TARGETS[values.target], network)
+    return presented(
+        network,
+        input_type=values.input_type,
+        output_type=values.output_type,
+        labels=read_class_names(values.labels),
+    )
+
+
 def _verify(
     path: Path,
-    student: Path,
+    tflite: bytes,
+    network: IntegerNetwork,
     num_images: int,
     num_operators: int | None = None,
-    target: str | None = None,
 ) -> Sequence[Finding]:
-    session.stage("loading")
-    tflite = read_tflite(path)
-    network = load_network(student)
-    if target is not None:
-        network = in_forms_of(TARGETS[target], network)
     session.stage("conversion")
     converted = convert_network(network)
     session.stage(f"verification of {path}")
@@ -96,8 +109,11 @@ def _verify_run(
     for row in summary["models"]:
         path = directory / row["file"]
         if "widths" in row and path.exists():
-            student = directory / student_file(row["file"])
-            yield path.name, _verify(path, student, num_images, num_operators)
+            session.stage("loading")
+            tflite = read_tflite(path)
+            network = load_network(directory / student_file(row["file"]))
+            findings = _verify(path, tflite, network, num_images, num_operators)
+            yield path.name, findings
 
 
 def _digests(summary: dict) -> list[tuple[str, str]]:

@@ -22,6 +22,7 @@ from gdfq_tf.keras_compat import keras
 from gdfq_tf.quantization.plan import Consumers, QuantizationPlan
 from gdfq_tf.quantization.student import Student
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel, kernel_of
+from tflite_export.interface import DEFAULT_INTERFACE, Interface
 from tflite_export.litert.kernels import rounding_bias
 from tflite_export.names import shown
 from tflite_export.operator_forms import in_form_of
@@ -55,7 +56,10 @@ _FUSED_BOUND = 6.0  # the only ReLU's bound that TFLite fuses into other operato
 
 
 def lower(
-    student: Student, classifier: Classifier, target: Target = TARGETS[DEFAULT_TARGET]
+    student: Student,
+    classifier: Classifier,
+    target: Target = TARGETS[DEFAULT_TARGET],
+    interface: Interface = DEFAULT_INTERFACE,
 ) -> IntegerNetwork:
     """The `IntegerNetwork` that computes what the student simulates.
 
@@ -64,6 +68,7 @@ def lower(
       classifier: the one that it was built from; its head says what the exported
         model gives of the logits.
       target: what runs the file.
+      interface: how the file presents itself.
 
     Raises:
       UserError: a LayerNormalization's epsilon outweighs its input, or a layer's input
@@ -116,6 +121,7 @@ def lower(
         input_quant_params=quant_params_of[input_layer.name],
         ops=tuple(ops),
         softmax=classifier.head.ends_in_softmax,
+        interface=interface,
     )
 
 

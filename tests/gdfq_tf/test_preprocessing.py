@@ -10,7 +10,7 @@ import pytest
 from gdfq_tf.config import PREPROCESSINGS
 from gdfq_tf.errors import UserError
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.preprocessing import make_preprocessing
+from gdfq_tf.preprocessing import make_preprocessing, preprocessing_of_features
 
 PIXELS = np.repeat(np.arange(256)[:, np.newaxis], 3, axis=1)  # (256, 3)
 CUSTOM = {"mean": (0.1, 0.5, 0.7), "std": (0.3, 0.2, 0.25)}
@@ -107,6 +107,50 @@ def test_ranges_without_zero_get_a_quant_params_that_holds_it(offset, uniform):
     )
     inputs = preprocessing.to_student_input(PIXELS).numpy()
     assert np.abs(real - inputs).max() <= 0.51 * quant_params.scale
+
+
+@pytest.mark.parametrize("name", ["tf", "unit", "uint8"])
+def test_bytes_of_uniform_preprocessing_are_fed_unchanged(name):
+    assert make(name).formula("uint8") == "q = pixel, bytes of the image unchanged"
+
+
+@pytest.mark.parametrize("name", ["torch", "caffe", "custom"])
+def test_formula_of_uint8_is_that_of_int8_plus_128(name):
+    preprocessing = make(name)
+    zero_point = preprocessing.input_quantization().zero_point
+    int8, uint8 = (preprocessing.formula(end) for end in ("int8", "uint8"))
+    ends = f"+ {zero_point}, -128, 127)", f"+ {zero_point + 128}, 0, 255)"
+    assert uint8 == int8.replace(*ends) != int8
+
+
+@pytest.mark.parametrize("name", ["tf", "unit", "uint8", "torch", "caffe", "custom"])
+def test_normalizing_and_quantizing_gives_the_input(name):
+    """What TFLite's libraries do with mean and std of the metadata, in float32."""
+    preprocessing, pixels = make(name), random_pixels()
+    mean, std = map(np.float32, preprocessing.mean_and_std())
+    ordered = pixels[..., ::-1] if preprocessing.reverse_channels else pixels
+    quant_params = preprocessing.input_quantization()
+    steps = (ordered - mean) / std / np.float32(quant_params.scale)
+    found = np.clip(np.round(steps) + quant_params.zero_point, -128, 127)
+    tie = np.abs(steps - np.floor(steps) - 0.5) < 1e-4
+    assert tie.mean() < 0.01
+    np.testing.assert_array_equal(found[~tie], preprocessing.to_int8(pixels)[~tie])
+    if preprocessing.is_uniform:
+        np.testing.assert_array_equal(found, pixels.astype(int) - 128)
+
+
+def test_mean_of_bytes_is_a_level():
+    mean, std = make("tf").mean_and_std()
+    assert mean == pytest.approx((128.0,) * 3)
+    assert std == pytest.approx((127.5,) * 3)
+
+
+def test_mean_and_std_of_features_are_those_of_the_features():
+    features = preprocessing_of_features((-1.0, 3.0), 2)
+    assert features.mean_and_std() == (
+        pytest.approx((0.0, 0.0), abs=1e-12),
+        pytest.approx((1.0, 1.0)),
+    )
 
 
 @pytest.mark.parametrize("name", ["torch", "caffe", "custom"])

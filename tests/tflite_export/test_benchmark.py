@@ -220,5 +220,7 @@ def test_other_input_types_are_refused():
     tflite = tf.lite.TFLiteConverter.from_concrete_functions(
         [concrete], holder
     ).convert()
-    with pytest.raises(ExportError, match="input is bool; expected int8 or float32"):
+    with pytest.raises(
+        ExportError, match="input is bool; expected int8, uint8 or float32"
+    ):
         benchmark(tflite, num_runs=1)

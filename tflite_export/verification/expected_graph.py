@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Shape, kernel_of
+from tflite_export.interface import END_TYPES
 from tflite_export.quantization_params import BETWEEN_0_AND_1, QuantParams
 from tflite_export.tensor_shapes import tensor_shapes
 from tflite_export.verification.expected_operators import (
@@ -17,13 +18,27 @@ from tflite_export.verification.expected_operators import (
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class End:
+    """A tensor where a network begins or ends.
+
+    Attributes:
+      name: as operators read or write it.
+      quant_params: of its values, whatever type they have.
+      dtype: the schema's name of that type.
+    """
+
+    name: str
+    quant_params: QuantParams
+    dtype: str = "INT8"
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class ExpectedGraph:
     """What a file must hold.
 
     Attributes:
-      input, output: names of its ends.
-      input_quant_params, output_quant_params: of these.
+      input, output: its ends.
       shapes: of the tensors by name, batch 1 first.
       steps: in executable order; each is given by the operators that may stand
         there, any one of which will do.
@@ -31,10 +46,8 @@ class ExpectedGraph:
         other one; to be followed to its end.
     """
 
-    input: str
-    output: str
-    input_quant_params: QuantParams
-    output_quant_params: QuantParams
+    input: End
+    output: End
     shapes: Mapping[str, Shape]
     steps: tuple[tuple[ExpectedOperator, ...], ...]
     sources: Mapping[str, str]
@@ -58,7 +71,10 @@ def expected_graph(network: IntegerNetwork) -> ExpectedGraph:
         {network.input_name: network.input_quant_params}
         | {op.name: op.quant_params for op in network.ops},
     )
-    steps: Steps = []
+    inside = End(network.input_name, network.input_quant_params)
+    first = _outside(inside, network.interface.input_type)
+    shapes[first.name] = shapes[inside.name]
+    steps = _conversion(first, inside, shapes[inside.name])
     sources: dict[str, str] = {}
     pads: dict[str, IntegerOp] = {}
     for op in network.ops:
@@ -68,24 +84,46 @@ def expected_graph(network: IntegerNetwork) -> ExpectedGraph:
         elif made and op.kernel is not None and op.inputs[0] in pads:
             made = _without_pad(made, op, pads[op.inputs[0]], shapes)
         steps += made
-        last = made[-1][0].output if made else op.inputs[0]
-        if last != op.name:
-            sources[op.name] = last
-    output, output_quant_params = network.ops[-1].name, network.ops[-1].quant_params
+        computed = made[-1][0].output if made else op.inputs[0]
+        if computed != op.name:
+            sources[op.name] = computed
+    inside = End(network.ops[-1].name, network.ops[-1].quant_params)
+    shape = shapes[inside.name]
     if network.softmax:
-        softmax = _softmax(output, shapes[output])
+        softmax = _softmax(inside.name, shape)
         steps.append((softmax,))
-        output, output_quant_params = softmax.output, softmax.quant_params
+        inside = End(softmax.output, softmax.quant_params)
+    last = _outside(inside, network.interface.output_type)
+    steps += _conversion(inside, last, shape)
     inner = {step.output: step.shape for (step, *_) in steps}
-    return ExpectedGraph(
-        network.input_name,
-        output,
-        network.input_quant_params,
-        output_quant_params,
-        inner | shapes,
-        tuple(steps),
-        sources,
+    return ExpectedGraph(first, last, inner | shapes, tuple(steps), sources)
+
+
+def _outside(inside: End, end_type: str) -> End:
+    """The end of a file whose int8 values are those of a tensor, or that tensor."""
+    offset = END_TYPES[end_type]
+    if not offset:
+        return inside
+    return End(
+        f"{inside.name}/{end_type}",
+        QuantParams(inside.quant_params.scale, inside.quant_params.zero_point + offset),
+        end_type.upper(),
     )
+
+
+def _conversion(source: End, target: End, shape: Shape) -> Steps:
+    """The operator from an end's type to another; none if they are one tensor."""
+    if source == target:
+        return []
+    operator = ExpectedOperator(
+        "QUANTIZE",
+        (source.name,),
+        target.name,
+        shape,
+        target.quant_params,
+        dtype=target.dtype,
+    )
+    return [(operator,)]
 
 
 def _softmax(source: str, shape: Shape) -> ExpectedOperator:

@@ -59,6 +59,7 @@ class ExpectedOperator:
       options: as in `flatbuffer.Operator`.
       read_as: the shape the inputs have, where they are reshaped; None: their own.
       optional: whether the operators behind may do it as well.
+      dtype: of the output, the schema's name.
     """
 
     name: str
@@ -70,6 +71,7 @@ class ExpectedOperator:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     read_as: Shape | None = None
     optional: bool = False
+    dtype: str = "INT8"
 
     @property
     def options_type(self) -> str:

@@ -23,7 +23,7 @@ from tflite_export.names import printable, shown
 from tflite_export.quantization_params import storage_bits, weight_levels
 
 _CHANNEL_DIMENSIONS = {"CONV_2D": 0, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 0}
-_CONVERSIONS = ("QUANTIZE", "DEQUANTIZE", "CAST", "FAKE_QUANT")
+_CONVERSIONS = ("DEQUANTIZE", "CAST", "FAKE_QUANT")
 _DYNAMIC_SHAPES = ("SHAPE", "STRIDED_SLICE", "PACK")
 # The three scales are each rounded to float32 once from the converter's own
 # arithmetic: a few times 2**-24 apart. A wrong scale is off by far more.
@@ -43,11 +43,14 @@ class Expectation:
       num_operators: at most; those of the converter's own quantization of the same
         classifier, and more where the target takes no fewer. None where there is
         none to compare with.
+      input_type: the schema's name, INT8 or UINT8; `output_type`: likewise.
     """
 
     weight_bits: int
     num_operators: int | None = None
     layers_at_8_bits: frozenset[str] = frozenset()
+    input_type: str = "INT8"
+    output_type: str = "INT8"
 
     def __post_init__(self) -> None:
         """Raises ExportError unless the weights have 2 to 8 bits."""
@@ -135,11 +138,15 @@ def _rule(offences: Callable[[TFLiteModel, Expectation], Iterator[str]]) -> Chec
 
 @_rule
 def integer_io(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
-    """One int8 input and one int8 output."""
-    for what, indices in (("input", model.inputs), ("output", model.outputs)):
+    """One input and one output, both int8, or uint8 where that was asked for."""
+    for what, indices, expected in (
+        ("input", model.inputs, expectation.input_type),
+        ("output", model.outputs, expectation.output_type),
+    ):
         dtypes = [model.tensors[index].dtype for index in indices]
-        if dtypes != ["INT8"]:
-            yield f"{what} {' and '.join(dtypes) or 'missing'}"
+        if dtypes != [expected]:
+            found = " and ".join(dtypes) or "missing"
+            yield f"{what} {found} instead of {expected}"
 
 
 @_rule
@@ -154,10 +161,26 @@ def no_float_tensors(model: TFLiteModel, expectation: Expectation) -> Iterator[s
 def no_float_or_conversion_operators(
     model: TFLiteModel, expectation: Expectation
 ) -> Iterator[str]:
-    """No quantize, dequantize, cast, fake-quant, custom or Flex operators."""
+    """No dequantize, cast, custom or Flex operators, nor quantize but at uint8 ends."""
     for operator in model.operators:
-        if operator.name in _CONVERSIONS or operator.name.startswith("CUSTOM:"):
+        converts = operator.name in _CONVERSIONS or operator.name.startswith("CUSTOM:")
+        if operator.name == "QUANTIZE":
+            converts = not _is_at_uint8_end(model, expectation, operator)
+        if converts:
             yield _place(operator)
+
+
+def _is_at_uint8_end(
+    model: TFLiteModel, expectation: Expectation, operator: Operator
+) -> bool:
+    """Whether it converts an end between uint8 and int8, no float being involved."""
+    (source,), (target,) = operator.inputs, operator.outputs
+    types = model.tensors[source].dtype, model.tensors[target].dtype
+    if types == ("UINT8", "INT8"):
+        return expectation.input_type == "UINT8" and (source,) == model.inputs
+    if types == ("INT8", "UINT8"):
+        return expectation.output_type == "UINT8" and (target,) == model.outputs
+    return False
 
 
 @_rule

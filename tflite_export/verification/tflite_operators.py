@@ -55,6 +55,7 @@ TFLITE_OPERATORS: Mapping[str, TFLiteOperator] = {
         TFLiteOperator("PAD", 2, "PadOptions"),
         TFLiteOperator("PADV2", 2, "PadV2Options"),
         TFLiteOperator("PRELU", 1),
+        TFLiteOperator("QUANTIZE", 1),
         TFLiteOperator("RELU", 2),
         TFLiteOperator("RELU6", 2),
         TFLiteOperator("RESHAPE", 1),

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from tflite_export.errors import ExportError
-from tflite_export.flatbuffer import converter_version, read_model
+from tflite_export.flatbuffer import TFLiteModel, converter_version, read_model
 from tflite_export.integer_network import IntegerNetwork
+from tflite_export.interface import Interface
 from tflite_export.interpreter import TFLiteClassifier
 from tflite_export.litert.simulator import infer, is_exact
+from tflite_export.metadata import read_metadata
 from tflite_export.names import shown
 from tflite_export.operator_forms import num_added_operators
 from tflite_export.verification.differences import differences
@@ -27,6 +29,7 @@ from tflite_export.verification.student_rules import student_findings
 NUM_RANDOM_IMAGES = 64
 _EXACT_MACHINES = frozenset({"x86_64", "AMD64"})
 _READABLE = "a whole .tflite file"
+_METADATA = "metadata and labels as the student's"
 _AS_CONVERTED = "every byte as the converter makes it of the student"
 
 
@@ -117,7 +120,7 @@ def verify_file(
         inputs = np.concatenate([inputs, images])
     agreement, offences = None, []
     try:
-        outputs = TFLiteClassifier(tflite).run(inputs)
+        outputs = TFLiteClassifier(tflite).run_int8(inputs)
         agreement = compare_outputs(infer(network, inputs), outputs)
     except ExportError as error:
         offences = [str(error)]
@@ -142,7 +145,13 @@ def expectation_of(
     at_8_bits = frozenset(name for name, width in bits.items() if width == 8)
     if num_operators is not None:
         num_operators += num_added_operators(network)
-    return Expectation(min(bits.values(), default=8), num_operators, at_8_bits)
+    return Expectation(
+        min(bits.values(), default=8),
+        num_operators,
+        at_8_bits,
+        input_type=network.interface.input_type.upper(),
+        output_type=network.interface.output_type.upper(),
+    )
 
 
 def allowed_lsb(network: IntegerNetwork) -> int:
@@ -165,6 +174,24 @@ def _content_findings(
     yield finding(_READABLE, [])
     yield from structural_findings(model, expectation)
     yield from student_findings(model, network)
+    yield finding(_METADATA, list(_metadata_offences(tflite, model, network.interface)))
+
+
+def _metadata_offences(
+    tflite: bytes, model: TFLiteModel, expected: Interface
+) -> Iterator[str]:
+    try:
+        found = read_metadata(tflite, model)
+    except ExportError as error:
+        yield str(error)
+        return
+    for ours, theirs in ((found, expected), (found.meaning, expected.meaning)):
+        for field in dataclasses.fields(theirs):
+            value, wanted = getattr(ours, field.name), getattr(theirs, field.name)
+            if field.name in ("mean", "std"):
+                wanted = tuple(float(np.float32(number)) for number in wanted)
+            if field.name != "meaning" and value != wanted:
+                yield f"{field.name} {value!r} instead of {wanted!r}"
 
 
 def _conversion_finding(tflite: bytes, converted: bytes) -> Finding:
@@ -200,7 +227,7 @@ def compare_outputs(student: np.ndarray, tflite: np.ndarray) -> Agreement:
     if tflite.dtype.kind != "i":
         raise ExportError(
             f".tflite outputs are {tflite.dtype}; expected raw int8, as "
-            "`TFLiteClassifier.run` gives"
+            "`TFLiteClassifier.run_int8` gives"
         )
     if not np.isfinite(student).all():
         raise ExportError("student outputs hold NaN or infinity; expected finite ones")

@@ -100,6 +100,49 @@ def test_quantize_writes_a_complete_run(run):
     assert "Traceback" not in stderr
 
 
+def test_a_run_for_phones(inputs, tmp_path):
+    labels = tmp_path / "labels.txt"
+    labels.write_text("".join(f"class {i}\n" for i in range(NUM_CLASSES)))
+    directory = tmp_path / "run"
+    code, stdout, stderr = run_command(
+        "quantize",
+        f"--model={inputs / 'tiny.keras'}",
+        "--preprocessing=tf",
+        "--recipe=calibrate",
+        "--bits=w4a8",
+        "--input_type=uint8",
+        "--output_type=uint8",
+        f"--labels={labels}",
+        f"--data={inputs / 'data.npz'}",
+        f"--output_dir={directory}",
+    )
+    assert code == 0, stderr
+    assert "uint8 input: q = pixel, bytes of the image unchanged, for (" in stdout
+    summary = json.loads((directory / "summary.json").read_text())
+    file = TFLiteClassifier(directory / "tiny_w4a8.tflite")
+    assert file.dtype == np.uint8
+    assert summary["classifier"]["uint8_input_quantization"]["zero_point"] == 128
+    ours = summary["models"][2]
+    assert ours["uint8_output"] == dataclasses.asdict(file.output_quantization)
+    assert ours["verification"]["student_agreement"]["max_lsb"] == 0
+    assert summary["class_names"] == [f"class {i}" for i in range(NUM_CLASSES)]
+    with np.load(inputs / "data.npz") as arrays:
+        pixels, classes = arrays["x_test"], arrays["y_test"]
+    # Bytes as they are give the accuracy of the table.
+    top1 = (file.run(pixels).argmax(axis=-1) == classes).mean()
+    assert ours["top1"] == pytest.approx(top1)
+    code, stdout, stderr = run_command("verify", f"--model={directory}")
+    assert code == 0, stderr
+    code, _, stderr = run_command(
+        "evaluate", f"--model={directory}", f"--data={inputs / 'data.npz'}"
+    )
+    assert code == 0, stderr
+    code, _, stderr = run_command(
+        "benchmark", f"--model={directory / 'tiny_w4a8.tflite'}", "--num_runs=1"
+    )
+    assert code == 0, stderr
+
+
 def test_the_summary_tells_the_whole_run(run):
     directory, _, _ = run
     summary = json.loads((directory / "summary.json").read_text())
@@ -742,7 +785,8 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
             "model weights input_size output_name constant_inputs allow_unsafe "
             "preprocessing mean std input_range task without_bn_statistics bits recipe "
             "num_steps keep_layers max_accuracy_loss max_bytes max_latency_ratio seed "
-            "num_threads output_dir overwrite data labels num_images target",
+            "num_threads output_dir overwrite data labels num_images target "
+            "input_type output_type",
         ),
         (
             "evaluate",
@@ -750,9 +794,12 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
             "preprocessing mean std input_range task without_bn_statistics data labels "
             "num_images result_json",
         ),
-        ("convert", "student output overwrite target num_images"),
+        (
+            "convert",
+            "student output overwrite target input_type output_type labels num_images",
+        ),
         ("benchmark", "model num_threads num_runs warmup_runs profile result_json"),
-        ("verify", "model student target num_images"),
+        ("verify", "model student target input_type output_type labels num_images"),
     ],
 )
 def test_help_lists_the_flags_of_a_command_and_no_others(name, flags):

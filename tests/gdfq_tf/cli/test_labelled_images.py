@@ -270,7 +270,12 @@ def test_class_folders_are_numbered_as_told(tmp_path):
 
 def test_class_numbers_are_not_renumbered(tmp_path):
     spec = write_npz(tmp_path / "a.npz", x=some_pixels(2), y=[0, 1])
-    refuses("labels is for class folders", spec, class_names=("a", "b"))
+    images = read_labelled_images(spec, GRAY, class_names=("b", "a"))
+    assert images.class_names == ("b", "a")
+    assert images.labels.tolist() == [0, 1]
+    refuses("labels has 1 names, .* class numbers up to 1", spec, class_names=("a",))
+    three = {"class_names": ("a", "b", "c"), "num_classes": 2}
+    refuses("labels has 3 names, .* 2 outputs", spec, **three)
 
 
 def test_some_images_of_class_folders_are_spread_over_the_classes(tmp_path):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import zipfile
 
+import numpy as np
 import pytest
 
 from gdfq_tf.preprocessing import make_preprocessing
@@ -14,6 +16,7 @@ from tests.command import refusal, run_command
 from tests.tiny_network import NetworkBuilder
 from tflite_export.convert import convert_network
 from tflite_export.flatbuffer import read_model
+from tflite_export.interpreter import load_interpreter
 from tflite_export.student_file import save_network
 
 
@@ -129,9 +132,37 @@ def test_a_file_converted_for_another_target(run, tmp_path):
     assert "rules are broken" in stderr
 
 
+def test_a_file_converted_for_phones(run, tmp_path):
+    labels, output = tmp_path / "labels.txt", tmp_path / "phone.tflite"
+    labels.write_text("cat\ndog\npig\ncow\nape\n")
+    source = f"--student={run / 'net_w8a8_student.npz'}"
+    ends = ["--input_type=uint8", "--output_type=uint8", f"--labels={labels}"]
+    code, stdout, stderr = run_command("convert", source, f"--output={output}", *ends)
+    assert code == 0, stderr
+    assert "at most 0 LSB off\nimage: uint8, " in stdout
+    details = load_interpreter(output.read_bytes()).get_input_details()
+    assert details[0]["name"] == "image"
+    assert details[0]["dtype"] == np.uint8
+    with zipfile.ZipFile(output) as archive:
+        assert archive.read("labels.txt").decode() == labels.read_text()
+    code, _, stderr = run_command("verify", f"--model={output}", source, *ends)
+    assert code == 0, stderr
+    code, _, stderr = run_command("verify", f"--model={output}", source, *ends[:2])
+    assert code == 1
+    assert "metadata and labels as the student's: found labels ('cat', " in stderr
+    labels.write_text("cat\n")
+    code, _, stderr = run_command(
+        "convert", source, f"--output={tmp_path / 'x'}", *ends
+    )
+    assert code == 1
+    assert "--labels has 1 names, and the network has 5 outputs" in stderr
+    assert not (tmp_path / "x").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        (["--model={}", "--input_type=uint8"], "--input_type=uint8 is one file's"),
         (["--model={}", "--student=x.npz"], "--student=x.npz is one file's"),
         (["--model={}", "--target=tflm"], "drop --target"),
         (["--model={}/none.tflite"], "cannot read"),

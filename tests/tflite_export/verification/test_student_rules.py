@@ -568,7 +568,7 @@ def double(graph, model):
     [
         (rename_key, r"'serving\x1b[31m' with 'image' tensor"),
         (rename_input, "'imagf'"),
-        (point_elsewhere, "'output_0' tensor"),
+        (point_elsewhere, "'scores' tensor"),
         (drop, "0 signatures"),
         (double, "2 signatures"),
     ],

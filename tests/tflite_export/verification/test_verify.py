@@ -93,7 +93,7 @@ def test_integer_io_wants_int8(w8, end, what):
         graph.tensors[getattr(graph, end)[0]].type = schema.TensorType.UINT8
 
     detail = only(rules.integer_io, edited(w8, edit), Expectation(8))
-    assert detail == f"{what} UINT8"
+    assert detail == f"{what} UINT8 instead of INT8"
 
 
 def test_integer_io_wants_one_of_each(w8):
@@ -101,7 +101,7 @@ def test_integer_io_wants_one_of_each(w8):
         graph.outputs = [graph.outputs[0], graph.operators[0].outputs[0]]
 
     detail = only(rules.integer_io, edited(w8, edit), Expectation(8))
-    assert detail == "output INT8 and INT8"
+    assert detail == "output INT8 and INT8 instead of INT8"
 
 
 @pytest.mark.parametrize("dtype", ["FLOAT32", "FLOAT16", "BFLOAT16", "FLOAT64"])

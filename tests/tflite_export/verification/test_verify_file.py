@@ -74,6 +74,7 @@ def test_a_sound_file():
         "a whole .tflite file",
         *(check.rule for check in CHECKS),
         *RULES.values(),
+        "metadata and labels as the student's",
         "every byte as the converter makes it of the student",
         "outputs within 0 LSB of the student's",
     ]
@@ -85,7 +86,7 @@ def test_without_another_conversion_and_with_images():
     assert found.passed
     assert found.agreement is not None
     assert found.agreement.num_images == 5
-    assert len(found.findings) == 1 + len(CHECKS) + len(RULES) + 1
+    assert len(found.findings) == 2 + len(CHECKS) + len(RULES) + 1
 
 
 def test_outputs_that_differ(monkeypatch):
