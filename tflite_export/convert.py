@@ -17,6 +17,7 @@ from tflite_export.integer_network import IntegerNetwork, Shape
 from tflite_export.metadata import add_metadata, with_labels
 from tflite_export.names import printable
 from tflite_export.quiet import quiet_stderr
+from tflite_export.runtimes import first_runtime, tell_runtime
 from tflite_export.verification.expected_graph import expected_graph
 from tflite_export.verification.matching import match
 from tflite_export.verification.tensor_names import tensor_names
@@ -60,6 +61,7 @@ def _with_interface(tflite: bytes, network: IntegerNetwork) -> bytes:
         ):
             for end in ends:
                 end.name = name.encode()
+    tell_runtime(model, first_runtime(read))
     add_metadata(model, network)
     return with_labels(pack_model(model), interface.meaning.labels)
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Collection, Iterable
 
-import numpy as np
 from ai_edge_litert import schema_py_generated as schema
 
 from tflite_export.flatbuffer import (
@@ -27,9 +26,6 @@ from tflite_export.flatbuffer import (
 # The versions the converter itself writes for int8 x int8 and int8 x int4. The former
 # needs the same runtime as CONV_2D with such weights.
 _VERSIONS = {schema.TensorType.INT8: 4, schema.TensorType.INT4: 10}
-# The version of the latter is that of kernels with one scale, too, which came much
-# earlier; 2.18 refuses more scales.
-_MIN_RUNTIME_VERSION, _FIRST_WITH_INT4 = b"min_runtime_version", b"2.19.0"
 
 
 def as_fully_connected(
@@ -71,8 +67,6 @@ def as_fully_connected(
         elif operator in kept or (operator in flat and graph.has_int4(operator)):
             graph.keep_dimensions(operator)
     graph.drop_unread_reshapes()
-    if graph.has_int4_fully_connected():
-        _require_runtime(model, _FIRST_WITH_INT4)
     _drop_unused(model)
     return pack_model(model)
 
@@ -132,12 +126,6 @@ class _Graph:
 
     def has_int4(self, operator: schema.OperatorT) -> bool:
         return self.tensors[operator.inputs[1]].type == schema.TensorType.INT4
-
-    def has_int4_fully_connected(self) -> bool:
-        return any(
-            self.name(operator) == "FULLY_CONNECTED" and self.has_int4(operator)
-            for operator in self.operators
-        )
 
     def can_be_flat(self, operator: schema.OperatorT) -> bool:
         (output,) = operator.outputs
@@ -217,15 +205,6 @@ class _Graph:
             or operator.outputs[0] in self.outputs
             or self.readers(operator.outputs[0])
         ]
-
-
-def _require_runtime(model: schema.ModelT, version: bytes) -> None:
-    """Says in the file that earlier runtimes refuse it."""
-    for entry in model.metadata or ():
-        if entry.name == _MIN_RUNTIME_VERSION:
-            buffer = model.buffers[entry.buffer]
-            padded = version.ljust(len(buffer.data), b"\0")
-            buffer.data = np.frombuffer(padded, np.uint8)
 
 
 def _drop_unused(model: schema.ModelT) -> None:

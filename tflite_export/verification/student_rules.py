@@ -16,6 +16,7 @@ from tflite_export.flatbuffer import Signature, TFLiteModel
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interface import Interface
 from tflite_export.names import shown
+from tflite_export.runtimes import runtime_offences
 from tflite_export.verification.expected_graph import ExpectedGraph, expected_graph
 from tflite_export.verification.expected_operators import Constant
 from tflite_export.verification.matching import (
@@ -38,7 +39,7 @@ RULES: Mapping[str, str] = {
     "scale": "scales and zero points of constants as the student's",
     "bias": "the student's biases",
     "activation": "activations of the student's shapes, scales and zero points",
-    "version": "operator versions as TFLite defines them",
+    "version": "operator versions as TFLite defines them, and the first runtime told",
     "names": "tensors named after the student's layers",
 }
 
@@ -66,6 +67,7 @@ def _offences(
 ) -> Iterator[Offence]:
     yield from _signature_offences(model, interface)
     yield from (("version", text) for text in version_offences(model))
+    yield from (("version", text) for text in runtime_offences(model))
     yield from _reshape_offences(model)
     matching = match(model, graph)
     yield from matching.offences
