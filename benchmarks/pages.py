@@ -27,6 +27,7 @@ PARTS: Mapping[str, Callable[..., str]] = {
     "keyword-spotting": result_tables.keyword_spotting,
     "latency": result_tables.latency,
     "layers": reference_tables.layers,
+    "parity": result_tables.parity,
     "operations": reference_tables.operations,
     "preprocessing-fits": result_tables.preprocessing_fits,
     "recipes": reference_tables.recipes,

@@ -26,7 +26,7 @@ from gdfq_tf.preprocessing import Preprocessing
 from tflite_export.benchmark import benchmark
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interpreter import TFLiteClassifier
-from tflite_export.litert.simulator import infer
+from tflite_export.target_kernels import infer
 
 _BATCH_SIZE = 250
 

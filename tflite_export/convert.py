@@ -15,6 +15,7 @@ from tflite_export.fully_connected import as_fully_connected
 from tflite_export.integer_network import IntegerNetwork, Shape
 from tflite_export.names import printable
 from tflite_export.quiet import quiet_stderr
+from tflite_export.target_rules import require_taken
 
 
 def convert_network(network: IntegerNetwork) -> bytes:
@@ -24,8 +25,9 @@ def convert_network(network: IntegerNetwork) -> bytes:
     calibration data is involved.
 
     Raises:
-      ExportError: the converter refused the network.
+      ExportError: the network's target does not take it, or the converter refused it.
     """
+    require_taken(network)
     converter = _converter(export_graph(network), network.input_shape)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.inference_input_type = tf.int8

@@ -1,7 +1,7 @@
 """A trained student in integers: what the `.tflite` file is to compute.
 
 The one description that everything after training reads: `export_graph.py` hands it
-to the converter, `litert/simulator.py` computes it, `verification/` compares the two.
+to the converter, `simulation.py` computes it, `verification/` compares the two.
 BatchNormalization is folded, kernels and biases are integers, scales are final.
 """
 
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tflite_export.quantization_params import QuantParams
+from tflite_export.targets import DEFAULT_TARGET
 
 Shape = tuple[int, ...]
 
@@ -71,6 +72,8 @@ class IntegerNetwork:
       input_quant_params: of the same.
       ops: the last one's output are the logits (classes,), or what comes of them.
       softmax: whether the exported model ends in a softmax.
+      target: what runs it, a key of `targets.TARGETS`: operations have the kinds that
+        it takes, and biases make up for its rounding.
     """
 
     input_name: str
@@ -78,6 +81,7 @@ class IntegerNetwork:
     input_quant_params: QuantParams
     ops: tuple[IntegerOp, ...]
     softmax: bool
+    target: str = DEFAULT_TARGET
 
     def examples(self, values: np.ndarray) -> np.ndarray:
         """Values (N, ...) of its inputs, in their order, as (N, *input_shape)."""

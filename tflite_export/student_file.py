@@ -36,6 +36,7 @@ from tflite_export.names import printable, shown
 from tflite_export.operators.record import KernelLayout
 from tflite_export.operators.table import KINDS
 from tflite_export.quantization_params import SCALE_BITS, QuantParams, weight_levels
+from tflite_export.targets import DEFAULT_TARGET, TARGETS
 from tflite_export.tensor_shapes import tensor_shapes
 
 _DESCRIPTION = "network"
@@ -53,6 +54,10 @@ _NETWORK_FIELDS: Fields = {
     "input_grid": is_object,
     "softmax": is_bool,
     "ops": lambda value: isinstance(value, list),
+}
+# Of students for another target than the default one.
+_OPTIONAL_NETWORK_FIELDS: Fields = {
+    "target": lambda value: isinstance(value, str) and value in TARGETS
 }
 _OPERATION_FIELDS: Fields = {
     "name": is_name,
@@ -106,6 +111,8 @@ def save_network(network: IntegerNetwork, path: Path) -> None:
         "softmax": network.softmax,
         "ops": ops,
     }
+    if network.target != DEFAULT_TARGET:
+        description["target"] = network.target
     text = json.dumps(description).encode()
     with Path(path).open("wb") as file:
         np.savez_compressed(file, network=np.frombuffer(text, np.uint8), **arrays)
@@ -164,7 +171,7 @@ def _check_sizes(archive: zipfile.ZipFile) -> None:
 
 
 def _network(description: dict, arrays: Mapping[str, np.ndarray]) -> IntegerNetwork:
-    check_fields(description, "the network", _NETWORK_FIELDS)
+    check_fields(description, "the network", _NETWORK_FIELDS, _OPTIONAL_NETWORK_FIELDS)
     ops = description["ops"]
     require(isinstance(ops, list) and ops, "it has no operations")
     network = IntegerNetwork(
@@ -173,6 +180,7 @@ def _network(description: dict, arrays: Mapping[str, np.ndarray]) -> IntegerNetw
         _quant_params(description["input_grid"], "the input"),
         tuple(_operation(op, arrays) for op in ops),
         description["softmax"],
+        description.get("target", DEFAULT_TARGET),
     )
     known = {network.input_name}
     for op in network.ops:

@@ -323,9 +323,9 @@ def _define_quantize(flags_: Flags) -> None:
         "w8a8,w4a8",
         "Widths: w<weight bits>a<activation bits>. First and last layer stay at 8 "
         "bits, and so do depthwise layers, residual adds and pooling, unless /paper is "
-        "added (w4a4/paper): all kernels and ReLU outputs. With /pointwise (w4a8/pointwise) "
-        "only 1x1 convolutions and dense layers have the weight bits: others with "
-        "INT4 kernels are slow in LiteRT.",
+        "added (w4a4/paper): all kernels and ReLU outputs. With /pointwise "
+        "(w4a8/pointwise) only 1x1 convolutions and dense layers have the weight bits: "
+        "others with INT4 kernels are slow in LiteRT.",
     )
     flags_.texts(
         "keep_layers", [], "Layers that stay at 8 bits: names or patterns, conv_dw_*."
@@ -411,9 +411,12 @@ def _define_target(flags_: Flags, what: str, default: str | None) -> None:
         "target",
         default,
         list(TARGETS),
-        f"{what}: litert, or tflm, TensorFlow Lite for Microcontrollers, which takes "
-        "other operators with INT4 kernels.",
+        f"{what}: {_targets_in_words()}.",
     )
+
+
+def _targets_in_words() -> str:
+    return "; ".join(f"{x.name}, {x.title}" for x in TARGETS.values())
 
 
 def _define_convert(flags_: Flags) -> None:
@@ -438,6 +441,13 @@ def _define_firmware(flags_: Flags) -> None:
     )
     flags_.string("output_dir", "The folder that is written.", required=True)
     flags_.switch("overwrite", "Replace firmware at --output_dir.")
+    flags_.choice(
+        "target",
+        "c99",
+        ("c99", "tflm"),
+        "What is written: c99, all of it as C99; tflm, a model and its operators for "
+        "TensorFlow Lite for Microcontrollers, C++.",
+    )
     flags_.texts(
         "labels",
         [],
@@ -512,7 +522,7 @@ COMMANDS = {
         ),
         Command(
             "firmware",
-            "Writes a student as C99 for microcontrollers, with a self-test.",
+            "Writes a student as code for microcontrollers, with a self-test.",
             "gdfq firmware runs/x/x_w4a8.tflite --output_dir=fw",
             "model",
             _define_firmware,
