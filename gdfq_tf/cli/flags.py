@@ -26,7 +26,7 @@ from gdfq_tf.config import (
     parse_bit_widths,
 )
 from gdfq_tf.errors import UserError, option
-from tflite_export.targets import DEFAULT_TARGET, TARGETS
+from tflite_export.targets import DEFAULT_TARGET, NPUS, TARGETS
 
 _OF_OTHER_MODELS = (
     "weights",
@@ -496,6 +496,13 @@ def _define_benchmark(flags_: Flags) -> None:
     flags_.group("What is timed")
     flags_.texts("model", [], ".tflite files, separated by commas.")
     flags_.required.append("model")
+    flags_.choice(
+        "device",
+        None,
+        NPUS,
+        "An NPU by Arm, whose cycles and memory Vela estimates, in place of timing "
+        "LiteRT; needs ethos-u-vela.",
+    )
     flags_.integer("num_threads", 1, "Threads of one invocation.", low=1, high=256)
     flags_.integer("num_runs", 50, "Timed invocations.", low=1)
     flags_.integer("warmup_runs", 5, "Invocations before them.", low=0)
@@ -544,7 +551,7 @@ COMMANDS = {
         ),
         Command(
             "benchmark",
-            "Latency and size of .tflite files through LiteRT.",
+            "Latency and size of .tflite files in LiteRT, or figures of NPUs.",
             "gdfq benchmark a.tflite b.tflite --num_threads=2",
             "model",
             _define_benchmark,
