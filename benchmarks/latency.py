@@ -33,6 +33,8 @@ from tflite_export.operator_forms import in_forms_of
 from tflite_export.targets import TARGETS
 
 _RECIPE = RECIPES["calibrate"]
+# The others have the operators of one of these.
+_TARGETS = ("litert", "tflm")
 
 
 def define_flags() -> commands.Flags:
@@ -51,7 +53,9 @@ def main(values: flags.FlagValues) -> None:
     rows = commands.read_rows(output)
     classifier = commands.load_classifier_from_flags(values)
     bits = [parse_bit_widths(text).name for text in values.bits]
-    wanted = {(classifier.name, target, 0, name) for target in TARGETS for name in bits}
+    wanted = {
+        (classifier.name, target, 0, name) for target in _TARGETS for name in bits
+    }
     if wanted - set(map(key_of, rows)):
         rows = [row for row in rows if row["model"] != classifier.name]
         rows += measure(classifier, values.bits)
@@ -84,8 +88,8 @@ def measure(classifier: Classifier, bits: list[str]) -> list[Row]:
 def _files(model: QuantizedModel) -> dict[str, bytes]:
     """The same student for each target."""
     return {
-        name: convert_network(in_forms_of(target, model.network))
-        for name, target in TARGETS.items()
+        name: convert_network(in_forms_of(TARGETS[name], model.network))
+        for name in _TARGETS
     }
 
 

@@ -29,6 +29,7 @@ PARTS: Mapping[str, Callable[..., str]] = {
     "left-out-estimates": result_tables.left_out_estimates,
     "layers": reference_tables.layers,
     "own-networks": result_tables.own_networks,
+    "parity": result_tables.parity,
     "operations": reference_tables.operations,
     "preprocessing-fits": result_tables.preprocessing_fits,
     "recipes": reference_tables.recipes,

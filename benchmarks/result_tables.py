@@ -235,6 +235,34 @@ def latency() -> str:
     return markdown_table(titles, cells, "llrrr")
 
 
+def parity() -> str:
+    """How far runtimes are from the simulation of a file's target, one line each."""
+    titles = (
+        *("classifier", "width", "file for", "runtime"),
+        *("random: exact %", "LSB", "other class"),
+        *("real: exact %", "LSB", "other class"),
+    )
+    found: dict[tuple[str, ...], dict[str, Row]] = {}
+    for row in _read("parity"):
+        names = (row["model"], _width(row["bits"]), row["target"], row["runtime"])
+        found.setdefault(names, {})[row["inputs"]] = row
+    cells = [
+        (*names, *_parity_cells(rows["random"]), *_parity_cells(rows["real"]))
+        for names, rows in found.items()
+    ]
+    return markdown_table(titles, cells, "llllrrrrrr")
+
+
+def _parity_cells(row: Row) -> tuple[str, str, str]:
+    if "refused" in row:
+        return ("refused", "", "")
+    return (
+        f"{100 * row['exact_outputs']:.2f}",
+        str(row["max_lsb"]),
+        f"{row['classes_changed']} of {row['num_inputs']:,}",
+    )
+
+
 def frontier() -> str:
     """What more work buys, one line for each budget."""
     titles = (

@@ -92,8 +92,8 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
         as with 8 bits in all kernels; layers stay at 8 bits accordingly.
       pool: images to work with instead of making some, such as those of another result.
       seed: of everything random, 0 to 2**32 - 1.
-      target: what runs the files: "litert", or "tflm", TensorFlow Lite for
-        Microcontrollers.
+      target: what runs the files: "litert"; "tflm", TensorFlow Lite for
+        Microcontrollers; "c99", what `gdfq firmware` writes; "ethos-u", NPUs by Vela.
       input_type: of the files' input: "int8", or "uint8", to which image bytes can be
         fed where the preprocessing lets them; the values are those of int8 plus 128.
       output_type: of the files' output, likewise.

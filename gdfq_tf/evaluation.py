@@ -27,7 +27,7 @@ from tflite_export.benchmark import benchmark
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interface import END_TYPES
 from tflite_export.interpreter import TFLiteClassifier
-from tflite_export.litert.simulator import infer
+from tflite_export.target_kernels import infer
 
 _BATCH_SIZE = 250
 

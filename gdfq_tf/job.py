@@ -8,11 +8,13 @@ from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.config import NO_LIMITS, BitWidths, FineTuningConfig, Limits, Recipe
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.file_interface import check_labels, interface_of
+from gdfq_tf.graph.traits import becomes_operation, kind_of
 from gdfq_tf.memory_needs import require_memory_for_run
 from gdfq_tf.quantization.plan import match_kernel_layers
 from tflite_export.interface import DEFAULT_END_TYPE, Interface
 from tflite_export.presentation import require_end_type
 from tflite_export.quantization_params import storage_bits
+from tflite_export.target_rules import refusal_of, without_int4
 from tflite_export.targets import DEFAULT_TARGET, TARGETS
 
 # Heads without classes, in words.
@@ -91,8 +93,9 @@ class Job:
 
         Raises:
           UserError: there are no or equal bit widths, `keep_layers` match nothing,
-            there is no such target, recipe or limits do not fit the classifier or the
-            widths, or memory does not hold the run.
+            there is no such target or it does not take widths or layers, recipe or
+            limits do not fit the classifier or the widths, or memory does not hold the
+            run.
         """
         job = self
         if not self.bit_widths or len(set(self.bit_widths)) < len(self.bit_widths):
@@ -108,6 +111,7 @@ class Job:
         for name in ("input_type", "output_type"):
             require_end_type(name, getattr(self, name))
         check_labels(self.labels, self.classifier)
+        self._check_target()
         kept = match_kernel_layers(self.classifier.model, self.keep_layers)
         self._check_limits()
         self._check_recipe()
@@ -118,6 +122,21 @@ class Job:
             self.classifier.model, self.classifier.name, job.recipe, self.bit_widths
         )
         return dataclasses.replace(job, keep_layers=tuple(sorted(kept)))
+
+    def _check_target(self) -> None:
+        """Tells at once what the conversion would refuse."""
+        target = TARGETS[self.target]
+        few = [x.name for x in self.bit_widths if storage_bits(x.weight_bits) == 4]
+        reason = without_int4(target)
+        if few and reason:
+            raise UserError(
+                f"{option('target', target.name)} does not take "
+                f"{option('bits', ','.join(few))}: {reason}"
+            )
+        for layer in filter(becomes_operation, self.classifier.model.layers):
+            refusal = refusal_of(target, layer.name, kind_of(layer))
+            if refusal is not None:
+                raise UserError(f"{option('target', target.name)}: {refusal}")
 
     def _check_recipe(self) -> None:
         classifier, recipe = self.classifier, self.recipe

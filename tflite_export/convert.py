@@ -18,6 +18,7 @@ from tflite_export.metadata import add_metadata, with_labels
 from tflite_export.names import printable
 from tflite_export.quiet import quiet_stderr
 from tflite_export.runtimes import first_runtime, tell_runtime
+from tflite_export.target_rules import require_taken
 from tflite_export.verification.expected_graph import expected_graph
 from tflite_export.verification.matching import match
 from tflite_export.verification.tensor_names import tensor_names
@@ -30,8 +31,9 @@ def convert_network(network: IntegerNetwork) -> bytes:
     calibration data is involved.
 
     Raises:
-      ExportError: the converter refused the network.
+      ExportError: the network's target does not take it, or the converter refused it.
     """
+    require_taken(network)
     converter = _converter(export_graph(network), network.input_shape)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.inference_input_type = tf.dtypes.as_dtype(network.interface.input_type)

@@ -1,7 +1,7 @@
 """A trained student in integers: what the `.tflite` file is to compute.
 
 The one description that everything after training reads: `export_graph.py` hands it
-to the converter, `litert/simulator.py` computes it, `verification/` compares the two.
+to the converter, `simulation.py` computes it, `verification/` compares the two.
 BatchNormalization is folded, kernels and biases are integers, scales are final.
 """
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from tflite_export.interface import DEFAULT_INTERFACE, Interface
 from tflite_export.quantization_params import QuantParams
+from tflite_export.targets import DEFAULT_TARGET
 
 Shape = tuple[int, ...]
 
@@ -74,6 +75,8 @@ class IntegerNetwork:
       softmax: whether the exported model ends in a softmax.
       interface: how the file's ends are typed, named and described; the integers of
         the network itself are int8 in any case.
+      target: what runs it, a key of `targets.TARGETS`: operations have the kinds that
+        it takes, and biases make up for its rounding.
     """
 
     input_name: str
@@ -82,6 +85,7 @@ class IntegerNetwork:
     ops: tuple[IntegerOp, ...]
     softmax: bool
     interface: Interface = DEFAULT_INTERFACE
+    target: str = DEFAULT_TARGET
 
     def examples(self, values: np.ndarray) -> np.ndarray:
         """Values (N, ...) of its inputs, in their order, as (N, *input_shape)."""

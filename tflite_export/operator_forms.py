@@ -2,7 +2,7 @@
 
 A convolution of each position alone is a FULLY_CONNECTED of its channels, and a dense
 layer a convolution of one position. The integer sums are the same; what differs is how
-fast runtimes are, what they refuse, and how LiteRT rounds.
+fast runtimes are, what they refuse, and how they round.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel, Shape
-from tflite_export.litert.kernels import rounding_bias, xnnpack_takes_int4
+from tflite_export.litert.kernels import xnnpack_takes_int4
 from tflite_export.operators.table import KINDS
 from tflite_export.quantization_params import storage_bits
-from tflite_export.targets import Target
+from tflite_export.target_kernels import rounding_bias
+from tflite_export.targets import TARGETS, Target
 
 _DENSE = frozenset({"dense", "dense_convolution"})
 # Of kinds that have any.
@@ -84,18 +85,20 @@ def in_forms_of(target: Target, network: IntegerNetwork) -> IntegerNetwork:
 
     To change the target and back again gives the same kernels and biases.
     """
+    made_for = TARGETS[network.target]
     ops = []
     for op in network.ops:
         formed = in_form_of(target, op)
-        if formed.kernel is not None and formed is not op:
+        if formed.kernel is not None:
             taken = network.quant_params(op.inputs[0])
             # Each is rounded before they are added, so that the way back is exact.
-            before, after = (np.rint(rounding_bias(x, taken)) for x in (op, formed))
+            before = np.rint(rounding_bias(made_for, op, taken))
+            after = np.rint(rounding_bias(target, formed, taken))
             bias = formed.kernel.bias + (before - after).astype(np.int32)
             kernel = dataclasses.replace(formed.kernel, bias=bias)
             formed = dataclasses.replace(formed, kernel=kernel)
         ops.append(formed)
-    return dataclasses.replace(network, ops=tuple(ops))
+    return dataclasses.replace(network, ops=tuple(ops), target=target.name)
 
 
 def at_8_bits(network: IntegerNetwork, names: Collection[str]) -> IntegerNetwork:

@@ -40,6 +40,7 @@ from tflite_export.names import printable, shown
 from tflite_export.operators.record import KernelLayout
 from tflite_export.operators.table import KINDS
 from tflite_export.quantization_params import SCALE_BITS, QuantParams, weight_levels
+from tflite_export.targets import DEFAULT_TARGET, TARGETS
 from tflite_export.tensor_shapes import tensor_shapes
 
 _DESCRIPTION = "network"
@@ -74,6 +75,10 @@ _MEANING_FIELDS: Fields = {
     "mean": list_of(None, is_finite),
     "std": list_of(None, is_scale),
     "labels": list_of(None, is_line),
+}
+# Of students for another target than the default one.
+_OPTIONAL_NETWORK_FIELDS: Fields = {
+    "target": lambda value: isinstance(value, str) and value in TARGETS
 }
 _OPERATION_FIELDS: Fields = {
     "name": is_name,
@@ -128,6 +133,8 @@ def save_network(network: IntegerNetwork, path: Path) -> None:
         "ops": ops,
         "interface": dataclasses.asdict(network.interface),
     }
+    if network.target != DEFAULT_TARGET:
+        description["target"] = network.target
     text = json.dumps(description).encode()
     with Path(path).open("wb") as file:
         np.savez_compressed(file, network=np.frombuffer(text, np.uint8), **arrays)
@@ -186,7 +193,7 @@ def _check_sizes(archive: zipfile.ZipFile) -> None:
 
 
 def _network(description: dict, arrays: Mapping[str, np.ndarray]) -> IntegerNetwork:
-    check_fields(description, "the network", _NETWORK_FIELDS)
+    check_fields(description, "the network", _NETWORK_FIELDS, _OPTIONAL_NETWORK_FIELDS)
     ops = description["ops"]
     require(isinstance(ops, list) and ops, "it has no operations")
     network = IntegerNetwork(
@@ -196,6 +203,7 @@ def _network(description: dict, arrays: Mapping[str, np.ndarray]) -> IntegerNetw
         tuple(_operation(op, arrays) for op in ops),
         description["softmax"],
         _interface(description["interface"]),
+        description.get("target", DEFAULT_TARGET),
     )
     known = {network.input_name}
     for op in network.ops:

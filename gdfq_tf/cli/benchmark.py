@@ -1,4 +1,4 @@
-"""`gdfq benchmark`: latency, memory and size of `.tflite` files through LiteRT."""
+"""`gdfq benchmark`: time, memory and size of `.tflite` files, or what Vela says."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import rich.box
 import rich.console
@@ -14,6 +15,7 @@ import rich.table
 from absl import flags
 
 from gdfq_tf.cli import session
+from gdfq_tf.cli.npu_benchmark import ask_vela
 from gdfq_tf.system.output_files import write_whole
 from tflite_export.benchmark import (
     BenchmarkResult,
@@ -26,7 +28,27 @@ _COLUMNS = ("model", "median ms", "95 %", "p5", "p95", "init ms", "peak MB", "by
 
 
 def main(values: flags.FlagValues) -> None:
-    """Times all files in turn and prints one row each."""
+    """Times all files in turn, or asks Vela about them, and prints one row each."""
+    if values.device:
+        rows, table = ask_vela(values.model, values.device)
+        tables = [table]
+    else:
+        rows, tables = _time(values)
+    if values.result_json:
+        write_whole(
+            Path(values.result_json),
+            json.dumps(rows, indent=2).encode(),
+            begin=session.holds,
+        )
+    console = rich.console.Console()
+    for table in tables:
+        console.print(table)
+
+
+def _time(
+    values: flags.FlagValues,
+) -> tuple[list[dict[str, Any]], list[rich.table.Table]]:
+    """One row for each file, for JSON; profiles of their operators and a comparison."""
     session.stage(f"LiteRT on {', '.join(values.model)}")
     results = benchmark_in_turn(
         [Path(path).expanduser() for path in values.model],
@@ -35,33 +57,20 @@ def main(values: flags.FlagValues) -> None:
         warmup_runs=values.warmup_runs,
         measures_memory=True,
     )
-    profiles: dict[str, list[OperatorTime]] = {}
-    for path in values.model if values.profile else ():
-        session.stage(f"LiteRT on the operators of {path}")
-        profiles[path] = operator_times(
-            Path(path).expanduser(),
-            num_threads=values.num_threads,
-            num_runs=values.num_runs,
-        )
-    if values.result_json:
-        rows = [
-            {
-                "model": path,
-                **result.to_dict(),
-                "operators": [dataclasses.asdict(x) for x in profiles.get(path, [])],
-            }
-            for path, result in zip(values.model, results, strict=True)
-        ]
-        write_whole(
-            Path(values.result_json),
-            json.dumps(rows, indent=2).encode(),
-            begin=session.holds,
-        )
-    console = rich.console.Console()
+    rows, tables = [], []
     for path, result in zip(values.model, results, strict=True):
-        if path in profiles:
-            console.print(_profile(path, profiles[path], result))
-    console.print(_comparison(values.model, results))
+        row = {"model": path, **result.to_dict()}
+        if values.profile:
+            session.stage(f"LiteRT on the operators of {path}")
+            operators = operator_times(
+                Path(path).expanduser(),
+                num_threads=values.num_threads,
+                num_runs=values.num_runs,
+            )
+            row["operators"] = [dataclasses.asdict(x) for x in operators]
+            tables.append(_profile(path, operators, result))
+        rows.append(row)
+    return rows, [*tables, _comparison(values.model, results)]
 
 
 def _comparison(

@@ -16,6 +16,7 @@ from tflite_export.convert import convert_network
 from tflite_export.operator_forms import in_forms_of
 from tflite_export.presentation import presented
 from tflite_export.student_file import load_network
+from tflite_export.target_rules import warnings_of
 from tflite_export.targets import TARGETS
 from tflite_export.verification.verify import verify_file
 
@@ -47,10 +48,12 @@ def main(values: flags.FlagValues) -> None:
     print(
         f"{output}: {len(tflite):,} bytes, {len(verification.findings)} rules hold, "
         f"{100 * agreement.exact_outputs:.2f} % of outputs equal the student's, "
-        f"at most {agreement.max_lsb} LSB off"
+        f"at most {agreement.max_lsb} LSB off, by {agreement.runtime}"
     )
     interface = network.interface
     print(
         f"{interface.input_name}: {interface.input_type}, "
         f"{interface.meaning.input_description}"
     )
+    for line in warnings_of(network):
+        print(f"! {line}")

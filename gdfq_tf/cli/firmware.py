@@ -1,7 +1,9 @@
-"""`gdfq firmware`: a student as C99 for exactly one network, with its self-test."""
+"""`gdfq firmware`: a student as code for exactly one network, with its self-test."""
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +22,21 @@ from gdfq_tf.run_directory import (
     student_file,
 )
 from gdfq_tf.system.output_directory import claim
-from tflite_export.c99.firmware import FILES, Description, Firmware, make_firmware
+from tflite_export.c99.firmware import FILES, Description, make_firmware
+from tflite_export.convert import convert_network
 from tflite_export.integer_network import IntegerNetwork
+from tflite_export.interface import DEFAULT_END_TYPE
+from tflite_export.operator_forms import in_forms_of
+from tflite_export.presentation import presented
 from tflite_export.student_file import load_network
+from tflite_export.target_rules import warnings_of
+from tflite_export.targets import TARGETS
+from tflite_export.tflm import package
+from tflite_export.verification.verify import verify_file
+
+_TFLM = "tflm"
+# What make leaves beside the files, where there is a Makefile.
+_FILES = {"c99": (*FILES, "test_model"), _TFLM: package.FILES}
 
 
 def main(values: flags.FlagValues) -> None:
@@ -38,35 +52,73 @@ def main(values: flags.FlagValues) -> None:
         student = Path(values.student or path.with_name(student_file(path.name)))
     directory = Path(values.output_dir).expanduser()
     progress = CommandProgress()
-    with claim(directory, overwrite=values.overwrite, foreign=_foreign) as output:
+    foreign = functools.partial(_foreign, _FILES[values.target])
+    with claim(directory, overwrite=values.overwrite, foreign=foreign) as output:
         session.holds(output.lock, output.partial, output.removed)
         with whole_stage(progress, "loading"):
             network = load_network(student)
+        description = _description(student, values)
+        examples = _examples(network, student.parent, values.num_tests)
+        make = _tflm if values.target == _TFLM else _c99
         with whole_stage(progress, "writing"):
-            made = make_firmware(
-                network,
-                _description(student, values),
-                _examples(network, student.parent, values.num_tests),
-            )
-            output.publish(lambda folder: _write(folder, made))
+            files, words = make(network, description, examples)
+            output.publish(lambda folder: _write(folder, files))
+    print(f"{directory}: {words}")
+
+
+def _c99(
+    network: IntegerNetwork, description: Description, examples: np.ndarray
+) -> tuple[Mapping[str, str], str]:
+    """Files, and how large their parts are, in words."""
+    made = make_firmware(network, description, examples)
     plan = made.program.plan
-    print(
-        f"{directory}: {made.num_weight_bytes:,} bytes of constants, {plan.size:,} of "
-        f"memory for tensors ({plan.lower_bound:,} are needed at one time), "
-        f"{made.num_tests} inputs in the self-test: make -C {directory} test"
+    return made.files, (
+        f"{made.num_weight_bytes:,} bytes of constants, {plan.size:,} of memory for "
+        f"tensors ({plan.lower_bound:,} are needed at one time), {made.num_tests} "
+        "inputs in the self-test: make test"
     )
 
 
-def _foreign(path: Path) -> str | None:
+def _tflm(
+    network: IntegerNetwork, description: Description, examples: np.ndarray
+) -> tuple[Mapping[str, str], str]:
+    """The same for TFLM, of a file that is verified first."""
+    # Firmware takes and gives what its own code reads: int8, as in C99.
+    network = presented(
+        in_forms_of(TARGETS[_TFLM], network),
+        input_type=DEFAULT_END_TYPE,
+        output_type=DEFAULT_END_TYPE,
+        labels=(),
+    )
+    tflite = convert_network(network)
+    agreement = verify_file(tflite, network).required()
+    made = package.make_package(network, tflite, description, examples)
+    doubts = warnings_of(network)
+    at_8_bits = made.arena_at_8_bits
+    if made.arena is not None and at_8_bits is not None and made.arena > at_8_bits:
+        doubts.append(
+            "TFLM unpacks INT4 kernels into its arena, which takes "
+            f"{made.arena:,} bytes instead of {at_8_bits:,} with 8 bits; where memory "
+            "is short take --bits=w8a8 or --target=c99, which unpacks on the way"
+        )
+    arena = "not measured" if made.arena is None else f"{made.arena:,} bytes"
+    return made.files, (
+        f"{made.num_bytes:,} bytes of model, arena {arena}, {made.num_tests} inputs in "
+        f"the self-test; verified by {agreement.runtime}"
+        + "".join(f"\n! {line}" for line in doubts)
+    )
+
+
+def _foreign(files: tuple[str, ...], path: Path) -> str | None:
     """What in a path shows that this command did not write it."""
     if not path.is_dir():
         return "it is a file"
-    strange = sorted({entry.name for entry in path.iterdir()} - {*FILES, "test_model"})
+    strange = sorted({entry.name for entry in path.iterdir()} - {*files})
     return f"it holds {strange[0]}" if strange else None
 
 
-def _write(folder: Path, made: Firmware) -> None:
-    for name, text in made.files.items():
+def _write(folder: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
         (folder / name).write_text(text)
 
 

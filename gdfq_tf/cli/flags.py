@@ -27,7 +27,7 @@ from gdfq_tf.config import (
 )
 from gdfq_tf.errors import UserError, option
 from tflite_export.interface import DEFAULT_END_TYPE, END_TYPES
-from tflite_export.targets import DEFAULT_TARGET, TARGETS
+from tflite_export.targets import DEFAULT_TARGET, NPUS, TARGETS
 
 _OF_OTHER_MODELS = (
     "weights",
@@ -439,9 +439,12 @@ def _define_target(flags_: Flags, what: str, default: str | None) -> None:
         "target",
         default,
         list(TARGETS),
-        f"{what}: litert, or tflm, TensorFlow Lite for Microcontrollers, which takes "
-        "other operators with INT4 kernels.",
+        f"{what}: {_targets_in_words()}.",
     )
+
+
+def _targets_in_words() -> str:
+    return "; ".join(f"{x.name}, {x.title}" for x in TARGETS.values())
 
 
 def _define_convert(flags_: Flags) -> None:
@@ -467,6 +470,13 @@ def _define_firmware(flags_: Flags) -> None:
     )
     flags_.string("output_dir", "The folder that is written.", required=True)
     flags_.switch("overwrite", "Replace firmware at --output_dir.")
+    flags_.choice(
+        "target",
+        "c99",
+        ("c99", "tflm"),
+        "What is written: c99, all of it as C99; tflm, a model and its operators for "
+        "TensorFlow Lite for Microcontrollers, C++.",
+    )
     flags_.texts(
         "labels",
         [],
@@ -522,6 +532,13 @@ def _define_benchmark(flags_: Flags) -> None:
     flags_.group("What is timed")
     flags_.texts("model", [], ".tflite files, separated by commas.")
     flags_.required.append("model")
+    flags_.choice(
+        "device",
+        None,
+        NPUS,
+        "An NPU by Arm, whose cycles and memory Vela estimates, in place of timing "
+        "LiteRT; needs ethos-u-vela.",
+    )
     flags_.integer("num_threads", 1, "Threads of one invocation.", low=1, high=256)
     flags_.integer("num_runs", 50, "Timed invocations of each, in turn.", low=1)
     flags_.integer("warmup_runs", 5, "Invocations before them.", low=0)
@@ -549,7 +566,7 @@ COMMANDS = {
         ),
         Command(
             "firmware",
-            "Writes a student as C99 for microcontrollers, with a self-test.",
+            "Writes a student as code for microcontrollers, with a self-test.",
             "gdfq firmware runs/x/x_w4a8.tflite --output_dir=fw",
             "model",
             _define_firmware,
@@ -571,7 +588,7 @@ COMMANDS = {
         ),
         Command(
             "benchmark",
-            "Latency, memory and size of .tflite files, timed in turn in LiteRT.",
+            "Latency, memory and size of .tflite files in LiteRT, or figures of NPUs.",
             "gdfq benchmark a.tflite b.tflite --num_threads=2",
             "model",
             _define_benchmark,

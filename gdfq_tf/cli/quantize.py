@@ -44,6 +44,7 @@ from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.system.machine import fix_num_threads
 from gdfq_tf.system.output_directory import OutputDirectory
 from tflite_export.integer_network import IntegerNetwork
+from tflite_export.target_rules import warnings_of
 
 
 def main(values: flags.FlagValues) -> None:
@@ -172,12 +173,13 @@ def _close(
     seconds = summary["seconds"]["total"]
     lines = [
         _input_formula(summary["classifier"]),
-        "verified against the student on this machine's LiteRT: "
+        "verified against the student: "
         + ", ".join(
             f"{model.bit_widths.name} {100 * model.agreement.exact_outputs:.2f} % of "
             f"outputs exact, at most {model.agreement.max_lsb} LSB off"
             for model in result.models
-        ),
+        )
+        + f", by {result.models[0].agreement.runtime}",
         *(
             f"kernels at 8 bits in {model.bit_widths.name} "
             + ", ".join(sorted(model.layers_at_8_bits))
@@ -198,6 +200,8 @@ def _close(
     if not result.job.classifier.has_bn_statistics:
         lines.append("no BatchNormalization statistics were used: the model has none")
     lines.append(f"written to {output_dir} in {seconds:.0f} s")
+    for model in result.models:
+        lines += [f"! {model.bit_widths.name}: {x}" for x in warnings_of(model.network)]
     if result.job.could_train:
         lines.append(
             "a longer --recipe trains students of few bits besides, which as a rule "

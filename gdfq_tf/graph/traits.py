@@ -237,6 +237,11 @@ def has_kernel(layer: keras.layers.Layer) -> bool:
     return type(layer) in TRAITS and traits(layer).has_kernel
 
 
+def becomes_operation(layer: keras.layers.Layer) -> bool:
+    """Whether a layer is an `IntegerOp` where no other one takes it along."""
+    return traits(layer).kind is not None
+
+
 def kind_of(layer: keras.layers.Layer) -> str:
     """The kind of the `IntegerOp` that a layer which is one becomes."""
     kind = traits(layer).kind

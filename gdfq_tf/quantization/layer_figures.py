@@ -18,8 +18,8 @@ from gdfq_tf.memory_needs import images_per_batch
 from gdfq_tf.quantization.calibration import values_per_image
 from gdfq_tf.quantization.student import Student
 from tflite_export.integer_network import IntegerNetwork, IntegerOp
-from tflite_export.litert.simulator import infer_tensors
 from tflite_export.quantization_params import storage_bits
+from tflite_export.target_kernels import infer_tensors
 
 _NUM_IMAGES = 32
 

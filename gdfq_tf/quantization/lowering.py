@@ -23,7 +23,6 @@ from gdfq_tf.quantization.plan import Consumers, QuantizationPlan
 from gdfq_tf.quantization.student import Student
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel, kernel_of
 from tflite_export.interface import DEFAULT_INTERFACE, Interface
-from tflite_export.litert.kernels import rounding_bias
 from tflite_export.names import shown
 from tflite_export.operator_forms import in_form_of
 from tflite_export.operators.table import FIXED_QUANT_PARAMS
@@ -35,6 +34,7 @@ from tflite_export.quantization_params import (
     storage_bits,
     weight_levels,
 )
+from tflite_export.target_kernels import rounding_bias
 from tflite_export.targets import DEFAULT_TARGET, TARGETS, Target
 
 _layers = keras.layers
@@ -122,6 +122,7 @@ def lower(
         ops=tuple(ops),
         softmax=classifier.head.ends_in_softmax,
         interface=interface,
+        target=target.name,
     )
 
 
@@ -229,7 +230,7 @@ def _with_kernel(
     step = input_quant_params.scale * scale
     _require_small_steps(op, step, input_quant_params)
     op = in_form_of(target, dataclasses.replace(op, kernel=kernel))
-    accumulator_bias = bias / step - rounding_bias(op, input_quant_params)
+    accumulator_bias = bias / step - rounding_bias(target, op, input_quant_params)
     kernel = dataclasses.replace(
         kernel_of(op), bias=np.round(accumulator_bias).astype(np.int32)
     )

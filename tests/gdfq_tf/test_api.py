@@ -116,6 +116,12 @@ def test_options_mean_what_they_mean_on_the_command_line(model):
         ),
         ({"target": "tpu"}, "target='tpu' is unknown; expected one of", "target"),
         (
+            {"target": "ethos-u", "bits": "w8a8,w4a8"},
+            "target='ethos-u' does not take bits='w4a8': Vela stops at INT4 kernels; "
+            "take bits='w8a8'",
+            "bits",
+        ),
+        (
             {"recipe": gdfq_tf.RECIPES["fast"], "num_steps": 3},
             "num_steps=3",
             "num_steps",
@@ -129,6 +135,22 @@ def test_mistakes_are_errors_that_name_the_option(model, options, named, option)
     assert "\n" not in str(error.value)
     if option is not None:
         assert option in error.value.options
+
+
+def test_a_layer_that_the_target_does_not_take_is_refused_at_once(monkeypatch):
+    inputs = keras.Input((8, 8, 3))
+    x = keras.layers.Conv2D(4, 3)(inputs)
+    x = keras.layers.Activation("gelu", name="curve")(x)
+    x = keras.layers.GlobalAveragePooling2D()(x)
+    network = keras.Model(inputs, keras.layers.Dense(3)(x))
+
+    def work(*arguments):
+        raise AssertionError
+
+    monkeypatch.setattr("gdfq_tf.pipeline.make_baselines", work)
+    with pytest.raises(gdfq_tf.UserError) as error:
+        quantize(network, target="tflm", without_bn_statistics=True)
+    assert "target='tflm': layer 'curve' is a gelu: it has no GELU" in str(error.value)
 
 
 STAGES = [

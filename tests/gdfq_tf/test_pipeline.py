@@ -197,8 +197,8 @@ def test_a_file_that_computes_something_else_is_refused(result, monkeypatch):
     model = result.models[0]
     assert verify(model, result) == (model.findings, model.agreement)
     monkeypatch.setattr(
-        "tflite_export.verification.verify.infer",
-        lambda network, inputs: np.clip(infer(network, inputs), None, 120) + 2,
+        "tflite_export.verification.verify.compute",
+        lambda kernels, *given: np.clip(infer(*given), None, 120) + 2,
     )
     with pytest.raises(ExportError, match=r"within [01] LSB") as error:
         verify(model, result)

@@ -72,6 +72,21 @@ def test_round_trip(path):
                 np.testing.assert_array_equal(array, getattr(expected.kernel, field))
 
 
+def test_the_target_is_kept_and_files_for_the_default_say_nothing_of_it(tmp_path):
+    assert load_network(written_for("tflm", tmp_path)).target == "tflm"
+    assert load_network(written_for("litert", tmp_path)).target == "litert"
+    with np.load(tmp_path / "litert.npz") as file:
+        assert "target" not in json.loads(file["network"].tobytes())
+    with pytest.raises(ExportError, match="target of the network is 'tpu'"):
+        load_network(written_for("tpu", tmp_path))
+
+
+def written_for(target, folder):
+    path = folder / f"{target}.npz"
+    save_network(dataclasses.replace(NETWORK, target=target), path)
+    return path
+
+
 def test_what_is_read_computes_the_same(path):
     images = random_images(3)
     np.testing.assert_array_equal(

@@ -13,6 +13,8 @@ from tflite_export.c99.literals import array, comment
 from tflite_export.c99.program import Program, Tensor, make_program
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.litert.simulator import infer
+from tflite_export.operator_forms import in_forms_of
+from tflite_export.targets import TARGETS
 
 FILES = (
     "model.h",
@@ -70,11 +72,12 @@ def make_firmware(
     """All files for one network.
 
     Args:
-      network: a student in integers.
+      network: a student in integers, for any target.
       description: of it.
       examples: int8 inputs of the self-test (N, *input_shape); what they give is
         computed by the simulation of LiteRT.
     """
+    network = in_forms_of(TARGETS["c99"], network)
     program = make_program(network)
     expected = infer(network, examples)
     texts = (

@@ -1,9 +1,7 @@
 """An integer network computed in integers, with the rounding of LiteRT's kernels.
 
-`SIMULATIONS` has one function for each kind of operation. Values are integers in
-float64, which holds them exactly up to 2^53: so accumulators are exact. What remains is
-how a kernel scales an accumulator to its output, and there runtimes differ. LiteRT on
-a CPU runs
+`SIMULATIONS` has one function for each kind of operation (see `simulation.py`). LiteRT
+on a CPU runs
 
 - int8 kernels, adds and subtractions through XNNPACK: a float32 multiply rounded to
   even for kernels, a 20-bit fixed-point multiply for the others, 11-bit weights for
@@ -17,16 +15,21 @@ a CPU runs
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from tflite_export.integer_network import IntegerNetwork, IntegerOp
 from tflite_export.litert.hard_swish import hard_swish_table
-from tflite_export.litert.kernels import conv, dense, depthwise, pointwise
+from tflite_export.litert.kernels import (
+    conv,
+    dense,
+    depthwise,
+    pointwise,
+    rounding_bias,
+)
 from tflite_export.litert.l2_normalization import l2_normalize
 from tflite_export.litert.leaky_relu import leaky_relu_table
 from tflite_export.litert.prelu import prelu_table
@@ -38,69 +41,12 @@ from tflite_export.operators.activations import slope_levels
 from tflite_export.operators.pooling import max_pool, pad_channels, pool_arguments
 from tflite_export.operators.record import Operand
 from tflite_export.quantization_params import INT8_MAX, INT8_MIN, QuantParams
-from tflite_export.tensor_shapes import tensor_shapes
-
-_BATCH_SIZE = 64
-_LARGEST_BATCH_BYTES = 2**30  # of one tensor, float64
-
-
-@dataclasses.dataclass(frozen=True)
-class Simulation:
-    """How LiteRT computes the operations of one kind.
-
-    Attributes:
-      run: (op, each input as `Operand`) -> stored integers of the output, float64.
-      exact: whether on every machine; else by functions of the C library in float32,
-        whose last bit differs between machines.
-    """
-
-    run: Callable[..., tf.Tensor]
-    exact: bool = True
+from tflite_export.simulation import Kernels, Simulation, compute
 
 
 def infer(network: IntegerNetwork, images: np.ndarray) -> np.ndarray:
-    """int8 outputs (N, classes) of int8 inputs (N, H, W, C)."""
-    run = tf.function(
-        lambda batch: _run(network, batch), reduce_retracing=True, autograph=False
-    )
-    largest = 8 * max(math.prod(shape) for shape in tensor_shapes(network).values())
-    size = max(1, min(_BATCH_SIZE, _LARGEST_BATCH_BYTES // largest))
-    batches = []
-    for start in range(0, len(images), size):
-        batch = images[start : start + size]
-        batches.append(run(tf.constant(batch, tf.float64)).numpy().astype(np.int8))
-    outputs = np.concatenate(batches)
-    if network.softmax:
-        outputs = softmax_quantized(outputs, network.ops[-1].quant_params.scale)
-    return outputs
-
-
-def is_exact(network: IntegerNetwork) -> bool:
-    """Whether `infer` equals LiteRT whatever the C library's float32 functions give."""
-    return not network.softmax and all(SIMULATIONS[op.kind].exact for op in network.ops)
-
-
-def infer_tensors(
-    network: IntegerNetwork, images: np.ndarray, names: Iterable[str]
-) -> dict[str, np.ndarray]:
-    """The tensors of those names, int8 (N, ...), for int8 inputs (N, H, W, C)."""
-    tensors = _tensors(network, tf.constant(images, tf.float64))
-    return {name: tensors[name].numpy().astype(np.int8) for name in names}
-
-
-def _run(network: IntegerNetwork, images: tf.Tensor) -> tf.Tensor:
-    return _tensors(network, images)[network.ops[-1].name]
-
-
-def _tensors(network: IntegerNetwork, images: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Name of each tensor -> its stored integers, float64."""
-    tensors = {network.input_name: images}
-    for op in network.ops:
-        operands = [
-            Operand(tensors[name], network.quant_params(name)) for name in op.inputs
-        ]
-        tensors[op.name] = SIMULATIONS[op.kind].run(op, *operands)
-    return tensors
+    """int8 outputs (N, classes) of int8 inputs (N, H, W, C), as LiteRT gives them."""
+    return compute(LITERT, network, images)
 
 
 def _add(op: IntegerOp, first: Operand, second: Operand) -> tf.Tensor:
@@ -296,3 +242,9 @@ SIMULATIONS: Mapping[str, Simulation] = {
     "resize_nearest": Simulation(movement.resize_nearest),
     "resize_bilinear": Simulation(_resize_bilinear),
 }
+LITERT = Kernels(
+    SIMULATIONS,
+    softmax=softmax_quantized,
+    softmax_is_exact=False,
+    rounding_bias=rounding_bias,
+)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import platform
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -12,11 +11,10 @@ from tflite_export.errors import ExportError
 from tflite_export.flatbuffer import TFLiteModel, converter_version, read_model
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interface import Interface
-from tflite_export.interpreter import TFLiteClassifier
-from tflite_export.litert.simulator import infer, is_exact
 from tflite_export.metadata import read_metadata
 from tflite_export.names import shown
 from tflite_export.operator_forms import num_added_operators
+from tflite_export.simulation import compute, is_exact
 from tflite_export.verification.differences import differences
 from tflite_export.verification.rules import (
     Expectation,
@@ -24,10 +22,10 @@ from tflite_export.verification.rules import (
     finding,
     structural_findings,
 )
+from tflite_export.verification.runtimes import Runtime, runtime_for
 from tflite_export.verification.student_rules import student_findings
 
 NUM_RANDOM_IMAGES = 64
-_EXACT_MACHINES = frozenset({"x86_64", "AMD64"})
 _READABLE = "a whole .tflite file"
 _METADATA = "metadata and labels as the student's"
 _AS_CONVERTED = "every byte as the converter makes it of the student"
@@ -42,12 +40,15 @@ class Agreement:
       max_lsb: largest difference of any output.
       exact_outputs: share of outputs without difference, 0..1.
       exact_images: share of images with all outputs without difference, 0..1.
+      runtime: that computed those of the file, with its version and processor, and
+        what is not proven by it.
     """
 
     num_images: int
     max_lsb: int
     exact_outputs: float
     exact_images: float
+    runtime: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +95,8 @@ def verify_file(
     1. Its structure, by `rules.CHECKS`.
     2. Every stored integer, scale and option, by `student_rules.RULES`.
     3. All of its bytes, compared with those of another conversion.
-    4. If all of that holds, its outputs on images, compared with the simulated ones.
+    4. If all of that holds, its outputs on images, compared with the simulated ones:
+       on the network's target, if it is on this machine, else in LiteRT.
 
     Whatever is wrong with the file is a finding; nothing is raised about it.
 
@@ -118,19 +120,23 @@ def verify_file(
     inputs = np.random.default_rng(0).integers(-128, 128, shape, np.int8)
     if images is not None:
         inputs = np.concatenate([inputs, images])
+    runtime = runtime_for(network)
     agreement, offences = None, []
     try:
-        outputs = TFLiteClassifier(tflite).run_int8(inputs)
-        agreement = compare_outputs(infer(network, inputs), outputs)
+        outputs = runtime.run(tflite, inputs)
+        expected = compute(runtime.kernels, network, inputs)
+        agreement = dataclasses.replace(
+            compare_outputs(expected, outputs), runtime=runtime.in_words
+        )
     except ExportError as error:
         offences = [str(error)]
-    allowed = allowed_lsb(network)
+    allowed = allowed_lsb(network, runtime)
     if agreement is not None and agreement.max_lsb > allowed:
         offences = [
             f"{agreement.max_lsb} LSB over {agreement.num_images} images, "
             f"{agreement.exact_outputs:.2%} of outputs exact"
         ]
-    rule = f"outputs within {allowed} LSB of the student's"
+    rule = runtime.rule(allowed)
     return Verification((*findings, finding(rule, offences)), agreement)
 
 
@@ -154,13 +160,14 @@ def expectation_of(
     )
 
 
-def allowed_lsb(network: IntegerNetwork) -> int:
-    """By how much LiteRT's outputs may differ from the simulated ones: 0 or 1.
+def allowed_lsb(network: IntegerNetwork, runtime: Runtime) -> int:
+    """By how much a runtime's outputs may differ from the simulated ones: 0 or 1.
 
-    All kernels are simulated bit by bit as LiteRT runs them on x86-64. Where LiteRT
-    calls a float32 function of the C library, its last bit may differ from ours.
+    All kernels are simulated bit by bit, those of LiteRT as it runs them on x86-64.
+    Where a float32 function of the C library is called, its last bit may differ from
+    ours.
     """
-    return 0 if platform.machine() in _EXACT_MACHINES and is_exact(network) else 1
+    return 0 if runtime.is_exact and is_exact(runtime.kernels, network) else 1
 
 
 def _content_findings(

@@ -798,7 +798,10 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
             "convert",
             "student output overwrite target input_type output_type labels num_images",
         ),
-        ("benchmark", "model num_threads num_runs warmup_runs profile result_json"),
+        (
+            "benchmark",
+            "model num_threads num_runs warmup_runs profile device result_json",
+        ),
         ("verify", "model student target input_type output_type labels num_images"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 from tests.command import refusal, run_command
 from tests.tiny_network import NetworkBuilder
 from tflite_export.student_file import save_network
+from tflite_export.tflm.package import FILES
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,18 @@ def test_one_compiler_and_the_self_test_passes(student, tmp_path):
     assert code == 0, stderr
     message = refusal("firmware", str(student), *arguments, folder=tmp_path)
     assert "--overwrite" in message
+
+
+def test_files_for_tflm(student, tmp_path):
+    output, target = f"--output_dir={tmp_path / 'fw'}", "--target=tflm"
+    code, stdout, stderr = run_command("firmware", str(student), output, target)
+    assert code == 0, stderr
+    assert sorted(x.name for x in (tmp_path / "fw").iterdir()) == sorted(FILES)
+    assert "16 inputs in the self-test" in stdout and "verified by " in stdout
+    assert "! layer 'logits' is dense, 256 to 5" in stdout
+    operators = (tmp_path / "fw" / "model_operators.h").read_text()
+    # As INT4 kernels of several scales may not be those of a FULLY_CONNECTED.
+    assert "AddConv2D" in operators and "AddFullyConnected" not in operators
 
 
 @pytest.mark.parametrize(

@@ -191,8 +191,11 @@ def check_folding(frozen: Frozen, name: str, normalization: str | None):
     assert (error <= 2.0**-16 * largest + negligible).all()
     step = frozen.network.quant_params(op.inputs[0]).scale * scale
     correction = np.zeros_like(step)
-    if op.kernel.bits <= 4 and op.kind not in ("dense", "pointwise"):
-        # LiteRT's first rounding adds 1 / (2 m), m in [1/2, 1) the multiplier's
+    rounds_twice = op.kernel.bits <= 4 and op.kind not in ("dense", "pointwise")
+    if frozen.network.target == "tflm":  # away from zero: ReLUs leave what is above
+        rounds_twice = op.relu
+    if rounds_twice:
+        # The first rounding adds 1 / (2 m), m in [1/2, 1) the multiplier's
         # mantissa, unless it shifts by nothing.
         multiplier = step / op.quant_params.scale
         shift = np.floor(np.log2(multiplier)) + 1
@@ -269,9 +272,14 @@ def test_layers_of_few_bits_have_the_forms_of_their_target():
     kinds = [op.kind for op in frozen.network.ops if op.kernel is not None]
     assert kinds == ["conv", "depthwise", "conv", "dense_convolution"]
     check_equals_litert(frozen.network)
-    # Their biases make up for LiteRT's rounding of the form that they have.
+    # Their biases make up for TFLM's rounding, with 8 bits as well.
+    assert frozen.network.target == "tflm"
     check_folding(frozen, "conv3", "bn3")
     check_folding(frozen, "logits", None)
+    eight = make_frozen(build_tiny_classifier(), WIDTHS["w8a8"], target="tflm")
+    assert eight.op("conv1").relu and not eight.op("logits").relu
+    check_folding(eight, "conv1", "bn1")
+    check_folding(eight, "logits", None)
 
 
 def test_integers_of_odd_normalizations_equal_litert(odd):

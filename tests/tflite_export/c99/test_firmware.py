@@ -13,6 +13,8 @@ from tests.tiny_network import NetworkBuilder, random_images
 from tflite_export.c99.firmware import FILES, Description, make_firmware
 from tflite_export.c99.program import WRITERS, make_program
 from tflite_export.litert.simulator import SIMULATIONS
+from tflite_export.operator_forms import in_forms_of
+from tflite_export.targets import TARGETS
 
 CLEAN = "-std=c99 -pedantic -Wall -Wextra -Werror"
 DESCRIPTION = Description("tiny", "q = pixel - 128", ("cat", "a */ dog"))
@@ -106,6 +108,19 @@ def test_rounding_is_not_left_to_fast_mathematics(tmp_path):
     code, output = built(b.build_ops(), tmp_path, "-std=c99 -ffast-math")
     assert code != 0
     assert "compile without -ffast-math" in output
+
+
+def test_a_student_for_tflm_becomes_the_same_code():
+    b = NetworkBuilder()
+    x = b.kernel("conv", "conv", "image", bits=4, size=1, relu=True, outputs=4)
+    b.kernel("logits", "dense", b.flatten(x), bits=4)
+    network = in_forms_of(TARGETS["litert"], b.build_ops())
+    for_tflm = in_forms_of(TARGETS["tflm"], network)
+    made, other = (
+        make_firmware(x, DESCRIPTION, random_images(4)) for x in (network, for_tflm)
+    )
+    assert for_tflm.ops[0].kind != network.ops[0].kind
+    assert made.files == other.files
 
 
 def test_windows_reach_over_the_edge_instead_of_padding():

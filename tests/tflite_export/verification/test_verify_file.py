@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import functools
+import importlib.metadata
 import os
+import platform
 import time
 
 import flatbuffers
@@ -28,8 +30,12 @@ from tflite_export.flatbuffer import (
     unpack_model,
 )
 from tflite_export.integer_network import IntegerNetwork
-from tflite_export.verification import verify
+from tflite_export.operator_forms import in_forms_of
+from tflite_export.targets import TARGETS
+from tflite_export.tflm.runtime import is_installed
+from tflite_export.verification import runtimes, verify
 from tflite_export.verification.rules import CHECKS, Expectation
+from tflite_export.verification.runtimes import runtime_for
 from tflite_export.verification.student_rules import RULES
 from tflite_export.verification.verify import (
     Verification,
@@ -48,6 +54,13 @@ def build(*, softmax: bool = False, kind: str | None = None) -> IntegerNetwork:
         x = b.op("function", kind, [x], (4, 4, 4))
     b.kernel("logits", "dense", b.flatten(x), bits=4)
     return dataclasses.replace(b.build_ops(), softmax=softmax)
+
+
+def build_of_8_bits() -> IntegerNetwork:
+    b = NetworkBuilder(seed=4)
+    x = b.kernel("conv", "conv", "image", bits=8, outputs=4, stride=2, relu=True)
+    b.kernel("logits", "dense", b.flatten(x), bits=8)
+    return b.build_ops()
 
 
 NETWORK = build()
@@ -69,14 +82,16 @@ def failed(tflite: bytes) -> dict[str, str]:
 def test_a_sound_file():
     found = check(sound())
     assert found.passed
-    assert found.agreement == verify.Agreement(4, 0, 1.0, 1.0)
+    litert = f"LiteRT {importlib.metadata.version('ai-edge-litert')} with XNNPACK on "
+    runtime = f"{litert}{platform.machine()}"
+    assert found.agreement == verify.Agreement(4, 0, 1.0, 1.0, runtime)
     assert [f.rule for f in found.findings] == [
         "a whole .tflite file",
         *(check.rule for check in CHECKS),
         *RULES.values(),
         "metadata and labels as the student's",
         "every byte as the converter makes it of the student",
-        "outputs within 0 LSB of the student's",
+        f"outputs within 0 LSB of the student's, by {runtime}",
     ]
 
 
@@ -90,19 +105,19 @@ def test_without_another_conversion_and_with_images():
 
 
 def test_outputs_that_differ(monkeypatch):
-    infer = verify.infer
+    compute = verify.compute
 
-    def off_by_one(network, images):
-        outputs = infer(network, images)
+    def off_by_one(kernels, network, images):
+        outputs = compute(kernels, network, images)
         outputs[0, 0] += 1 if outputs[0, 0] < 127 else -1
         return outputs
 
-    monkeypatch.setattr(verify, "infer", off_by_one)
+    monkeypatch.setattr(verify, "compute", off_by_one)
     found = check(sound())
     assert not found.passed
     assert found.agreement is not None
     (finding,) = (f for f in found.findings if not f.passed)
-    assert finding.rule == "outputs within 0 LSB of the student's"
+    assert finding.rule.startswith("outputs within 0 LSB of the student's, by LiteRT")
     assert finding.detail == "1 LSB over 4 images, 95.00% of outputs exact"
 
 
@@ -119,8 +134,48 @@ def test_outputs_that_differ(monkeypatch):
     ],
 )
 def test_what_outputs_may_differ_by(network, machine, expected, monkeypatch):
-    monkeypatch.setattr(verify.platform, "machine", lambda: machine)
-    assert allowed_lsb(network) == expected
+    monkeypatch.setattr(runtimes.platform, "machine", lambda: machine)
+    assert allowed_lsb(network, runtime_for(network)) == expected
+
+
+@pytest.mark.parametrize(
+    ("network", "expected"),
+    [
+        (build(), 0),
+        (build(softmax=True), 0),
+        (build(kind="sigmoid"), 0),
+        (build(kind="elu"), 1),
+    ],
+)
+def test_what_outputs_of_tflm_may_differ_by(network, expected, monkeypatch):
+    monkeypatch.setattr(runtimes, "is_installed", lambda: True)
+    monkeypatch.setattr(runtimes, "tflm_version", lambda: "1.2")
+    made = in_forms_of(TARGETS["tflm"], network)
+    runtime = runtime_for(made)
+    assert runtime.title.startswith("tflite-micro 1.2, reference kernels on ")
+    assert allowed_lsb(made, runtime) == expected
+
+
+@pytest.mark.parametrize("target", ["tflm", "ethos-u"])
+def test_without_tflm_the_rule_says_what_is_not_proven(target, monkeypatch):
+    monkeypatch.setattr(runtimes, "is_installed", lambda: False)
+    made = in_forms_of(TARGETS[target], build_of_8_bits())
+    found = verify_file(convert_network(made), made, num_random_images=4)
+    assert found.passed
+    rule = found.findings[-1].rule
+    assert rule.startswith("outputs within 0 LSB of the simulation of LiteRT's kernels")
+    assert "nothing was run on " + TARGETS[target].title in rule
+    assert "pip install 'gdfq-tf[tflm]'" in rule
+
+
+@pytest.mark.skipif(not is_installed(), reason="tflite-micro is not installed")
+@pytest.mark.parametrize("target", ["tflm", "ethos-u"])
+def test_with_tflm_it_runs_the_file(target):
+    made = in_forms_of(TARGETS[target], build_of_8_bits())
+    found = verify_file(convert_network(made), made, num_random_images=20)
+    assert found.required().max_lsb == 0
+    assert "by tflite-micro" in found.findings[-1].rule
+    assert TARGETS[target].unproven in found.findings[-1].rule
 
 
 def test_expectation_of_a_network():
@@ -134,7 +189,7 @@ def test_litert_runs_only_what_the_file_holds_rightly(monkeypatch):
     def crash(*arguments):
         raise AssertionError
 
-    monkeypatch.setattr(verify, "TFLiteClassifier", crash)
+    monkeypatch.setattr(runtimes, "TFLiteClassifier", crash)
     model = copy.deepcopy(unpack_model(sound()))
     model.subgraphs[0].tensors[0].name = b"other"
     found = check(pack_model(model))
@@ -147,8 +202,10 @@ def test_a_file_that_litert_refuses(monkeypatch):
     def refuse(tflite):
         raise ExportError("no")
 
-    monkeypatch.setattr(verify, "TFLiteClassifier", refuse)
-    assert failed(sound()) == {"outputs within 0 LSB of the student's": "no"}
+    monkeypatch.setattr(runtimes, "TFLiteClassifier", refuse)
+    ((rule, detail),) = failed(sound()).items()
+    assert rule.startswith("outputs within 0 LSB of the student's")
+    assert detail == "no"
 
 
 def with_version(version: bytes | None) -> bytes:

@@ -1,0 +1,1 @@
+"""TensorFlow Lite for Microcontrollers: what its reference kernels compute."""
