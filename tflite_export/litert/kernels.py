@@ -10,10 +10,13 @@ of the bias.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
 from tflite_export.integer_network import IntegerOp, Kernel, kernel_of
+from tflite_export.litert.processors import Processor
 from tflite_export.litert.rounding import clamp_to_activation, round_away
 from tflite_export.operators.kernels import (
     conv_sums,
@@ -70,32 +73,35 @@ def uses_double_rounding(kind: str, kernel: Kernel) -> bool:
     )
 
 
-def conv(op: IntegerOp, source: Operand) -> tf.Tensor:
+def conv(op: IntegerOp, source: Operand, processor: Processor) -> tf.Tensor:
     """Stored integers of a convolution's output."""
-    return _scaled(op, source, conv_sums(op, source.centered))
+    return _scaled(op, source, conv_sums(op, source.centered), processor)
 
 
-def depthwise(op: IntegerOp, source: Operand) -> tf.Tensor:
+def depthwise(op: IntegerOp, source: Operand, processor: Processor) -> tf.Tensor:
     """Stored integers of a depthwise convolution's output."""
-    return _scaled(op, source, depthwise_sums(op, source.centered))
+    return _scaled(op, source, depthwise_sums(op, source.centered), processor)
 
 
-def dense(op: IntegerOp, source: Operand) -> tf.Tensor:
+def dense(op: IntegerOp, source: Operand, processor: Processor) -> tf.Tensor:
     """Stored integers of a dense layer's output."""
-    return _scaled(op, source, dense_sums(op, source.centered))
+    return _scaled(op, source, dense_sums(op, source.centered), processor)
 
 
-def pointwise(op: IntegerOp, source: Operand) -> tf.Tensor:
+def pointwise(op: IntegerOp, source: Operand, processor: Processor) -> tf.Tensor:
     """Stored integers of a pointwise layer's output."""
-    return _scaled(op, source, pointwise_sums(op, source.centered))
+    return _scaled(op, source, pointwise_sums(op, source.centered), processor)
 
 
-def _scaled(op: IntegerOp, source: Operand, sums: tf.Tensor) -> tf.Tensor:
+def _scaled(
+    op: IntegerOp, source: Operand, sums: tf.Tensor, processor: Processor
+) -> tf.Tensor:
     """Sums of products with the bias, from accumulator to output."""
     kernel = kernel_of(op)
     accumulators = sums + kernel.bias.astype(np.float64)
     if uses_double_rounding(op.kind, kernel):
-        outputs = _multiply_double_rounding(accumulators, op, source.quant_params)
+        once = _rounds_once(op, sums.shape, processor)
+        outputs = _multiply_fixed(accumulators, op, source.quant_params, once=once)
     else:
         single = float_multipliers(op, source.quant_params)
         product = tf.cast(accumulators, tf.float32) * single
@@ -126,15 +132,22 @@ def first_in_scalar_code(op: IntegerOp) -> int:
     return 0 if op.attributes.get("groups", 1) > 1 else count
 
 
-def _multiply_double_rounding(
-    accumulators: tf.Tensor, op: IntegerOp, taken: QuantParams
+def _rounds_once(op: IntegerOp, shape: tf.TensorShape, processor: Processor) -> bool:
+    """Whether vector code rounds once; `shape` is that of the output, with its batch."""
+    if op.kind == "depthwise":
+        return False
+    *size, outputs = kernel_of(op).values.shape
+    return processor.rounds_once(math.prod(shape[1:-1]), math.prod(size), outputs)
+
+
+def _multiply_fixed(
+    accumulators: tf.Tensor, op: IntegerOp, taken: QuantParams, *, once: bool
 ) -> tf.Tensor:
     multiplier, exponent = fixed_multipliers(op, taken)
-    mantissa = multiplier / 2**31
-    in_scalar_code = np.arange(len(multiplier)) >= first_in_scalar_code(op)
-    left_shift = 2.0 ** np.maximum(exponent, 0)
+    product = accumulators * 2.0 ** np.maximum(exponent, 0) * (multiplier / 2**31)
     right_shift = 2.0 ** np.maximum(-exponent, 0)
-    first = tf.floor(accumulators * left_shift * mantissa + 0.5)
+    first = tf.floor(product + 0.5)
     # Vector code rounds ties up, scalar code away from zero.
-    upwards = tf.floor(first / right_shift + 0.5)
+    upwards = tf.floor((product if once else first) / right_shift + 0.5)
+    in_scalar_code = np.arange(len(multiplier)) >= first_in_scalar_code(op)
     return tf.where(in_scalar_code, round_away(first / right_shift), upwards)

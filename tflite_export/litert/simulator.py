@@ -30,6 +30,7 @@ from tflite_export.litert.kernels import conv, dense, depthwise, pointwise
 from tflite_export.litert.l2_normalization import l2_normalize
 from tflite_export.litert.leaky_relu import leaky_relu_table
 from tflite_export.litert.prelu import prelu_table
+from tflite_export.litert.processors import X86_64, Processor
 from tflite_export.litert.resize import resize_quantized
 from tflite_export.litert.rounding import clamp_to_activation, clamp_to_int8, round_away
 from tflite_export.litert.softmax import softmax_quantized
@@ -52,17 +53,23 @@ class Simulation:
       run: (op, each input as `Operand`) -> stored integers of the output, float64.
       exact: whether on every machine; else by functions of the C library in float32,
         whose last bit differs between machines.
+      by_processor: whether `run` has to know the `Processor`, its last argument.
     """
 
     run: Callable[..., tf.Tensor]
     exact: bool = True
+    by_processor: bool = False
 
 
-def infer(network: IntegerNetwork, images: np.ndarray) -> np.ndarray:
+def infer(
+    network: IntegerNetwork, images: np.ndarray, processor: Processor = X86_64
+) -> np.ndarray:
     """int8 outputs (N, classes) of int8 inputs (N, H, W, C)."""
-    run = tf.function(
-        lambda batch: _run(network, batch), reduce_retracing=True, autograph=False
-    )
+
+    def output_of(batch: tf.Tensor) -> tf.Tensor:
+        return _tensors(network, batch, processor)[network.ops[-1].name]
+
+    run = tf.function(output_of, reduce_retracing=True, autograph=False)
     largest = 8 * max(math.prod(shape) for shape in tensor_shapes(network).values())
     size = max(1, min(_BATCH_SIZE, _LARGEST_BATCH_BYTES // largest))
     batches = []
@@ -84,22 +91,22 @@ def infer_tensors(
     network: IntegerNetwork, images: np.ndarray, names: Iterable[str]
 ) -> dict[str, np.ndarray]:
     """The tensors of those names, int8 (N, ...), for int8 inputs (N, H, W, C)."""
-    tensors = _tensors(network, tf.constant(images, tf.float64))
+    tensors = _tensors(network, tf.constant(images, tf.float64), X86_64)
     return {name: tensors[name].numpy().astype(np.int8) for name in names}
 
 
-def _run(network: IntegerNetwork, images: tf.Tensor) -> tf.Tensor:
-    return _tensors(network, images)[network.ops[-1].name]
-
-
-def _tensors(network: IntegerNetwork, images: tf.Tensor) -> dict[str, tf.Tensor]:
+def _tensors(
+    network: IntegerNetwork, images: tf.Tensor, processor: Processor
+) -> dict[str, tf.Tensor]:
     """Name of each tensor -> its stored integers, float64."""
     tensors = {network.input_name: images}
     for op in network.ops:
+        simulation = SIMULATIONS[op.kind]
         operands = [
             Operand(tensors[name], network.quant_params(name)) for name in op.inputs
         ]
-        tensors[op.name] = SIMULATIONS[op.kind].run(op, *operands)
+        more = (processor,) if simulation.by_processor else ()
+        tensors[op.name] = simulation.run(op, *operands, *more)
     return tensors
 
 
@@ -263,11 +270,11 @@ def _resize_bilinear(op: IntegerOp, source: Operand) -> tf.Tensor:
 
 
 SIMULATIONS: Mapping[str, Simulation] = {
-    "conv": Simulation(conv),
-    "depthwise": Simulation(depthwise),
-    "dense": Simulation(dense),
-    "dense_convolution": Simulation(dense),
-    "pointwise": Simulation(pointwise),
+    "conv": Simulation(conv, by_processor=True),
+    "depthwise": Simulation(depthwise, by_processor=True),
+    "dense": Simulation(dense, by_processor=True),
+    "dense_convolution": Simulation(dense, by_processor=True),
+    "pointwise": Simulation(pointwise, by_processor=True),
     "add": Simulation(_add),
     "subtract": Simulation(_subtract),
     "multiply": Simulation(_multiply),
