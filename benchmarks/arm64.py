@@ -8,8 +8,9 @@ r"""Outputs of finished files on an emulated 64-bit ARM processor, beside x86-64
 QEMU's user mode runs LiteRT's own package for arm64 on random inputs and on labelled
 images; its outputs are compared with those of LiteRT here, and with the simulation of
 LiteRT on arm64. --machine is a folder that apt-get and pip fill when it is first used,
-without installing anything: the host must be Debian or Ubuntu. Rows that --output
-already holds are not measured again.
+without installing anything: the host must be Debian or Ubuntu. LiteRT 2.3.0 crashes in
+QEMU 7.2, which Debian 12 has, and runs in 10.0, Debian 13's: name that with --qemu, or
+LiteRT 2.1.2 or 1.4.0 with --litert. Rows that --output holds are not measured again.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def define_flags() -> commands.Flags:
     defined.string("data", "Labelled test images.", required=True)
     defined.integer("num_images", 1000, "Of each kind.", low=1)
     defined.string("machine", "Folder of the emulated machine.", required=True)
+    defined.string("litert", "LiteRT's version there. Default: as here.")
+    defined.string("qemu", "Path of qemu-aarch64. Default: the distribution's.")
     defined.string("output", "JSON file, extended row by row.", required=True)
     return defined
 
@@ -52,7 +55,7 @@ def main(values: flags.FlagValues) -> None:
     output, run_dir = Path(values.output), Path(values.run_dir)
     rows = commands.read_rows(output)
     summary = read_summary(run_dir)
-    machine = Machine(Path(values.machine))
+    machine = Machine(Path(values.machine), values.litert, values.qemu)
     input_format = input_format_of(summary)
     labelled = read_labelled_images(values.data, input_format, values.num_images)
     real = input_format.preprocessing.to_int8(labelled.pixels)
@@ -62,16 +65,17 @@ def main(values: flags.FlagValues) -> None:
         if not student.exists():
             continue  # a baseline, of which no simulation is known
         network = load_network(student)
+        bits = model["file"].removeprefix(f"{name}_").removesuffix(".tflite")
         noise = np.random.default_rng(0).integers(
             -128, 128, (values.num_images, *network.input_shape), np.int8
         )
-        labels = {"random": None, "real": labelled.labels}
         for kind, images in (("random", noise), ("real", network.examples(real))):
-            key = (name, kind, 0, model["bits"])
-            if key not in set(map(key_of, rows)):
+            # As other benchmarks name what tells rows apart.
+            row: Row = {"model": name, "recipe": kind, "seed": 0, "bits": bits}
+            if key_of(row) not in set(map(key_of, rows)):
+                labels = labelled.labels if kind == "real" else None
                 file = run_dir / model["file"]
-                facts = _compare(machine, file, network, images, labels[kind])
-                rows.append(dict(zip(("model", "recipe", "seed", "bits"), key)) | facts)
+                rows.append(row | _compare(machine, file, network, images, labels))
                 commands.write_rows(output, rows)
     rich.console.Console(width=140).print(_table(rows))
 

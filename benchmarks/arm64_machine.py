@@ -1,7 +1,7 @@
 """An emulated 64-bit ARM processor with Python and LiteRT: QEMU's user mode.
 
-A folder holds the emulator, Debian's Python for arm64 and the wheels of numpy and LiteRT
-for it, fetched once by the ordinary apt-get and pip; nothing is installed on the host.
+A folder holds the emulator, Debian's Python for arm64 and wheels of numpy and LiteRT for
+it, fetched once by the ordinary apt-get and pip; nothing is installed on the host.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
 from gdfq_tf.errors import UserError
 
-_LITERT = "1.4.0"
 _PROCESSOR = "cortex-a72"  # as QEMU names it
 _PYTHON = "3.11"
 _EMULATOR = "qemu-user-static"
@@ -39,20 +39,30 @@ class Machine:
       described: what results depend on.
     """
 
-    def __init__(self, folder: Path) -> None:
-        """Fills the folder unless it is filled.
+    def __init__(
+        self, folder: Path, litert: str | None = None, qemu: str | None = None
+    ) -> None:
+        """Fills the folder with what it lacks.
+
+        Args:
+          folder: of the machine.
+          litert: version; None: the one that the host has.
+          qemu: program of the emulator; None: the host's distribution's.
 
         Raises:
           UserError: a program is not installed, or a download failed.
         """
         folder = folder.resolve()
-        self._root, self._packages = folder / "root", folder / f"litert-{_LITERT}"
-        _fill(folder / "emulator", _extract_emulator)
+        self._litert = litert or metadata.version("ai-edge-litert")
+        self._root, self._packages = folder / "root", folder / f"litert-{self._litert}"
         _fill(self._root, _extract_python)
-        _fill(self._packages, _extract_packages)
-        self._qemu = str(folder / "emulator" / "usr" / "bin" / "qemu-aarch64-static")
-        version = _call([self._qemu, "--version"]).split()[2]
-        self.described = f"LiteRT {_LITERT}, {_PROCESSOR}, QEMU {version}"
+        _fill(self._packages, self._extract_packages)
+        if qemu is None:
+            _fill(folder / "emulator", _extract_emulator)
+            qemu = str(folder / "emulator" / "usr" / "bin" / "qemu-aarch64-static")
+        self._qemu = qemu
+        version = _call([qemu, "--version"]).split()[2]
+        self.described = f"LiteRT {self._litert}, {_PROCESSOR}, QEMU {version}"
 
     def outputs(self, file: Path, images: np.ndarray) -> np.ndarray:
         """Outputs int8 (N, classes) of a `.tflite` file for int8 images (N, ...).
@@ -72,8 +82,19 @@ class Machine:
             )
         found = json.loads(answer)
         if "refused" in found:
-            raise UserError(f"LiteRT {_LITERT} for arm64 refuses {file}")
+            raise UserError(f"LiteRT {self._litert} for arm64 refuses {file}")
         return np.array(found["outputs"], np.int8)
+
+    def _extract_packages(self, folder: Path) -> None:
+        """Wheels for arm64; pip neither builds nor runs anything of them."""
+        platforms = [f"--platform={name}_aarch64" for name in _PLATFORMS]
+        _call(
+            [
+                *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"),
+                *("--only-binary=:all:", f"--python-version={_PYTHON}", *platforms),
+                *(f"--target={folder}", f"ai-edge-litert=={self._litert}", "numpy"),
+            ]
+        )
 
 
 def _fill(folder: Path, extract: Callable[[Path], None]) -> None:
@@ -123,18 +144,6 @@ def _extract_debs(folder: Path, architecture: str, names: Sequence[str]) -> None
             _call(["dpkg-deb", "-x", str(deb), str(folder)])
 
 
-def _extract_packages(folder: Path) -> None:
-    """Wheels for arm64; pip neither builds nor runs anything of them."""
-    platforms = [f"--platform={name}_aarch64" for name in _PLATFORMS]
-    _call(
-        [
-            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"),
-            *("--only-binary=:all:", f"--python-version={_PYTHON}", *platforms),
-            *(f"--target={folder}", f"ai-edge-litert=={_LITERT}", "numpy"),
-        ]
-    )
-
-
 def _call(
     command: Sequence[str],
     *,
@@ -147,15 +156,18 @@ def _call(
     Raises:
       UserError: it failed.
     """
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        input=text,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            env=environment,
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError as error:
+        raise UserError(f"{command[0]} cannot be run: {error.strerror}") from error
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
         raise UserError(f"{command[0]} failed with {done.returncode}: {reason}")

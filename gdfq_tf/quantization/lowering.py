@@ -22,7 +22,8 @@ from gdfq_tf.keras_compat import keras
 from gdfq_tf.quantization.plan import Consumers, QuantizationPlan
 from gdfq_tf.quantization.student import Student
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel, kernel_of
-from tflite_export.litert.kernels import rounding_bias
+from tflite_export.litert.common_scales import with_common_scales
+from tflite_export.litert.kernels import common_rounding_bias
 from tflite_export.names import shown
 from tflite_export.operator_forms import in_form_of
 from tflite_export.operators.table import FIXED_QUANT_PARAMS
@@ -110,12 +111,14 @@ def lower(
         name = f"{ops[-1].name}/sigmoid"
         quant_params = FIXED_QUANT_PARAMS["sigmoid"]
         ops.append(IntegerOp(name, "sigmoid", (ops[-1].name,), quant_params))
-    return IntegerNetwork(
-        input_name=input_layer.name,
-        input_shape=classifier.example_shape,
-        input_quant_params=quant_params_of[input_layer.name],
-        ops=tuple(ops),
-        softmax=classifier.head.ends_in_softmax,
+    return with_common_scales(
+        IntegerNetwork(
+            input_name=input_layer.name,
+            input_shape=classifier.example_shape,
+            input_quant_params=quant_params_of[input_layer.name],
+            ops=tuple(ops),
+            softmax=classifier.head.ends_in_softmax,
+        )
     )
 
 
@@ -223,7 +226,7 @@ def _with_kernel(
     step = input_quant_params.scale * scale
     _require_small_steps(op, step, input_quant_params)
     op = in_form_of(target, dataclasses.replace(op, kernel=kernel))
-    accumulator_bias = bias / step - rounding_bias(op, input_quant_params)
+    accumulator_bias = bias / step - common_rounding_bias(op, input_quant_params)
     kernel = dataclasses.replace(
         kernel_of(op), bias=np.round(accumulator_bias).astype(np.int32)
     )

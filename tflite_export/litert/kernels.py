@@ -48,6 +48,16 @@ def rounding_bias(op: IntegerOp, taken: QuantParams) -> np.ndarray:
     return first_rounding_bias(step / op.quant_params.scale)
 
 
+def common_rounding_bias(op: IntegerOp, taken: QuantParams) -> np.ndarray:
+    """What rounding adds on processors of any kind, give or take as little as can be.
+
+    Midway between those that round once, which adds nothing, and twice; else see
+    `rounding_bias`.
+    """
+    bias = rounding_bias(op, taken)
+    return bias / 2 if rounds_unlike(op) else bias
+
+
 def first_rounding_bias(multiplier: np.ndarray) -> np.ndarray:
     """What double rounding adds to every accumulator, in accumulator units.
 
@@ -70,6 +80,16 @@ def uses_double_rounding(kind: str, kernel: Kernel) -> bool:
         return False
     return kind not in _FULLY_CONNECTED or not xnnpack_takes_int4(
         kernel.values.shape[0]
+    )
+
+
+def rounds_unlike(op: IntegerOp) -> bool:
+    """Whether there are processors that round an operation once, and others twice."""
+    return (
+        op.kernel is not None
+        and uses_double_rounding(op.kind, op.kernel)
+        and op.kind != "depthwise"
+        and op.attributes.get("groups", 1) == 1
     )
 
 
@@ -133,8 +153,8 @@ def first_in_scalar_code(op: IntegerOp) -> int:
 
 
 def _rounds_once(op: IntegerOp, shape: tf.TensorShape, processor: Processor) -> bool:
-    """Whether vector code rounds once; `shape` is that of the output, with its batch."""
-    if op.kind == "depthwise":
+    """Whether it is rounded once; `shape` is that of its output, with the batch."""
+    if not rounds_unlike(op):
         return False
     *size, outputs = kernel_of(op).values.shape
     return processor.rounds_once(math.prod(shape[1:-1]), math.prod(size), outputs)
