@@ -1,7 +1,7 @@
 """An emulated 64-bit ARM processor with Python and LiteRT: QEMU's user mode.
 
-A folder holds the emulator, Debian's Python for arm64 and wheels of numpy and LiteRT for
-it, fetched once by the ordinary apt-get and pip; nothing is installed on the host.
+A folder holds the emulator, Debian's Python for arm64 and wheels of numpy and LiteRT,
+fetched once by the ordinary apt-get and pip; nothing is installed on the host.
 """
 
 from __future__ import annotations

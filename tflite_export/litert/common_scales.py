@@ -1,12 +1,12 @@
 """Kernel scales with which INT4 convolutions give the same on every processor.
 
-An accumulator a becomes round(a * r), r = m * 2^-n with m in [1/2, 1), on processors that
-round products once, and round(round(a * m) * 2^-n) on those that round twice; ties go up.
-The two differ where a * r is less than a tie by 2^-(n + 1) or less. That is more than
-r / 2, so next to most ties there is such an accumulator. With r = 1 / q and q even, one
-meets every tie, and the one before it is less by r, which is more than 2^-(n + 1) unless
-m is 1/2. The fixed-point number must not lie below 1 / q: then it meets ties or passes
-them, as long as it is not negative. What is negative a ReLU makes zero.
+An accumulator a becomes round(a r), r = m / 2^n with m in [1/2, 1), on processors that
+round products once, and round(round(a m) / 2^n) on those that round twice; ties go up.
+They differ where a r lies below a tie by up to 2^-(n + 1). That is more than r / 2, so
+next to most ties there is such an accumulator. With r = 1 / q and q even, though, one
+meets every tie, and the one before lies below it by r, which is more than 2^-(n + 1)
+unless m is 1/2. As a fixed-point number r must not be less than 1 / q: then positive
+accumulators still meet their ties, or pass them. Negative ones a ReLU makes zero.
 """
 
 from __future__ import annotations

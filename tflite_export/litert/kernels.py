@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflite_export.integer_network import IntegerOp, Kernel, kernel_of
-from tflite_export.litert.processors import Processor
+from tflite_export.litert.processors import ARM64, Processor
 from tflite_export.litert.rounding import clamp_to_activation, round_away
 from tflite_export.operators.kernels import (
     conv_sums,
@@ -28,6 +28,8 @@ from tflite_export.operators.record import Operand
 from tflite_export.quantization_params import QuantParams
 
 _CHANNELS_AT_ONCE = 8  # of built-in depthwise kernels
+_OF_ONE_POSITION = frozenset({"dense", "dense_convolution"})
+_SEVERAL = 2
 _FULLY_CONNECTED = frozenset({"dense", "pointwise"})
 
 
@@ -85,12 +87,8 @@ def uses_double_rounding(kind: str, kernel: Kernel) -> bool:
 
 def rounds_unlike(op: IntegerOp) -> bool:
     """Whether there are processors that round an operation once, and others twice."""
-    return (
-        op.kernel is not None
-        and uses_double_rounding(op.kind, op.kernel)
-        and op.kind != "depthwise"
-        and op.attributes.get("groups", 1) == 1
-    )
+    positions = 1 if op.kind in _OF_ONE_POSITION else _SEVERAL
+    return op.kernel is not None and _rounds_once(op, positions, ARM64)
 
 
 def conv(op: IntegerOp, source: Operand, processor: Processor) -> tf.Tensor:
@@ -120,7 +118,7 @@ def _scaled(
     kernel = kernel_of(op)
     accumulators = sums + kernel.bias.astype(np.float64)
     if uses_double_rounding(op.kind, kernel):
-        once = _rounds_once(op, sums.shape, processor)
+        once = _rounds_once(op, math.prod(sums.shape[1:-1]), processor)
         outputs = _multiply_fixed(accumulators, op, source.quant_params, once=once)
     else:
         single = float_multipliers(op, source.quant_params)
@@ -152,12 +150,14 @@ def first_in_scalar_code(op: IntegerOp) -> int:
     return 0 if op.attributes.get("groups", 1) > 1 else count
 
 
-def _rounds_once(op: IntegerOp, shape: tf.TensorShape, processor: Processor) -> bool:
-    """Whether it is rounded once; `shape` is that of its output, with the batch."""
-    if not rounds_unlike(op):
+def _rounds_once(op: IntegerOp, positions: int, processor: Processor) -> bool:
+    """Whether it is rounded once; `positions` are those of its output."""
+    kernel = kernel_of(op)
+    if not uses_double_rounding(op.kind, kernel) or op.kind == "depthwise":
         return False
-    *size, outputs = kernel_of(op).values.shape
-    return processor.rounds_once(math.prod(shape[1:-1]), math.prod(size), outputs)
+    *size, outputs = kernel.values.shape
+    is_product = op.attributes.get("groups", 1) == 1
+    return is_product and processor.rounds_once(positions, math.prod(size), outputs)
 
 
 def _multiply_fixed(
