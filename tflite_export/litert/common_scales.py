@@ -20,10 +20,15 @@ import numpy as np
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel, kernel_of
 from tflite_export.litert.kernels import fixed_multipliers, rounds_unlike
 from tflite_export.litert.rounding import activation_bounds
-from tflite_export.quantization_params import INT4_SCALE_BITS, QuantParams
+from tflite_export.quantization_params import (
+    INT4_SCALE_BITS,
+    INT8_MAX,
+    INT8_MIN,
+    QuantParams,
+)
 
 _LARGEST_CHANGE = 1 / 24
-_LARGEST_PERIOD = 2**20  # products with fixed-point multipliers are int64 up to here
+_MOST_CANDIDATES = 512
 
 
 def with_common_scales(network: IntegerNetwork) -> IntegerNetwork:
@@ -37,11 +42,10 @@ def with_common_scales(network: IntegerNetwork) -> IntegerNetwork:
         return network
     changed = {}
     for op in unlike:
-        taken, kernel = network.quant_params(op.inputs[0]), kernel_of(op)
-        scales = [_common_scale(op, taken, float(scale)) for scale in kernel.scale]
-        if None in scales:
+        scales = _common_scales(op, network.quant_params(op.inputs[0]))
+        if scales is None:
             return network
-        changed[op.name] = _with_scales(op, np.array(scales, np.float32))
+        changed[op.name] = _with_scales(op, scales)
     ops = tuple(changed.get(op.name, op) for op in network.ops)
     return dataclasses.replace(network, ops=ops)
 
@@ -53,23 +57,45 @@ def _with_scales(op: IntegerOp, scales: np.ndarray) -> IntegerOp:
     return dataclasses.replace(op, kernel=kernel)
 
 
-def _common_scale(op: IntegerOp, taken: QuantParams, scale: float) -> float | None:
-    """The one nearest to a channel's own scale; None if there is none near."""
-    unit = op.quant_params.scale / taken.scale
-    if not 2 <= unit / scale <= _LARGEST_PERIOD:
-        return None
-    for period in _even_near(unit / scale):
-        found = _rounded_up(unit / period)
-        if _rounds_alike(op, taken, found, period):
-            return found
-    return None
+def _common_scales(op: IntegerOp, taken: QuantParams) -> np.ndarray | None:
+    """Those nearest to the channels' own; None if one has none near."""
+    kernel, unit = kernel_of(op), op.quant_params.scale / taken.scale
+    _, high = activation_bounds(op)
+    num_levels = high - op.quant_params.zero_point
+    found = []
+    for scale, reach in zip(kernel.scale, _largest_sums(kernel, taken), strict=True):
+        for period in _even_near(unit / float(scale)):
+            candidate = _rounded_up(unit / period)
+            # Ties that accumulators reach; behind the last level all is clamped.
+            ties = period // 2 + period * np.arange(
+                min(num_levels, reach // period + 1), dtype=object
+            )
+            if _rounds_alike(op, taken, candidate, ties):
+                found.append(candidate)
+                break
+        else:
+            return None
+    return np.array(found, np.float32)
+
+
+def _largest_sums(kernel: Kernel, taken: QuantParams) -> list[int]:
+    """What no accumulator of each channel exceeds, however its scale is changed."""
+    farthest = max(INT8_MAX - taken.zero_point, taken.zero_point - INT8_MIN)
+    weights = np.abs(kernel.values.astype(np.int64)).reshape(-1, len(kernel.scale))
+    bias = np.abs(kernel.bias.astype(np.int64)) * (1 + 2 * _LARGEST_CHANGE)
+    return [int(x) + 1 for x in farthest * weights.sum(axis=0) + bias]
 
 
 def _even_near(period: float) -> Iterator[int]:
-    reach = math.ceil(_LARGEST_CHANGE * period)
-    lowest = 2 * math.ceil((period - reach) / 2)
-    near = range(max(2, lowest), math.floor(period + reach) + 1, 2)
-    return iter(sorted(near, key=lambda number: abs(number - period)))
+    """Even numbers from the nearest on, as far as the change allows."""
+    nearest = 2 * round(period / 2)
+    for distance in range(0, 2 * _MOST_CANDIDATES, 2):
+        if distance > _LARGEST_CHANGE * period + 1:
+            return
+        both = {nearest - distance, nearest + distance}
+        for number in sorted(both, key=lambda number: abs(number - period)):
+            if number > 0 and abs(number - period) <= _LARGEST_CHANGE * period:
+                yield number
 
 
 def _rounded_up(scale: float) -> float:
@@ -78,10 +104,12 @@ def _rounded_up(scale: float) -> float:
     return math.ldexp(steps, exponent - INT4_SCALE_BITS)
 
 
-def _rounds_alike(op: IntegerOp, taken: QuantParams, scale: float, period: int) -> bool:
-    """Whether both ways give the same of all accumulators, in a channel of that scale.
+def _rounds_alike(
+    op: IntegerOp, taken: QuantParams, scale: float, ties: np.ndarray
+) -> bool:
+    """Whether both ways give the same next to all ties, in a channel of that scale.
 
-    `period`: accumulators from one tie to the next.
+    `ties`: accumulators, of type object, as products have more than 64 bits.
     """
     channel = Kernel(
         np.zeros(0, np.int8), 4, np.float32([scale]), np.zeros(1, np.int32)
@@ -91,11 +119,11 @@ def _rounds_alike(op: IntegerOp, taken: QuantParams, scale: float, period: int) 
     )
     multiplier, shift = int(multipliers[0]), -int(exponents[0])
     if shift <= 0:
-        return True  # nothing is rounded by it
-    # Of ties between outputs: beyond the last all is clamped.
-    _, high = activation_bounds(op)
-    ties = np.arange(high - op.quant_params.zero_point) * period + period // 2
-    products = (ties + np.arange(-2, 2)[:, np.newaxis]) * multiplier
-    once = (products + 2 ** (30 + shift)) >> (31 + shift)
-    first = (products + 2**30) >> 31
-    return bool((once == (first + 2 ** (shift - 1)) >> shift).all())
+        return True  # rounded once everywhere
+    for near in range(-2, 2):
+        products = (ties + near) * multiplier
+        once = (products + 2 ** (30 + shift)) >> (31 + shift)
+        first = (products + 2**30) >> 31
+        if (once != (first + 2 ** (shift - 1)) >> shift).any():
+            return False
+    return True

@@ -13,6 +13,7 @@ Found by comparing every value of single operators with LiteRT 1.4.0 and 2.3.0 f
 from __future__ import annotations
 
 import dataclasses
+import platform
 
 # A product with a vector has code of its own from here on.
 _FEWEST_OUTPUTS, _FEWEST_INPUTS = 4, 8
@@ -46,3 +47,9 @@ class Processor:
 
 X86_64 = Processor("x86-64", rounds_products_once=False)
 ARM64 = Processor("arm64", rounds_products_once=True)
+_ARM64_MACHINES = frozenset({"aarch64", "arm64"})
+
+
+def of_this_machine() -> Processor:
+    """The kind of processor that LiteRT runs on here."""
+    return ARM64 if platform.machine() in _ARM64_MACHINES else X86_64

@@ -12,6 +12,7 @@ from tflite_export.errors import ExportError
 from tflite_export.flatbuffer import converter_version, read_model
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interpreter import TFLiteClassifier
+from tflite_export.litert.processors import of_this_machine
 from tflite_export.litert.simulator import infer, is_exact
 from tflite_export.names import shown
 from tflite_export.operator_forms import num_added_operators
@@ -118,7 +119,8 @@ def verify_file(
     agreement, offences = None, []
     try:
         outputs = TFLiteClassifier(tflite).run(inputs)
-        agreement = compare_outputs(infer(network, inputs), outputs)
+        simulated = infer(network, inputs, of_this_machine())
+        agreement = compare_outputs(simulated, outputs)
     except ExportError as error:
         offences = [str(error)]
     allowed = allowed_lsb(network)

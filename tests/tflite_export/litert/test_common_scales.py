@@ -21,10 +21,10 @@ UP = Fraction(1, 2)
 POSITIVE = relu_quant_params(6.0, 8)
 
 
-def one_channel(period: float, **fields) -> IntegerNetwork:
-    """A 3x3 convolution, `period` accumulators of which are a step of its output."""
+def one_channel(period: float, size: int = 200, **fields) -> IntegerNetwork:
+    """A convolution, `period` accumulators of which are a step of its output."""
     kernel = Kernel(
-        np.full((3, 3, 1, 1), 7, np.int8),
+        np.full((size, size, 1, 1), 7, np.int8),
         4,
         np.float32([1 / period]),
         np.array([100], np.int32),
@@ -36,7 +36,9 @@ def one_channel(period: float, **fields) -> IntegerNetwork:
         "conv", "conv", ("x",), QuantParams(0.5, -128), attributes=attributes,
         kernel=kernel, **{"relu": True} | fields,
     )  # fmt: skip
-    return IntegerNetwork("x", (5, 5, 1), QuantParams(0.5, 0), (op,), softmax=False)
+    return IntegerNetwork(
+        "x", (size + 2, size + 2, 1), QuantParams(0.5, 0), (op,), softmax=False
+    )
 
 
 def multiplier_of(network: IntegerNetwork) -> tuple[Fraction, int]:
@@ -64,13 +66,19 @@ def test_all_accumulators_round_alike(period):
     "network",
     [
         one_channel(100.5, relu=False),
-        one_channel(2.0**21),
-        # Without a right shift nothing is rounded twice.
-        one_channel(1.5),
+        # No even number is near.
+        one_channel(3.1),
     ],
 )
 def test_without_common_scales_all_stays(network):
     assert with_common_scales(network) is network
+
+
+def test_a_channel_next_to_zero_needs_no_exact_scale():
+    # Its accumulators reach no tie.
+    period = 2.0**24 + 1
+    found = with_common_scales(one_channel(period, size=3))
+    assert found.ops[0].kernel.scale[0] * period == pytest.approx(1, abs=1e-5)
 
 
 def two_convolutions(**options) -> IntegerNetwork:
