@@ -28,6 +28,7 @@ from tflite_export.flatbuffer import (
     unpack_model,
 )
 from tflite_export.integer_network import IntegerNetwork
+from tflite_export.litert.processors import ARM64, X86_64
 from tflite_export.verification import verify
 from tflite_export.verification.rules import CHECKS, Expectation
 from tflite_export.verification.student_rules import RULES
@@ -91,8 +92,8 @@ def test_without_another_conversion_and_with_images():
 def test_outputs_that_differ(monkeypatch):
     infer = verify.infer
 
-    def off_by_one(network, images):
-        outputs = infer(network, images)
+    def off_by_one(network, images, processor):
+        outputs = infer(network, images, processor)
         outputs[0, 0] += 1 if outputs[0, 0] < 127 else -1
         return outputs
 
@@ -120,6 +121,22 @@ def test_outputs_that_differ(monkeypatch):
 def test_what_outputs_may_differ_by(network, machine, expected, monkeypatch):
     monkeypatch.setattr(verify.platform, "machine", lambda: machine)
     assert allowed_lsb(network) == expected
+
+
+@pytest.mark.parametrize(
+    ("machine", "expected"), [("x86_64", X86_64), ("aarch64", ARM64), ("arm64", ARM64)]
+)
+def test_outputs_are_held_against_those_of_this_machine(machine, expected, monkeypatch):
+    taken, infer = [], verify.infer
+
+    def simulated(network, images, processor):
+        taken.append(processor)
+        return infer(network, images)
+
+    monkeypatch.setattr(verify.platform, "machine", lambda: machine)
+    monkeypatch.setattr(verify, "infer", simulated)
+    assert check(sound()).passed
+    assert taken == [expected]
 
 
 def test_expectation_of_a_network():
