@@ -111,12 +111,9 @@ def _rounds_alike(
 
     `ties`: accumulators, of type object, as products have more than 64 bits.
     """
-    channel = Kernel(
-        np.zeros(0, np.int8), 4, np.float32([scale]), np.zeros(1, np.int32)
-    )
-    multipliers, exponents = fixed_multipliers(
-        dataclasses.replace(op, kernel=channel), taken
-    )
+    kernel = dataclasses.replace(kernel_of(op), scale=np.array([scale], np.float32))
+    channel = dataclasses.replace(op, kernel=kernel)
+    multipliers, exponents = fixed_multipliers(channel, taken)
     multiplier, shift = int(multipliers[0]), -int(exponents[0])
     if shift <= 0:
         return True  # rounded once everywhere

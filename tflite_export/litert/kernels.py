@@ -3,9 +3,9 @@
 XNNPACK runs those with INT8 kernels, and FULLY_CONNECTED, which dense and pointwise
 layers are, with INT4 kernels and an even number of inputs: a float32 multiply rounded
 to even. LiteRT's built-in kernels run the other INT4 ones: a 31-bit fixed-point
-multiply rounded, then a right shift rounded up again. The double rounding favours
-larger results by half a unit of the first one; see `rounding_bias`, which is taken out
-of the bias.
+multiply rounded, then a right shift rounded up again; on arm64 often the shift alone
+is rounded, see `processors.py`. The double rounding favours larger results by half a
+unit of the first one; see `common_rounding_bias`, which is taken out of the bias.
 """
 
 from __future__ import annotations

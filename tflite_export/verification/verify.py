@@ -150,8 +150,9 @@ def expectation_of(
 def allowed_lsb(network: IntegerNetwork) -> int:
     """By how much LiteRT's outputs may differ from the simulated ones: 0 or 1.
 
-    All kernels are simulated bit by bit as LiteRT runs them on x86-64. Where LiteRT
-    calls a float32 function of the C library, its last bit may differ from ours.
+    All kernels are simulated bit by bit as LiteRT runs them on x86-64 and, as far as
+    an emulator shows, on arm64. Where LiteRT calls a float32 function of the C library,
+    its last bit may differ from ours.
     """
     return 0 if platform.machine() in _EXACT_MACHINES and is_exact(network) else 1
 
