@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PARTS: Mapping[str, Callable[..., str]] = {
     "ablation": result_tables.ablation,
     "accuracy": result_tables.accuracy,
+    "arm64": result_tables.arm64,
     "commands": reference_tables.commands,
     "estimates": result_tables.estimates,
     "estimate-errors": result_tables.estimate_errors,

@@ -310,6 +310,29 @@ def firmware() -> str:
     return markdown_table(titles, cells, "lllrrrrr")
 
 
+def arm64() -> str:
+    """Outputs on an emulated arm64 processor, beside x86-64 and the simulation."""
+    titles = (
+        *("classifier", "width", "images", "number", "equal to x86-64", "largest LSB"),
+        *("classes changed", "equal to simulation", "largest LSB"),
+    )
+    cells = [
+        (
+            row["model"],
+            _width(row["bits"]),
+            row["recipe"],
+            f"{row['num_images']:,}",
+            f"{100 * row['x86_64_exact_outputs']:.2f} %",
+            str(row["x86_64_max_lsb"]),
+            f"{row['classes_changed']}",
+            f"{100 * row['simulated_exact_outputs']:.2f} %",
+            str(row["simulated_max_lsb"]),
+        )
+        for row in _read("arm64")
+    ]
+    return markdown_table(titles, cells, "lllrrrrrr")
+
+
 def _misfit(row: Row, name: str) -> str:
     if name not in row["misfits"]:
         return ""

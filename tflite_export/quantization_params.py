@@ -10,6 +10,8 @@ INT8_MIN, INT8_MAX = -128, 127
 # Significant bits of scales: times a level of up to 8 bits they stay exact in float32,
 # so the converter reads back the same scale; the change is 1e-5 at most.
 SCALE_BITS = 16
+# The same of levels of up to 4 bits.
+INT4_SCALE_BITS = 20
 
 
 @dataclasses.dataclass(frozen=True)

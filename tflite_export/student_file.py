@@ -39,7 +39,13 @@ from tflite_export.json_values import (
 from tflite_export.names import printable, shown
 from tflite_export.operators.record import KernelLayout
 from tflite_export.operators.table import KINDS
-from tflite_export.quantization_params import SCALE_BITS, QuantParams, weight_levels
+from tflite_export.quantization_params import (
+    INT4_SCALE_BITS,
+    SCALE_BITS,
+    QuantParams,
+    storage_bits,
+    weight_levels,
+)
 from tflite_export.targets import DEFAULT_TARGET, TARGETS
 from tflite_export.tensor_shapes import tensor_shapes
 
@@ -299,12 +305,13 @@ def _kernel(
         f"kernel values of {what} are {values.min()} to {values.max()}, beyond its "
         f"{bits} bits",
     )
-    steps = np.ldexp(np.frexp(scale)[0], SCALE_BITS)
+    scale_bits = SCALE_BITS if storage_bits(bits) == 8 else INT4_SCALE_BITS
+    steps = np.ldexp(np.frexp(scale)[0], scale_bits)
     require(
         bool(np.isfinite(scale).all() and (scale > 0).all())
         and np.array_equal(steps, np.rint(steps)),
         f"kernel scales of {what} are not positive numbers of at most "
-        f"{SCALE_BITS} bits",
+        f"{scale_bits} bits",
     )
     return kernel
 

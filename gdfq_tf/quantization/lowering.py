@@ -23,6 +23,7 @@ from gdfq_tf.quantization.plan import Consumers, QuantizationPlan
 from gdfq_tf.quantization.student import Student
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel, kernel_of
 from tflite_export.interface import DEFAULT_INTERFACE, Interface
+from tflite_export.litert.common_scales import with_common_scales
 from tflite_export.names import shown
 from tflite_export.operator_forms import in_form_of
 from tflite_export.operators.table import FIXED_QUANT_PARAMS
@@ -115,7 +116,7 @@ def lower(
         name = f"{ops[-1].name}/sigmoid"
         quant_params = FIXED_QUANT_PARAMS["sigmoid"]
         ops.append(IntegerOp(name, "sigmoid", (ops[-1].name,), quant_params))
-    return IntegerNetwork(
+    network = IntegerNetwork(
         input_name=input_layer.name,
         input_shape=classifier.example_shape,
         input_quant_params=quant_params_of[input_layer.name],
@@ -124,6 +125,7 @@ def lower(
         interface=interface,
         target=target.name,
     )
+    return with_common_scales(network) if target.kernels == "litert" else network
 
 
 def _to_image(

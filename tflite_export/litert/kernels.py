@@ -3,17 +3,20 @@
 XNNPACK runs those with INT8 kernels, and FULLY_CONNECTED, which dense and pointwise
 layers are, with INT4 kernels and an even number of inputs: a float32 multiply rounded
 to even. LiteRT's built-in kernels run the other INT4 ones: a 31-bit fixed-point
-multiply rounded, then a right shift rounded up again. The double rounding favours
-larger results by half a unit of the first one; see `rounding_bias`, which is taken out
-of the bias.
+multiply rounded, then a right shift rounded up again; on arm64 often the shift alone
+is rounded, see `processors.py`. The double rounding favours larger results by half a
+unit of the first one; see `common_rounding_bias`, which is taken out of the bias.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import tensorflow as tf
 
 from tflite_export.integer_network import IntegerOp, Kernel, kernel_of
+from tflite_export.litert.processors import ARM64, Processor
 from tflite_export.litert.rounding import clamp_to_activation, round_away
 from tflite_export.operators.kernels import (
     conv_sums,
@@ -25,6 +28,8 @@ from tflite_export.operators.record import Operand
 from tflite_export.quantization_params import QuantParams
 
 _CHANNELS_AT_ONCE = 8  # of built-in depthwise kernels
+_OF_ONE_POSITION = frozenset({"dense", "dense_convolution"})
+_SEVERAL = 2
 _FULLY_CONNECTED = frozenset({"dense", "pointwise"})
 
 
@@ -43,6 +48,16 @@ def rounding_bias(op: IntegerOp, taken: QuantParams) -> np.ndarray:
         return np.zeros(kernel.scale.shape)
     step = taken.scale * kernel.scale.astype(np.float64)
     return first_rounding_bias(step / op.quant_params.scale)
+
+
+def common_rounding_bias(op: IntegerOp, taken: QuantParams) -> np.ndarray:
+    """What rounding adds on processors of any kind, give or take as little as can be.
+
+    Midway between those that round once, which adds nothing, and twice; else see
+    `rounding_bias`.
+    """
+    bias = rounding_bias(op, taken)
+    return bias / 2 if rounds_unlike(op) else bias
 
 
 def first_rounding_bias(multiplier: np.ndarray) -> np.ndarray:
@@ -70,32 +85,41 @@ def uses_double_rounding(kind: str, kernel: Kernel) -> bool:
     )
 
 
-def conv(op: IntegerOp, source: Operand) -> tf.Tensor:
+def rounds_unlike(op: IntegerOp) -> bool:
+    """Whether there are processors that round an operation once, and others twice."""
+    positions = 1 if op.kind in _OF_ONE_POSITION else _SEVERAL
+    return op.kernel is not None and _rounds_once(op, positions, ARM64)
+
+
+def conv(op: IntegerOp, source: Operand, processor: Processor) -> tf.Tensor:
     """Stored integers of a convolution's output."""
-    return _scaled(op, source, conv_sums(op, source.centered))
+    return _scaled(op, source, conv_sums(op, source.centered), processor)
 
 
-def depthwise(op: IntegerOp, source: Operand) -> tf.Tensor:
+def depthwise(op: IntegerOp, source: Operand, processor: Processor) -> tf.Tensor:
     """Stored integers of a depthwise convolution's output."""
-    return _scaled(op, source, depthwise_sums(op, source.centered))
+    return _scaled(op, source, depthwise_sums(op, source.centered), processor)
 
 
-def dense(op: IntegerOp, source: Operand) -> tf.Tensor:
+def dense(op: IntegerOp, source: Operand, processor: Processor) -> tf.Tensor:
     """Stored integers of a dense layer's output."""
-    return _scaled(op, source, dense_sums(op, source.centered))
+    return _scaled(op, source, dense_sums(op, source.centered), processor)
 
 
-def pointwise(op: IntegerOp, source: Operand) -> tf.Tensor:
+def pointwise(op: IntegerOp, source: Operand, processor: Processor) -> tf.Tensor:
     """Stored integers of a pointwise layer's output."""
-    return _scaled(op, source, pointwise_sums(op, source.centered))
+    return _scaled(op, source, pointwise_sums(op, source.centered), processor)
 
 
-def _scaled(op: IntegerOp, source: Operand, sums: tf.Tensor) -> tf.Tensor:
+def _scaled(
+    op: IntegerOp, source: Operand, sums: tf.Tensor, processor: Processor
+) -> tf.Tensor:
     """Sums of products with the bias, from accumulator to output."""
     kernel = kernel_of(op)
     accumulators = sums + kernel.bias.astype(np.float64)
     if uses_double_rounding(op.kind, kernel):
-        outputs = _multiply_double_rounding(accumulators, op, source.quant_params)
+        once = _rounds_once(op, math.prod(sums.shape[1:-1]), processor)
+        outputs = _multiply_fixed(accumulators, op, source.quant_params, once=once)
     else:
         single = float_multipliers(op, source.quant_params)
         product = tf.cast(accumulators, tf.float32) * single
@@ -126,15 +150,24 @@ def first_in_scalar_code(op: IntegerOp) -> int:
     return 0 if op.attributes.get("groups", 1) > 1 else count
 
 
-def _multiply_double_rounding(
-    accumulators: tf.Tensor, op: IntegerOp, taken: QuantParams
+def _rounds_once(op: IntegerOp, positions: int, processor: Processor) -> bool:
+    """Whether it is rounded once; `positions` are those of its output."""
+    kernel = kernel_of(op)
+    if not uses_double_rounding(op.kind, kernel) or op.kind == "depthwise":
+        return False
+    *size, outputs = kernel.values.shape
+    is_product = op.attributes.get("groups", 1) == 1
+    return is_product and processor.rounds_once(positions, math.prod(size), outputs)
+
+
+def _multiply_fixed(
+    accumulators: tf.Tensor, op: IntegerOp, taken: QuantParams, *, once: bool
 ) -> tf.Tensor:
     multiplier, exponent = fixed_multipliers(op, taken)
-    mantissa = multiplier / 2**31
-    in_scalar_code = np.arange(len(multiplier)) >= first_in_scalar_code(op)
-    left_shift = 2.0 ** np.maximum(exponent, 0)
+    product = accumulators * 2.0 ** np.maximum(exponent, 0) * (multiplier / 2**31)
     right_shift = 2.0 ** np.maximum(-exponent, 0)
-    first = tf.floor(accumulators * left_shift * mantissa + 0.5)
+    first = tf.floor(product + 0.5)
     # Vector code rounds ties up, scalar code away from zero.
-    upwards = tf.floor(first / right_shift + 0.5)
+    upwards = tf.floor((product if once else first) / right_shift + 0.5)
+    in_scalar_code = np.arange(len(multiplier)) >= first_in_scalar_code(op)
     return tf.where(in_scalar_code, round_away(first / right_shift), upwards)

@@ -15,6 +15,7 @@ on a CPU runs
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -24,15 +25,16 @@ import tensorflow as tf
 from tflite_export.integer_network import IntegerNetwork, IntegerOp
 from tflite_export.litert.hard_swish import hard_swish_table
 from tflite_export.litert.kernels import (
+    common_rounding_bias,
     conv,
     dense,
     depthwise,
     pointwise,
-    rounding_bias,
 )
 from tflite_export.litert.l2_normalization import l2_normalize
 from tflite_export.litert.leaky_relu import leaky_relu_table
 from tflite_export.litert.prelu import prelu_table
+from tflite_export.litert.processors import ARM64, X86_64, Processor
 from tflite_export.litert.resize import resize_quantized
 from tflite_export.litert.rounding import clamp_to_activation, clamp_to_int8, round_away
 from tflite_export.litert.softmax import softmax_quantized
@@ -44,9 +46,11 @@ from tflite_export.quantization_params import INT8_MAX, INT8_MIN, QuantParams
 from tflite_export.simulation import Kernels, Simulation, compute
 
 
-def infer(network: IntegerNetwork, images: np.ndarray) -> np.ndarray:
+def infer(
+    network: IntegerNetwork, images: np.ndarray, processor: Processor = X86_64
+) -> np.ndarray:
     """int8 outputs (N, classes) of int8 inputs (N, H, W, C), as LiteRT gives them."""
-    return compute(LITERT, network, images)
+    return compute(litert_on(processor), network, images)
 
 
 def _add(op: IntegerOp, first: Operand, second: Operand) -> tf.Tensor:
@@ -208,12 +212,15 @@ def _resize_bilinear(op: IntegerOp, source: Operand) -> tf.Tensor:
     return resize_quantized(source.values, op.attributes["size"])
 
 
-SIMULATIONS: Mapping[str, Simulation] = {
-    "conv": Simulation(conv),
-    "depthwise": Simulation(depthwise),
-    "dense": Simulation(dense),
-    "dense_convolution": Simulation(dense),
-    "pointwise": Simulation(pointwise),
+# Those that depend on the processor.
+_WITH_KERNELS: Mapping[str, Callable[..., tf.Tensor]] = {
+    "conv": conv,
+    "depthwise": depthwise,
+    "dense": dense,
+    "dense_convolution": dense,
+    "pointwise": pointwise,
+}
+_WITHOUT_KERNELS: Mapping[str, Simulation] = {
     "add": Simulation(_add),
     "subtract": Simulation(_subtract),
     "multiply": Simulation(_multiply),
@@ -242,9 +249,25 @@ SIMULATIONS: Mapping[str, Simulation] = {
     "resize_nearest": Simulation(movement.resize_nearest),
     "resize_bilinear": Simulation(_resize_bilinear),
 }
-LITERT = Kernels(
-    SIMULATIONS,
-    softmax=softmax_quantized,
-    softmax_is_exact=False,
-    rounding_bias=rounding_bias,
-)
+
+
+def _on(processor: Processor) -> Kernels:
+    with_kernels = {
+        kind: Simulation(functools.partial(run, processor=processor))
+        for kind, run in _WITH_KERNELS.items()
+    }
+    return Kernels(
+        {**with_kernels, **_WITHOUT_KERNELS},
+        softmax=softmax_quantized,
+        softmax_is_exact=False,
+        rounding_bias=common_rounding_bias,
+    )
+
+
+LITERT, LITERT_ON_ARM64 = _on(X86_64), _on(ARM64)
+SIMULATIONS = LITERT.simulations
+
+
+def litert_on(processor: Processor) -> Kernels:
+    """LiteRT's kernels on a kind of processor."""
+    return LITERT_ON_ARM64 if processor == ARM64 else LITERT

@@ -11,7 +11,8 @@ import numpy as np
 
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interpreter import TFLiteClassifier
-from tflite_export.litert.simulator import LITERT
+from tflite_export.litert.processors import processor_of
+from tflite_export.litert.simulator import LITERT, litert_on
 from tflite_export.simulation import Kernels
 from tflite_export.target_kernels import kernels_of
 from tflite_export.targets import TARGETS
@@ -81,7 +82,7 @@ def _litert(machine: str) -> Runtime:
     return Runtime(
         f"LiteRT {importlib.metadata.version('ai-edge-litert')} with XNNPACK on "
         f"{machine}",
-        LITERT,
+        litert_on(processor_of(machine)),
         lambda tflite, inputs: TFLiteClassifier(tflite).run_int8(inputs),
         is_exact=machine in _MACHINES_OF_LITERT,
     )

@@ -30,6 +30,7 @@ from tflite_export.flatbuffer import (
     unpack_model,
 )
 from tflite_export.integer_network import IntegerNetwork
+from tflite_export.litert.simulator import LITERT, LITERT_ON_ARM64
 from tflite_export.operator_forms import in_forms_of
 from tflite_export.targets import TARGETS
 from tflite_export.tflm.runtime import is_installed
@@ -176,6 +177,23 @@ def test_with_tflm_it_runs_the_file(target):
     assert found.required().max_lsb == 0
     assert "by tflite-micro" in found.findings[-1].rule
     assert TARGETS[target].unproven in found.findings[-1].rule
+
+
+@pytest.mark.parametrize(
+    ("machine", "expected"),
+    [("x86_64", LITERT), ("aarch64", LITERT_ON_ARM64), ("arm64", LITERT_ON_ARM64)],
+)
+def test_outputs_are_held_against_those_of_this_machine(machine, expected, monkeypatch):
+    taken, compute = [], verify.compute
+
+    def simulated(kernels, network, images):
+        taken.append(kernels)
+        return compute(LITERT, network, images)
+
+    monkeypatch.setattr(runtimes.platform, "machine", lambda: machine)
+    monkeypatch.setattr(verify, "compute", simulated)
+    assert check(sound()).passed
+    assert taken == [expected]
 
 
 def test_expectation_of_a_network():
