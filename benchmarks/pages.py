@@ -35,6 +35,7 @@ PARTS: Mapping[str, Callable[..., str]] = {
     "preprocessing-fits": result_tables.preprocessing_fits,
     "recipes": reference_tables.recipes,
     "refusals": reference_tables.refusals,
+    "runtimes": result_tables.runtimes,
     "speed": result_tables.speed,
 }
 _PART = re.compile(r"(<!-- made: ([^\n]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -263,6 +263,32 @@ def _parity_cells(row: Row) -> tuple[str, str, str]:
     )
 
 
+def runtimes() -> str:
+    """What runtimes make of files: those of single operators, and of each width."""
+    rows = _read("runtimes")
+    networks = [row for row in rows if row["is_network"]]
+    names = [row["file"].rpartition("_w")[2] for row in networks]
+    counts = ("exact", "1 LSB off", "further off", "refused")
+    titles = ("runtime", *counts, *(_width(f"w{name}") for name in names))
+    labels = dict.fromkeys(label for row in rows for label in row["runtimes"])
+    cells = []
+    for label in labels:
+        found = [row["runtimes"][label] for row in rows if not row["is_network"]]
+        steps = [answer.get("lsb", -1) for answer in found]
+        of_networks = [row["runtimes"][label].get("lsb") for row in networks]
+        package, _, version = label.rpartition("-")
+        cells.append(
+            (
+                f"{package} {version}",
+                *(str(steps.count(lsb)) for lsb in (0, 1)),
+                str(sum(lsb > 1 for lsb in steps)),
+                str(steps.count(-1)),
+                *("refused" if lsb is None else f"{lsb} LSB" for lsb in of_networks),
+            )
+        )
+    return markdown_table(titles, cells, "l" + "r" * (len(titles) - 1))
+
+
 def frontier() -> str:
     """What more work buys, one line for each budget."""
     titles = (

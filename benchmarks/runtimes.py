@@ -29,6 +29,7 @@ import rich.table
 from absl import flags
 
 from benchmarks import commands
+from gdfq_tf.errors import UserError
 from gdfq_tf.system.output_files import write_whole
 from tests.tflite_export.verification.test_student_rules import NETWORKS, network_of
 from tflite_export.convert import convert_network
@@ -41,6 +42,8 @@ from tflite_export.student_file import load_network
 
 _TRIAL = Path(__file__).with_name("runtimes_trial.py")
 _NUM_INPUTS = 4
+_UINT8 = "uint8"
+_LITERT = "ai-edge-litert"  # which has version numbers of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +53,6 @@ class Runtime:
     Attributes:
       package: on PyPI.
       version: of it.
-      tensorflow: the version of TensorFlow whose runtime it is, or comes after.
       module: that has the class Interpreter.
       python: a minor version that it has wheels for.
       requirements: what else it needs, for pip.
@@ -58,25 +60,29 @@ class Runtime:
 
     package: str
     version: str
-    tensorflow: str
     module: str
     python: str
     requirements: Sequence[str] = ()
 
+    @property
+    def label(self) -> str:
+        """What rows call it."""
+        return f"{self.package}-{self.version}"
+
 
 def _tflite_runtime(version: str) -> Runtime:
     module = "tflite_runtime.interpreter"
-    return Runtime("tflite-runtime", version, version, module, "3.9", ["numpy<2"])
+    return Runtime("tflite-runtime", version, module, "3.9", ["numpy<2"])
 
 
 def _tensorflow(version: str, python: str, *requirements: str) -> Runtime:
     module = "tensorflow.lite.python.interpreter"
-    return Runtime("tensorflow-cpu", version, version, module, python, requirements)
+    return Runtime("tensorflow-cpu", version, module, python, requirements)
 
 
-def _litert(version: str, tensorflow: str) -> Runtime:
+def _litert(version: str, *requirements: str) -> Runtime:
     module = "ai_edge_litert.interpreter"
-    return Runtime("ai-edge-litert", version, tensorflow, module, "3.11")
+    return Runtime(_LITERT, version, module, "3.11", requirements)
 
 
 RUNTIMES = (
@@ -93,11 +99,11 @@ RUNTIMES = (
     _tensorflow("2.16.2", "3.11"),
     _tensorflow("2.17.1", "3.11"),
     _tensorflow("2.18.1", "3.11"),
-    _tensorflow("2.19.1", "3.11"),
-    _litert("1.0.1", "2.18"),
-    _litert("1.2.0", "2.19"),
-    _litert("1.4.0", "2.20"),
-    _litert("2.3.0", "2.21"),
+    _tensorflow("2.19.0", "3.11"),
+    _litert("1.0.1", "numpy<2"),
+    _litert("1.2.0"),
+    _litert("1.4.0"),
+    _litert("2.3.0"),
 )
 
 
@@ -107,40 +113,63 @@ def define_flags() -> commands.Flags:
     defined.group("The benchmark")
     defined.texts("pythons", ["python3.9", "python3.11"], "Interpreters.")
     defined.texts("students", [], "*_student.npz files of runs, tried besides.")
-    names = [f"{runtime.package}-{runtime.version}" for runtime in RUNTIMES]
+    names = [runtime.label for runtime in RUNTIMES]
     defined.texts("runtimes", names, "Which ones, as PACKAGE-VERSION.")
     defined.string("output", "JSON file, extended by each runtime.", required=True)
     return defined
 
 
 def main(values: flags.FlagValues) -> None:
-    """Tries each runtime, one at a time, and prints what differs from the table."""
+    """Tries each runtime, one at a time; fails where rows contradict the table."""
     interpreters = {_minor_version(path): path for path in values.pythons}
     output = Path(values.output)
     with tempfile.TemporaryDirectory(prefix="runtimes-") as name:
-        files = Path(name, "files")
+        files, environment = Path(name, "files"), Path(name, "environment")
         files.mkdir()
         rows = list(_written(files, values.students))
-        if output.exists():
-            known = {
-                row["file"]: row["runtimes"] for row in json.loads(output.read_text())
-            }
-            for row in rows:
-                row["runtimes"] |= known.get(row["file"], {})
+        _add_known(rows, output)
         for runtime in RUNTIMES:
-            label = f"{runtime.package}-{runtime.version}"
-            if label not in values.runtimes:
+            if runtime.label not in values.runtimes:
                 continue
-            environment = Path(name, "environment")
             _install(runtime, interpreters[runtime.python], environment)
-            for row, answer in zip(
-                rows, _answers(runtime, environment, files, rows), strict=True
-            ):
-                row["runtimes"][label] = answer
+            answers = _answers(runtime, environment, files, rows)
+            for row, answer in zip(rows, answers, strict=True):
+                row["runtimes"][runtime.label] = answer
             shutil.rmtree(environment)
-            print(label, sum("lsb" in r["runtimes"][label] for r in rows), flush=True)
             write_whole(output, (json.dumps(rows, indent=1) + "\n").encode())
-    rich.console.Console(width=140).print(_table(rows))
+    console = rich.console.Console(width=140)
+    console.print(_table(rows))
+    wrong = list(_contradictions(rows))
+    if wrong:
+        raise UserError(f"tflite_export/runtimes.py says otherwise: {'; '.join(wrong)}")
+
+
+def _add_known(rows: Sequence[dict], output: Path) -> None:
+    """What an earlier call found out, of runtimes that are not tried now."""
+    if not output.exists():
+        return
+    known = {row["file"]: row["runtimes"] for row in json.loads(output.read_text())}
+    for row in rows:
+        row["runtimes"] |= known.get(row["file"], {})
+
+
+def _contradictions(rows: Sequence[dict]) -> Iterator[str]:
+    """Files of one operator that another runtime is the first to compute rightly.
+
+    In files of whole networks differences of 1 LSB add up.
+    """
+    for row in rows:
+        if row["is_network"]:
+            continue
+        right = [
+            runtime.version
+            for runtime in RUNTIMES
+            if runtime.package != _LITERT
+            and row["runtimes"].get(runtime.label, {}).get("lsb", 2) <= 1
+        ]
+        if right[:1] != [row["expected"]]:
+            found = right[0] if right else "none"
+            yield f"{row['file']}: {found} instead of {row['expected']}"
 
 
 def _written(folder: Path, students: Sequence[str]) -> Iterator[dict]:
@@ -159,6 +188,7 @@ def _written(folder: Path, students: Sequence[str]) -> Iterator[dict]:
         yield {
             "file": name,
             "expected": first_runtime(model),
+            "is_network": name not in NETWORKS and name != _UINT8,
             "operators": sorted({f"{o.name} {o.version}" for o in model.operators}),
             "runtimes": {},
         }
@@ -169,7 +199,7 @@ def _networks(students: Sequence[str]) -> Iterator[tuple[str, IntegerNetwork]]:
         yield name, network_of(build)
     conv = network_of(NETWORKS["conv"])
     yield (
-        "uint8",
+        _UINT8,
         presented(conv, input_type="uint8", output_type="int8", labels=()),
     )
     for student in students:

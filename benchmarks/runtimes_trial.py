@@ -43,7 +43,7 @@ def main() -> None:
             lsb = largest_difference(interpreter_class, Path(line.strip()))
             print(json.dumps({"lsb": lsb}), flush=True)
         except (ValueError, RuntimeError, SystemError) as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = " ".join(str(error).split())[:100]
             print(json.dumps({"refused": reason}), flush=True)
 
 
