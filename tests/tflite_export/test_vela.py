@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 
 import pytest
@@ -28,6 +29,7 @@ echo "NPU operators = 2 (50.0%)"
 """
 
 
+@functools.cache
 def file(bits: int = 8) -> bytes:
     b = NetworkBuilder()
     x = b.kernel("conv", "conv", "image", bits=bits, stride=4, relu=True)
