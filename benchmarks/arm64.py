@@ -2,8 +2,8 @@ r"""Outputs of finished files on an emulated 64-bit ARM processor, beside x86-64
 
     gdfq quantize embedded --recipe=calibrate --bits=w8a8,w4a8,w4a4/paper \
         --output_dir=runs/x
-    python -m benchmarks.arm64 runs/x --data=gdfq_tf/embedded/fashion_mnist_test.npz \
-        --machine=build/arm64 --output=arm64.json
+    python -m benchmarks.arm64 --run_dir=runs/x --machine=build/arm64 \
+        --data=gdfq_tf/embedded/fashion_mnist_test.npz --output=arm64.json
 
 QEMU's user mode runs LiteRT's own package for arm64 on random inputs and on labelled
 images; its outputs are compared with those of LiteRT here, and with the simulation of

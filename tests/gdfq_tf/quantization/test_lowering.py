@@ -20,6 +20,7 @@ from tests.tiny import INPUT_SHAPE, build_tiny_classifier, classifier_of
 from tflite_export.convert import convert_network, post_training_quantize
 from tflite_export.flatbuffer import read_model
 from tflite_export.interpreter import TFLiteClassifier
+from tflite_export.litert.processors import ARM64
 from tflite_export.litert.simulator import infer
 from tflite_export.quantization_params import QuantParams
 from tflite_export.targets import TARGETS
@@ -271,6 +272,12 @@ def check_equals_litert(network):
 
 def test_integers_equal_litert(frozen):
     check_equals_litert(frozen.network)
+
+
+def test_integers_are_the_same_on_all_processors(frozen):
+    inputs = PREPROCESSING.to_int8(PIXELS)
+    expected = infer(frozen.network, inputs)
+    np.testing.assert_array_equal(infer(frozen.network, inputs, ARM64), expected)
 
 
 def test_layers_of_few_bits_have_the_forms_of_their_target():
