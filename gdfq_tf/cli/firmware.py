@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import re
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +22,16 @@ from gdfq_tf.run_directory import (
     student_file,
 )
 from gdfq_tf.system.output_directory import claim
-from tflite_export.c99.firmware import FILES, Description, Firmware, make_firmware
+from tflite_export.c99.firmware import (
+    Description,
+    Firmware,
+    file_names,
+    make_firmware,
+)
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.student_file import load_network
+
+_PREFIX = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -33,12 +42,18 @@ def main(values: flags.FlagValues) -> None:
             f"{option('model', path)} is a directory; expected one .tflite file of a "
             "run, or its *_student.npz"
         )
+    if not _PREFIX.fullmatch(values.name):
+        raise UserError(
+            f"{option('name', values.name)} cannot begin names in C; expected letters, "
+            "digits and underscores, a letter first"
+        )
     student = path
     if path.suffix == ".tflite":
         student = Path(values.student or path.with_name(student_file(path.name)))
     directory = Path(values.output_dir).expanduser()
+    foreign = functools.partial(_foreign, prefix=values.name)
     progress = CommandProgress()
-    with claim(directory, overwrite=values.overwrite, foreign=_foreign) as output:
+    with claim(directory, overwrite=values.overwrite, foreign=foreign) as output:
         session.holds(output.lock, output.partial, output.removed)
         with whole_stage(progress, "loading"):
             network = load_network(student)
@@ -57,11 +72,12 @@ def main(values: flags.FlagValues) -> None:
     )
 
 
-def _foreign(path: Path) -> str | None:
+def _foreign(path: Path, prefix: str) -> str | None:
     """What in a path shows that this command did not write it."""
     if not path.is_dir():
         return "it is a file"
-    strange = sorted({entry.name for entry in path.iterdir()} - {*FILES, "test_model"})
+    ours = {*file_names(prefix), f"test_{prefix}"}
+    strange = sorted({entry.name for entry in path.iterdir()} - ours)
     return f"it holds {strange[0]}" if strange else None
 
 
@@ -75,13 +91,14 @@ def _description(student: Path, values: flags.FlagValues) -> Description:
     name = student.name.removesuffix(".npz").removesuffix("_student")
     names = read_class_names(values.labels)
     if not (student.parent / SUMMARY).is_file():
-        return Description(name, class_names=names)
+        return Description(name, class_names=names, prefix=values.name)
     summary = read_summary(student.parent)
     classifier = summary["classifier"]
     return Description(
         name,
         f"{classifier['int8_input']}, for {classifier['input']}",
         names or tuple(summary.get("class_names") or ()),
+        values.name,
     )
 
 

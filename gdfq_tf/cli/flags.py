@@ -438,6 +438,12 @@ def _define_firmware(flags_: Flags) -> None:
     )
     flags_.string("output_dir", "The folder that is written.", required=True)
     flags_.switch("overwrite", "Replace firmware at --output_dir.")
+    flags_.string(
+        "name",
+        "Begins the names of C files, functions and macros, so that a program may have "
+        "several networks.",
+        "model",
+    )
     flags_.texts(
         "labels",
         [],

@@ -12,7 +12,7 @@ _WIDTH = 88
 
 
 # Bytes of a value.
-_SIZES = {"int8_t": 1, "int16_t": 2, "int32_t": 4, "float": 4}
+_SIZES = {"int8_t": 1, "int16_t": 2, "int32_t": 4, "uint32_t": 4, "float": 4}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +35,8 @@ def array(kind: str, name: str, values: np.ndarray) -> Constant:
     """A constant array of an integer type or float, in the order of its values."""
     if kind == "float":
         entries = [float_literal(x) for x in values.ravel()]
+    elif kind == "uint32_t":
+        entries = [f"0x{int(x):08X}" for x in values.ravel()]
     else:
         entries = [_integer(int(x)) for x in values.ravel()]
     body = textwrap.fill(

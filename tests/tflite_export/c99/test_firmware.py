@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import subprocess
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.tflite_export.litert.test_simulator import NETWORKS, softmax_network
 from tests.tiny_network import NetworkBuilder, random_images
-from tflite_export.c99.firmware import FILES, Description, make_firmware
+from tflite_export.c99.firmware import Description, file_names, make_firmware
 from tflite_export.c99.program import WRITERS, make_program
 from tflite_export.litert.simulator import SIMULATIONS
 
@@ -100,6 +101,34 @@ def test_a_network_that_moves_nothing_gives_its_input(tmp_path):
 
 
 @needs_compiler
+def test_a_program_may_have_two_networks(tmp_path):
+    images = random_images(4)
+    main = "#include <string.h>\n"
+    for prefix, bits in (("one", 8), ("other", 4)):
+        b = NetworkBuilder(seed=bits)
+        b.kernel("logits", "dense", b.flatten("image"), bits=bits)
+        description = dataclasses.replace(DESCRIPTION, prefix=prefix)
+        made = make_firmware(b.build_ops(), description, images)
+        for name, text in made.files.items():
+            # Both have their inputs in arrays of the same names.
+            text = text.replace("test_inputs", f"{prefix}_inputs")
+            text = text.replace("test_outputs", f"{prefix}_outputs")
+            (tmp_path / name).write_text(text.replace("#define NUM_TESTS 4", ""))
+        main += f'#include "{prefix}.h"\n#include "test_{prefix}.h"\n'
+    main += (
+        "int main(void) {\n  int8_t out[ONE_OUTPUT_SIZE + OTHER_OUTPUT_SIZE];\n"
+        "  one_invoke(one_inputs, out);\n"
+        "  other_invoke(other_inputs, out + ONE_OUTPUT_SIZE);\n"
+        "  return memcmp(out, one_outputs, ONE_OUTPUT_SIZE) ||\n"
+        "    memcmp(out + ONE_OUTPUT_SIZE, other_outputs, OTHER_OUTPUT_SIZE);\n}\n"
+    )
+    (tmp_path / "main.c").write_text(main)
+    sources = ["main.c", "one.c", "other.c"]
+    subprocess.run(["gcc", *CLEAN.split(), *sources], cwd=tmp_path, check=True)
+    assert subprocess.run(["./a.out"], cwd=tmp_path).returncode == 0
+
+
+@needs_compiler
 def test_rounding_is_not_left_to_fast_mathematics(tmp_path):
     b = NetworkBuilder()
     b.kernel("logits", "dense", b.flatten("image"), bits=8)
@@ -116,8 +145,9 @@ def test_windows_reach_over_the_edge_instead_of_padding():
     b.kernel("logits", "dense", b.flatten(x), bits=8)
     program = make_program(b.build_ops())
     assert "pad" not in program.sources
-    # The convolution's output of 7 x 8 x 4, and two patches of 3 x 3 x 4.
-    assert program.plan.size == 7 * 8 * 4 + 2 * 36
+    # The convolution's output of 7 x 8 x 4, two patches of 3 x 3 x 4 with 2 bytes a
+    # value, and one with a byte.
+    assert program.plan.size == 7 * 8 * 4 + 2 * 36 * 2 + 36
 
 
 def test_values_may_be_changed_in_place_unless_they_are_read_again():
@@ -129,7 +159,8 @@ def test_values_may_be_changed_in_place_unless_they_are_read_again():
         b.kernel("logits", "dense", b.flatten(end), bits=8)
         return make_program(b.build_ops()).plan.size
 
-    assert size(again=False) == 256
+    # 8 x 8 x 4 values, beside them two positions of 4 inputs in 2 bytes.
+    assert size(again=False) == 256 + 16
     assert size(again=True) == 512
 
 
@@ -137,11 +168,11 @@ def test_the_folder_says_what_people_have_to_know():
     b = NetworkBuilder()
     b.kernel("logits", "dense", b.flatten("image"), bits=8)
     made = make_firmware(b.build_ops(), DESCRIPTION, random_images(3))
-    assert tuple(made.files) == FILES
+    assert tuple(made.files) == file_names("model")
     header = made.files["model.h"]
     assert "#define MODEL_INPUT_SIZE 256\n" in header
     assert "#define MODEL_INPUT_ZERO_POINT (5)\n" in header
     assert "q = pixel - 128" in header
     assert "classes: cat, a * / dog." in header
-    assert made.num_weight_bytes == 256 * 6 + 4 * 5 + 4 * 5  # 5 outputs, in pairs
+    assert made.num_weight_bytes == 256 * 6 + 4 * 5 + 4 * 6  # 5 outputs, in pairs
     assert "3 inputs" in made.files["README.md"]
