@@ -6,7 +6,8 @@ r"""Flash, memory and instructions of firmware on Cortex-M processors, in QEMU.
 It needs Debian's gcc-arm-none-eabi, picolibc-arm-none-eabi and qemu-system-arm.
 Instructions are those of one inference: QEMU counts one for each nanosecond of its
 clock, and SysTick, which is read after each step of the network, has one tick in 40.
-Flash is code and constants of model.c alone. Rows that --output already holds are not measured again.
+Flash is code and constants of model.c alone. Rows that --output already holds are not
+measured again.
 """
 
 from __future__ import annotations

@@ -42,16 +42,17 @@ def main(values: flags.FlagValues) -> None:
             f"{option('model', path)} is a directory; expected one .tflite file of a "
             "run, or its *_student.npz"
         )
-    if not _PREFIX.fullmatch(values.name):
+    prefix = values.name or "model"
+    if not _PREFIX.fullmatch(prefix):
         raise UserError(
-            f"{option('name', values.name)} cannot begin names in C; expected letters, "
+            f"{option('name', prefix)} cannot begin names in C; expected letters, "
             "digits and underscores, a letter first"
         )
     student = path
     if path.suffix == ".tflite":
         student = Path(values.student or path.with_name(student_file(path.name)))
     directory = Path(values.output_dir).expanduser()
-    foreign = functools.partial(_foreign, prefix=values.name)
+    foreign = functools.partial(_foreign, prefix=prefix)
     progress = CommandProgress()
     with claim(directory, overwrite=values.overwrite, foreign=foreign) as output:
         session.holds(output.lock, output.partial, output.removed)
@@ -60,7 +61,7 @@ def main(values: flags.FlagValues) -> None:
         with whole_stage(progress, "writing"):
             made = make_firmware(
                 network,
-                _description(student, values),
+                _description(student, values, prefix),
                 _examples(network, student.parent, values.num_tests),
             )
             output.publish(lambda folder: _write(folder, made))
@@ -86,19 +87,19 @@ def _write(folder: Path, made: Firmware) -> None:
         (folder / name).write_text(text)
 
 
-def _description(student: Path, values: flags.FlagValues) -> Description:
+def _description(student: Path, values: flags.FlagValues, prefix: str) -> Description:
     """The network's name and, from the run it lies in, how its input is made."""
     name = student.name.removesuffix(".npz").removesuffix("_student")
     names = read_class_names(values.labels)
     if not (student.parent / SUMMARY).is_file():
-        return Description(name, class_names=names, prefix=values.name)
+        return Description(name, class_names=names, prefix=prefix)
     summary = read_summary(student.parent)
     classifier = summary["classifier"]
     return Description(
         name,
         f"{classifier['int8_input']}, for {classifier['input']}",
         names or tuple(summary.get("class_names") or ()),
-        values.name,
+        prefix,
     )
 
 

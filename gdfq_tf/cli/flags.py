@@ -323,8 +323,8 @@ def _define_quantize(flags_: Flags) -> None:
         "w8a8,w4a8",
         "Widths: w<weight bits>a<activation bits>. First and last layer stay at 8 "
         "bits, and so do depthwise layers, residual adds and pooling, unless /paper is "
-        "added (w4a4/paper): all kernels and ReLU outputs. With /pointwise (w4a8/pointwise) "
-        "only 1x1 convolutions and dense layers have the weight bits: others with "
+        "added (w4a4/paper): all kernels and ReLU outputs. With /pointwise "
+        "(w4a8/pointwise) only 1x1 convolutions and dense layers have the weight bits: others with "
         "INT4 kernels are slow in LiteRT.",
     )
     flags_.texts(
@@ -441,8 +441,7 @@ def _define_firmware(flags_: Flags) -> None:
     flags_.string(
         "name",
         "Begins the names of C files, functions and macros, so that a program may have "
-        "several networks.",
-        "model",
+        "several networks; model if not given.",
     )
     flags_.texts(
         "labels",

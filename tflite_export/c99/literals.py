@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -51,6 +52,16 @@ def structure(kind: str, name: str, **fields: object) -> Constant:
     entries = ", ".join(_field(value) for value in fields.values())
     body = textwrap.fill(entries, _WIDTH, initial_indent="  ", subsequent_indent="  ")
     return Constant(f"static const {kind} {name} = {{\n{body}\n}};\n")
+
+
+def structures(
+    kind: str, name: str, rows: Sequence[Sequence[object]], size: int
+) -> Constant:
+    """A constant array of structures of `size` bytes each, given by their fields."""
+    entries = ", ".join(_field(list(row)) for row in rows)
+    body = textwrap.fill(entries, _WIDTH, initial_indent="  ", subsequent_indent="  ")
+    text = f"static const {kind} {name}[{len(rows)}] = {{\n{body}\n}};\n"
+    return Constant(text, len(rows) * size)
 
 
 def comment(text: str) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflite_export.c99.arena import ALIGNMENT, Buffer, Plan, plan_arena
-from tflite_export.c99.literals import Constant, array, structure
+from tflite_export.c99.literals import Constant, array, structure, structures
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Shape, kernel_of
 from tflite_export.litert.fixed_point import fixed_multiplier
 from tflite_export.litert.kernels import (
@@ -50,6 +50,8 @@ _STORED = ("int8", "int4")
 _FINISHES = ("float", "quick_float", "fixed", "quick_fixed")
 # Functions of two values each.
 _COMBINED = ("weighted_sum", "product", "maximum", "minimum")
+# Of 1.5 * 2^23, a float32.
+_MOVED_BITS = 0x4B400000
 # The quick ways take no product from here on, far beyond all int8.
 _FAR = 2**21
 # Kinds whose windows may reach over the edge of an image.
@@ -406,56 +408,50 @@ def _scaling(
 ) -> tuple[str, str, tuple[Constant, ...]]:
     """How sums are finished, the structure that says how, and declarations.
 
-    Those are of the structure and of `{name}_bias`, zero point of the input included.
-    `{name}_bias` has one entry more where outputs of a group, read in pairs, are odd.
+    Those are of the structure and of `{name}_channels`, whose biases include the zero
+    point of the input; it has one more where outputs of a group, read in pairs, are odd.
     """
     kernel = kernel_of(op)
     # Output channels lie last; depthwise kernels have them on two dimensions.
-    rows = kernel.values.reshape(-1, len(kernel.scale)).astype(np.int64)
-    bias = kernel.bias - source.quant_params.zero_point * rows.sum(axis=0)
-    largest_sums = np.abs(bias) - INT8_MIN * np.abs(rows).sum(axis=0)
+    taps = kernel.values.reshape(-1, len(kernel.scale)).astype(np.int64)
+    bias = kernel.bias - source.quant_params.zero_point * taps.sum(axis=0)
+    largest_sums = np.abs(bias) - INT8_MIN * np.abs(taps).sum(axis=0)
     quick = activation_bounds(op) == (INT8_MIN, INT8_MAX)
-    fields: dict[str, object] = {
-        "multipliers": "NULL",
-        "mantissas": "NULL",
-        "exponents": "NULL",
-        "first_away": 0,
-    }
+    zero_point = op.quant_params.zero_point
+    columns: tuple[np.ndarray, ...]
     if uses_double_rounding(op.kind, kernel):
-        finish = "fixed"
+        finish, size = "fixed", 12
         mantissas, exponents = fixed_multipliers(op, source.quant_params)
         # 2^31 itself is one bit too many.
         too_large = mantissas == 2**31
+        mantissas = np.where(too_large, 2**30, mantissas).astype(np.int64)
         exponents = exponents + too_large
-        arrays = {
-            "mantissas": ("int32_t", np.where(too_large, 2**30, mantissas)),
-            "exponents": ("int8_t", exponents),
-        }
-        fields["first_away"] = first_in_scalar_code(op)
-        quick &= bool(np.all((exponents < 0) & (exponents > -32)))
-        quick &= first_in_scalar_code(op) == len(kernel.scale)
+        away = np.arange(len(bias)) >= first_in_scalar_code(op)
+        columns = (bias, mantissas, exponents, away.astype(np.int64))
+        quick &= bool(np.all((exponents < 0) & (exponents > -32) & ~away))
     else:
-        finish = "float"
+        finish, size = "float", 8
         multipliers = float_multipliers(op, source.quant_params)
-        arrays = {"multipliers": ("float", multipliers)}
+        columns = (bias, multipliers)
         quick &= bool(np.all(largest_sums * multipliers.astype(np.float64) < _FAR))
         quick &= bool(np.all((multipliers >= 2.0**-31) & (multipliers < 1)))
-    fields |= {field: f"{name}_{field}" for field in arrays}
+    if quick:
+        finish = f"quick_{finish}"
     low, high = _relative_bounds(op)
     spare = len(bias) // op.attributes.get("groups", 1) % 2
+    channels = [*zip(*columns, strict=True)] + [(0,) * len(columns)] * spare
     declarations = (
-        *(array(kind, f"{name}_{x}", values) for x, (kind, values) in arrays.items()),
+        structures(f"{finish}_channel_t", f"{name}_channels", channels, size),
         structure(
             "scaling_t",
             f"{name}_scaling",
-            **fields,
-            zero_point=op.quant_params.zero_point,
+            zero_point=zero_point,
+            from_bits=zero_point - _MOVED_BITS,
             low=float(low),
             high=float(high),
         ),
-        array("int32_t", f"{name}_bias", np.pad(bias, (0, spare))),
     )
-    return f"quick_{finish}" if quick else finish, f"{name}_scaling", declarations
+    return finish, f"{name}_scaling", declarations
 
 
 def _linear(
@@ -480,7 +476,7 @@ def _linear(
             f"{name}_linear",
             scaling=f"&{scaling}",
             weights=f"{name}_weights",
-            bias=f"{name}_bias",
+            channels=f"{name}_channels",
             inputs=inputs,
             outputs=outputs,
             stride=words[0, 0].size,
@@ -644,7 +640,7 @@ def _depthwise(
             f"{name}_depthwise",
             scaling=f"&{scaling}",
             weights=f"{name}_weights",
-            bias=f"{name}_bias",
+            channels=f"{name}_channels",
             multiplier=multiplier,
         ),
         _window(op, source, output, (height, width), name),

@@ -174,5 +174,5 @@ def test_the_folder_says_what_people_have_to_know():
     assert "#define MODEL_INPUT_ZERO_POINT (5)\n" in header
     assert "q = pixel - 128" in header
     assert "classes: cat, a * / dog." in header
-    assert made.num_weight_bytes == 256 * 6 + 4 * 5 + 4 * 6  # 5 outputs, in pairs
+    assert made.num_weight_bytes == 256 * 6 + 8 * 6  # 5 outputs, in pairs
     assert "3 inputs" in made.files["README.md"]

@@ -1,5 +1,5 @@
 /* Adds four values times their weights, pairs of 0 and 2, 1 and 3, to four sums. */
-static inline void add_four(const int8_t *values, const uint32_t *weights,
+static inline void add_four(const int8_t *values, const uint32_t weights[2],
                             int32_t sums[4]) {
 #if defined(HAS_SIMD)
   uint32_t pairs[2];
@@ -17,7 +17,7 @@ static inline void add_four(const int8_t *values, const uint32_t *weights,
 }
 
 /* The weight of one channel of them. */
-static inline int32_t weight_of(const uint32_t *weights, int32_t channel) {
+static inline int32_t weight_of(const uint32_t weights[2], int32_t channel) {
   const uint32_t both = weights[channel % 2];
   return channel & 2 ? (int32_t)both >> 16 : (int16_t)(uint16_t)both;
 }

@@ -8,43 +8,45 @@ static void depthwise_@WEIGHTS@_@FINISH@(const depthwise_t *d, const window_t *w
   const int32_t count = w->kernel_height * w->kernel_width;
   const int32_t multiplier = d->multiplier, outputs = w->channels * multiplier;
   const int32_t fours = (outputs + 3) / 4;
-  const int32_t *const bias = d->bias;
   int8_t *const outside = (int8_t *)(scratch + 2 * count * fours);
-  int32_t position, channel, tap;
+  int32_t position, tap, i;
   unpack_@WEIGHTS@(d->weights, count, fours, scratch);
   memset(outside, (int)w->zero_point, (size_t)w->channels);
   for (position = 0; position < positions; ++position) {
+    const @FINISH@_channel_t *channel = d->channels;
     const uint32_t *weights = scratch;
     find_taps(w, input, position, outside, taps);
-    channel = 0;
-    if (multiplier == 1) {
-      for (; channel < outputs - 3; channel += 4) {
-        const int8_t *const *place = taps;
-        const uint32_t *const end = weights + 2 * count;
-        int32_t sums[4];
-        sums[0] = bias[channel];
-        sums[1] = bias[channel + 1];
-        sums[2] = bias[channel + 2];
-        sums[3] = bias[channel + 3];
-        for (; weights != end; weights += 2) {
-          add_four(*place++ + channel, weights, sums);
-        }
-        output[0] = finish_@FINISH@(&s, sums[0], channel);
-        output[1] = finish_@FINISH@(&s, sums[1], channel + 1);
-        output[2] = finish_@FINISH@(&s, sums[2], channel + 2);
-        output[3] = finish_@FINISH@(&s, sums[3], channel + 3);
-        output += 4;
-      }
+    for (i = 0; multiplier == 1 && i < outputs - 3; i += 4) {
+      const int8_t *const *place = taps;
+      const int8_t *const *const end = taps + count;
+      int32_t sums[4];
+      int8_t results[4];
+      sums[0] = channel[0].bias;
+      sums[1] = channel[1].bias;
+      sums[2] = channel[2].bias;
+      sums[3] = channel[3].bias;
+      do {
+        uint32_t words[2];
+        take_two(&weights, words);
+        add_four(*place++ + i, words, sums);
+      } while (place != end);
+      results[0] = finish_@FINISH@(&s, sums[0], channel);
+      results[1] = finish_@FINISH@(&s, sums[1], channel + 1);
+      results[2] = finish_@FINISH@(&s, sums[2], channel + 2);
+      results[3] = finish_@FINISH@(&s, sums[3], channel + 3);
+      memcpy(output, results, 4);
+      channel += 4;
+      output += 4;
     }
-    for (; channel < outputs; ++channel) {
-      const int32_t source = channel / multiplier;
-      int32_t sum = bias[channel];
-      weights = scratch + channel / 4 * 2 * count;
+    for (; i < outputs; ++i) {
+      const int32_t source = i / multiplier;
+      int32_t sum = channel->bias;
+      weights = scratch + i / 4 * 2 * count;
       for (tap = 0; tap < count; ++tap) {
-        sum += taps[tap][source] * weight_of(weights, channel);
+        sum += taps[tap][source] * weight_of(weights, i);
         weights += 2;
       }
-      *output++ = finish_@FINISH@(&s, sum, channel);
+      *output++ = finish_@FINISH@(&s, sum, channel++);
     }
   }
 }

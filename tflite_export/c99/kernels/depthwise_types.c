@@ -3,6 +3,6 @@
 typedef struct {
   const scaling_t *scaling;
   const uint32_t *weights;
-  const int32_t *bias;
+  const void *channels;
   int32_t multiplier;
 } depthwise_t;

@@ -2,7 +2,7 @@
 typedef struct {
   const scaling_t *scaling;
   const uint32_t *weights; /* of each two output channels, as many as inputs need */
-  const int32_t *bias;     /* with what the input's zero point adds */
+  const void *channels;    /* biases are with what the input's zero point adds */
   int32_t inputs, outputs; /* of one group */
   int32_t stride;          /* words of the weights of two channels */
 } linear_t;

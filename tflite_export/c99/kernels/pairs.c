@@ -22,7 +22,18 @@ static inline uint32_t odd_bytes(uint32_t word) {
   __asm__("sxtb16 %0, %1, ror #8" : "=r"(bytes) : "r"(word));
   return bytes;
 }
+/* Two words, and on to those behind them. */
+static inline void take_two(const uint32_t **words, uint32_t two[2]) {
+  __asm__("ldrd %0, %1, [%2], #8"
+          : "=&r"(two[0]), "=&r"(two[1]), "+r"(*words)
+          : "m"(*(const uint32_t(*)[2])*words));
+}
 #else
+static inline void take_two(const uint32_t **words, uint32_t two[2]) {
+  two[0] = *(*words)++;
+  two[1] = *(*words)++;
+}
+
 static inline int32_t lower(uint32_t word) {
   return (int16_t)(uint16_t)word;
 }

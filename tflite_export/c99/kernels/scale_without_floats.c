@@ -16,12 +16,12 @@ static int32_t num_bits(uint32_t value) {
 /* Without an arithmetic unit for floats, the sum times a float32 multiplier in
    integers: the sum is rounded to the 24 bits of a float, then the product, then what
    comes of it to an integer, ties to even. */
-static int32_t scale(const scaling_t *s, int32_t sum, int32_t channel) {
+static int32_t scale(int32_t sum, float multiplier) {
   uint32_t bits, size = sum < 0 ? 0u - (uint32_t)sum : (uint32_t)sum;
   uint32_t part, rest, half;
   uint64_t product;
   int32_t exponent, shift, result;
-  memcpy(&bits, &s->multipliers[channel], sizeof bits);
+  memcpy(&bits, &multiplier, sizeof bits);
   exponent = (int32_t)(bits >> 23) - 126; /* of a mantissa below 1 */
   shift = 24 - num_bits(size);
   exponent -= shift;

@@ -4,13 +4,16 @@
    and of the second one. */
 #define WORDS_int8 2
 
-static inline void multiply_int8(const uint32_t pairs[2], const uint32_t *weights,
+static inline void take_int8(const uint32_t **weights, uint32_t words[2]) {
+  take_two(weights, words);
+}
+
+static inline void multiply_int8(const uint32_t pairs[2], const uint32_t words[2],
                                  uint32_t sums[2]) {
-  const uint32_t even = weights[0], odd = weights[1];
-  sums[0] = add_products(sums[0], pairs[0], even);
-  sums[1] = add_products(sums[1], pairs[0], even_bytes(even));
-  sums[0] = add_products(sums[0], pairs[1], odd);
-  sums[1] = add_products(sums[1], pairs[1], even_bytes(odd));
+  sums[0] = add_products(sums[0], pairs[0], words[0]);
+  sums[1] = add_products(sums[1], pairs[0], even_bytes(words[0]));
+  sums[0] = add_products(sums[0], pairs[1], words[1]);
+  sums[1] = add_products(sums[1], pairs[1], even_bytes(words[1]));
 }
 
 /* Those of each channel, as long as the first one's are below 2^23. */
