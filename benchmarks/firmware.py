@@ -39,7 +39,7 @@ _FEW_TESTS = 2  # of networks of so many multiply-adds, as QEMU takes minutes fo
 _MANY_MULTIPLY_ADDS = 10_000_000
 _INSTRUCTIONS_OF_TICK = 40
 _WITH_LAYERS = "cortex-m4"  # of this processor, rows have each layer
-_TOOLS = ("arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm")
+TOOLS = ("arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm")
 _WARNINGS = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O2", "-mthumb"]
 _MEMORY = ",".join(
     f"--defsym=__{name}={value}"
@@ -66,7 +66,7 @@ class Processor:
     machine: str
 
 
-_PROCESSORS = {
+PROCESSORS = {
     "cortex-m0": Processor(("-mcpu=cortex-m0",), "mps2-an385"),
     "cortex-m3": Processor(("-mcpu=cortex-m3",), "mps2-an385"),
     "cortex-m4": Processor(
@@ -89,7 +89,7 @@ def define_flags() -> commands.Flags:
 
 def main(values: flags.FlagValues) -> None:
     """Measures what --output does not hold yet and prints all of it."""
-    missing = [tool for tool in _TOOLS if shutil.which(tool) is None]
+    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
     if missing:
         raise UserError(f"{missing[0]} is not installed; see this benchmark's --help")
     output = Path(values.output)
@@ -97,9 +97,9 @@ def main(values: flags.FlagValues) -> None:
     for student in map(Path, values.students):
         name, _, bits = student.name.removesuffix("_student.npz").rpartition("_w")
         network = load_network(student)
-        for processor in _PROCESSORS:
+        for processor in PROCESSORS:
             if (name, processor, 0, f"w{bits}") not in set(map(key_of, rows)):
-                rows.append(_measure(network, name, f"w{bits}", processor))
+                rows.append(measure(network, name, f"w{bits}", processor))
                 commands.write_rows(output, rows)
     console = rich.console.Console(width=140)
     console.print(_table(rows))
@@ -108,7 +108,8 @@ def main(values: flags.FlagValues) -> None:
             console.print(_layers_table(row))
 
 
-def _measure(network: IntegerNetwork, name: str, bits: str, processor: str) -> Row:
+def measure(network: IntegerNetwork, name: str, bits: str, processor: str) -> Row:
+    """The row of a network that has these widths."""
     counts = _multiply_adds(network)
     large = sum(counts.values()) > _MANY_MULTIPLY_ADDS
     num_tests = _FEW_TESTS if large else _NUM_TESTS
@@ -125,8 +126,8 @@ def _measure(network: IntegerNetwork, name: str, bits: str, processor: str) -> R
             f"#define NUM_STEPS {steps}\nvoid end_of_step(int step);\n"
         )
         shutil.copy(Path(__file__).with_suffix(".c"), Path(folder, "measure.c"))
-        flash = _build(Path(folder), _PROCESSORS[processor])
-        wrong, *ticks = map(int, _run(Path(folder), _PROCESSORS[processor]).split())
+        flash = _build(Path(folder), PROCESSORS[processor])
+        wrong, *ticks = map(int, _run(Path(folder), PROCESSORS[processor]).split())
     layers = [
         {
             "name": step.name,

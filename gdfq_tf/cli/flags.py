@@ -324,8 +324,8 @@ def _define_quantize(flags_: Flags) -> None:
         "Widths: w<weight bits>a<activation bits>. First and last layer stay at 8 "
         "bits, and so do depthwise layers, residual adds and pooling, unless /paper is "
         "added (w4a4/paper): all kernels and ReLU outputs. With /pointwise "
-        "(w4a8/pointwise) only 1x1 convolutions and dense layers have the weight bits: others with "
-        "INT4 kernels are slow in LiteRT.",
+        "(w4a8/pointwise) only 1x1 convolutions and dense layers have the weight bits: "
+        "others with INT4 kernels are slow in LiteRT.",
     )
     flags_.texts(
         "keep_layers", [], "Layers that stay at 8 bits: names or patterns, conv_dw_*."

@@ -47,7 +47,10 @@ from tflite_export.tensor_shapes import tensor_shapes
 _SCRATCH = "scratch of step"
 # How weights lie in words, and how sums become outputs.
 _STORED = ("int8", "int4")
-_FINISHES = ("float", "quick_float", "fixed", "quick_fixed")
+_FINISHES = (
+    *("float", "quick_float", "bounded_float"),
+    *("fixed", "quick_fixed", "bounded_fixed"),
+)
 # Functions of two values each.
 _COMBINED = ("weighted_sum", "product", "maximum", "minimum")
 # Of 1.5 * 2^23, a float32.
@@ -63,14 +66,17 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "four": ("pairs",),
     "rounded": (),
     "round_within": (),
-    "saturate": (),
     "scaling": (),
     "scale_without_floats": ("scaling",),
     "finish_float": ("scale_without_floats", "rounded", "round_within"),
     "scale_quickly": ("scale_without_floats",),
-    "finish_quick_float": ("scale_quickly", "rounded", "saturate"),
+    "quick_float": ("scale_quickly", "rounded"),
     "finish_fixed": ("scaling",),
-    "finish_quick_fixed": ("scaling", "saturate"),
+    "quick_fixed": ("scaling",),
+    "saturate": (),
+    "within": ("scaling",),
+    **{f"finish_quick_{x}": (f"quick_{x}", "saturate") for x in ("float", "fixed")},
+    **{f"finish_bounded_{x}": (f"quick_{x}", "within") for x in ("float", "fixed")},
     "fixed_point": (),
     "window": (),
     "taps": ("window",),
@@ -409,14 +415,13 @@ def _scaling(
     """How sums are finished, the structure that says how, and declarations.
 
     Those are of the structure and of `{name}_channels`, whose biases include the zero
-    point of the input; it has one more where outputs of a group, read in pairs, are odd.
+    point of the input; they are one more where those of a group, read in pairs, are odd.
     """
     kernel = kernel_of(op)
     # Output channels lie last; depthwise kernels have them on two dimensions.
     taps = kernel.values.reshape(-1, len(kernel.scale)).astype(np.int64)
     bias = kernel.bias - source.quant_params.zero_point * taps.sum(axis=0)
     largest_sums = np.abs(bias) - INT8_MIN * np.abs(taps).sum(axis=0)
-    quick = activation_bounds(op) == (INT8_MIN, INT8_MAX)
     zero_point = op.quant_params.zero_point
     columns: tuple[np.ndarray, ...]
     if uses_double_rounding(op.kind, kernel):
@@ -426,18 +431,25 @@ def _scaling(
         too_large = mantissas == 2**31
         mantissas = np.where(too_large, 2**30, mantissas).astype(np.int64)
         exponents = exponents + too_large
+        # Of these, no sum comes to half a unit.
+        tiny = exponents < -31
+        mantissas, exponents = (
+            np.where(tiny, 0, mantissas),
+            np.where(tiny, -1, exponents),
+        )
         away = np.arange(len(bias)) >= first_in_scalar_code(op)
         columns = (bias, mantissas, exponents, away.astype(np.int64))
-        quick &= bool(np.all((exponents < 0) & (exponents > -32) & ~away))
+        quick = np.all((exponents < 0) & ~away)
     else:
         finish, size = "float", 8
         multipliers = float_multipliers(op, source.quant_params)
         columns = (bias, multipliers)
-        quick &= bool(np.all(largest_sums * multipliers.astype(np.float64) < _FAR))
-        quick &= bool(np.all((multipliers >= 2.0**-31) & (multipliers < 1)))
+        far = largest_sums * multipliers.astype(np.float64) >= _FAR
+        quick = np.all((multipliers >= 2.0**-31) & (multipliers < 1) & ~far)
+    lowest, highest = activation_bounds(op)
     if quick:
-        finish = f"quick_{finish}"
-    low, high = _relative_bounds(op)
+        full = (lowest, highest) == (INT8_MIN, INT8_MAX)
+        finish = f"{'quick' if full else 'bounded'}_{finish}"
     spare = len(bias) // op.attributes.get("groups", 1) % 2
     channels = [*zip(*columns, strict=True)] + [(0,) * len(columns)] * spare
     declarations = (
@@ -447,8 +459,10 @@ def _scaling(
             f"{name}_scaling",
             zero_point=zero_point,
             from_bits=zero_point - _MOVED_BITS,
-            low=float(low),
-            high=float(high),
+            lowest=lowest,
+            highest=highest,
+            low=float(lowest - zero_point),
+            high=float(highest - zero_point),
         ),
     )
     return finish, f"{name}_scaling", declarations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.resources
 import shutil
 import subprocess
 
@@ -10,7 +11,12 @@ import numpy as np
 import pytest
 
 from tests.tflite_export.litert.test_simulator import NETWORKS, softmax_network
-from tests.tiny_network import NetworkBuilder, random_images
+from tests.tiny_network import (
+    INPUT_GRID,
+    OUTPUT_GRID,
+    NetworkBuilder,
+    random_images,
+)
 from tflite_export.c99.firmware import Description, file_names, make_firmware
 from tflite_export.c99.program import WRITERS, make_program
 from tflite_export.litert.simulator import SIMULATIONS
@@ -74,6 +80,105 @@ def test_softmax(scale, tmp_path):
     shape = (200, *network.input_shape)
     images = np.random.default_rng(0).integers(-128, 128, shape).astype(np.int8)
     code, output = built(network, tmp_path, examples=images)
+    assert code == 0, output
+
+
+def with_kernel(network, name, **fields):
+    """The network with other fields of one operation's kernel."""
+    ops = tuple(
+        dataclasses.replace(op, kernel=dataclasses.replace(op.kernel, **fields))
+        if op.name == name
+        else op
+        for op in network.ops
+    )
+    return dataclasses.replace(network, ops=ops)
+
+
+@needs_compiler
+@pytest.mark.parametrize("flags", ["", " -DMODEL_NO_FLOAT"])
+@pytest.mark.parametrize(
+    ("sizes", "bias"),
+    [
+        ([3.0, 0.6, 1e-3, 2.0**-31, 2.0**-40, 2.0**-70], [5, -7, 2**30, 2**30, 9, 0]),
+        ([0.6] * 6, [5, -7, 2**30, -(2**30), 2**24, -(2**24)]),
+    ],
+)
+def test_multipliers_and_sums_may_be_of_any_size(sizes, bias, flags, tmp_path):
+    b = NetworkBuilder()
+    for bits in (8, 4):
+        b.branch(b.kernel(f"conv_w{bits}", "conv", "image", bits=bits, outputs=6))
+    network, _ = b.build()
+    for bits in (8, 4):
+        network = with_kernel(
+            network,
+            f"conv_w{bits}",
+            scale=np.float32(sizes) * np.float32(OUTPUT_GRID.scale / INPUT_GRID.scale),
+            bias=np.array(bias, np.int32),
+        )
+    code, output = built(network, tmp_path, f"{CLEAN} -O1 -fsanitize=undefined{flags}")
+    assert code == 0, output
+    assert "runtime error" not in output
+
+
+SCALES = """
+int main(void) {
+  uint32_t bits;
+  int wrong = 0, beside, half;
+  for (bits = 0x30000000u; bits < 0x3F800000u; bits += 0x56789u) {
+    float multiplier;
+    memcpy(&multiplier, &bits, 4);
+    for (half = -601; half <= 601; half += 2) {
+      const double tie = half / 2.0 / multiplier;
+      for (beside = -1; beside <= 1 && tie > -2e9 && tie < 2e9; ++beside) {
+        const int32_t sum = (int32_t)tie + beside;
+        volatile float product = (float)sum;
+        product = product * multiplier;
+        product = product + 12582912.0f; /* 1.5 * 2^23: rounds to an integer */
+        wrong += (int32_t)(product - 12582912.0f) != scale_quickly(sum, multiplier);
+      }
+    }
+  }
+  return wrong != 0;
+}
+"""
+
+
+@needs_compiler
+def test_near_ties_sums_are_scaled_as_floats_are(tmp_path):
+    folder = importlib.resources.files("tflite_export.c99") / "kernels"
+    parts = [
+        (folder / f"{name}.c").read_text()
+        for name in ("scale_without_floats", "scale_quickly")
+    ]
+    includes = "#include <stdint.h>\n#include <string.h>\n"
+    (tmp_path / "scales.c").write_text("".join([includes, *parts, SCALES]))
+    flags = [*CLEAN.split(), "-O2", "-DMODEL_NO_FLOAT"]
+    subprocess.run(["gcc", *flags, "scales.c"], cwd=tmp_path, check=True)
+    assert subprocess.run(["./a.out"], cwd=tmp_path).returncode == 0
+
+
+@needs_compiler
+@pytest.mark.parametrize("bits", [8, 4])
+def test_sums_are_exact_however_many_inputs(bits, tmp_path):
+    b = NetworkBuilder()
+    bright = b.kernel("bright", "conv", "image", bits=8, outputs=64)
+    b.branch(b.kernel("conv", "conv", bright, bits=bits, outputs=3))
+    b.branch(b.kernel("dense", "dense", b.flatten(bright), bits=bits, outputs=3))
+    network, _ = b.build()
+    # Pixels of 127 everywhere, and weights as large as they can be.
+    network = with_kernel(network, "bright", bias=np.full(64, 10**6, np.int32))
+    weight = 127 if bits == 8 else -8
+    for name, shape in (("conv", (3, 3, 64, 3)), ("dense", (4096, 3))):
+        num_inputs = np.prod(shape[:-1])
+        largest = num_inputs * abs(weight) * (127 - OUTPUT_GRID.zero_point)
+        network = with_kernel(
+            network,
+            name,
+            values=np.full(shape, weight, np.int8),
+            scale=np.full(3, 90 / largest, np.float32),
+            bias=np.zeros(3, np.int32),
+        )
+    code, output = built(network, tmp_path)
     assert code == 0, output
 
 

@@ -3,16 +3,17 @@
 typedef struct {
   int32_t bias;
   float multiplier;
-} float_channel_t, quick_float_channel_t;
+} float_channel_t, quick_float_channel_t, bounded_float_channel_t;
 
 typedef struct {
   int32_t bias, mantissa;
   int16_t exponent, away;
-} fixed_channel_t, quick_fixed_channel_t;
+} fixed_channel_t, quick_fixed_channel_t, bounded_fixed_channel_t;
 
-/* How sums become int8; low and high are the output's bounds without its zero point. */
+/* How sums become int8, within bounds; low and high are without the zero point. */
 typedef struct {
   int32_t zero_point;
   int32_t from_bits; /* the zero point without the bits of 1.5 * 2^23 */
+  int32_t lowest, highest;
   float low, high;
 } scaling_t;
