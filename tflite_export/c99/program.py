@@ -415,7 +415,7 @@ def _scaling(
     """How sums are finished, the structure that says how, and declarations.
 
     Those are of the structure and of `{name}_channels`, whose biases include the zero
-    point of the input; they are one more where those of a group, read in pairs, are odd.
+    point of the input. There is one more where a group, read in pairs, has an odd one.
     """
     kernel = kernel_of(op)
     # Output channels lie last; depthwise kernels have them on two dimensions.
@@ -433,10 +433,7 @@ def _scaling(
         exponents = exponents + too_large
         # Of these, no sum comes to half a unit.
         tiny = exponents < -31
-        mantissas, exponents = (
-            np.where(tiny, 0, mantissas),
-            np.where(tiny, -1, exponents),
-        )
+        mantissas[tiny], exponents[tiny] = 0, -1
         away = np.arange(len(bias)) >= first_in_scalar_code(op)
         columns = (bias, mantissas, exponents, away.astype(np.int64))
         quick = np.all((exponents < 0) & ~away)

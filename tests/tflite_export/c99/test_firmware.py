@@ -100,7 +100,7 @@ def with_kernel(network, name, **fields):
     ("sizes", "bias"),
     [
         ([3.0, 0.6, 1e-3, 2.0**-31, 2.0**-40, 2.0**-70], [5, -7, 2**30, 2**30, 9, 0]),
-        ([0.6] * 6, [5, -7, 2**30, -(2**30), 2**24, -(2**24)]),
+        ([0.6] * 6, [5, -7, 2**30, -(2**30), 2**24, -(2**25)]),
     ],
 )
 def test_multipliers_and_sums_may_be_of_any_size(sizes, bias, flags, tmp_path):
