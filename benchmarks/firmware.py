@@ -5,7 +5,8 @@ r"""Flash, memory and instructions of firmware on Cortex-M processors, in QEMU.
 
 It needs Debian's gcc-arm-none-eabi, picolibc-arm-none-eabi and qemu-system-arm.
 Instructions are those of one inference: QEMU counts one for each nanosecond of its
-clock, and SysTick, which is read after each step of the network, has one tick in 40.
+clock, and SysTick, which is read after each step of the network, has one tick in 40,
+or 31.25 on the machine with a Cortex-M55, whose memory is too small for large networks.
 Flash is code and constants of model.c alone. Rows that --output already holds are not
 measured again.
 """
@@ -37,20 +38,9 @@ from tflite_export.tensor_shapes import tensor_shapes
 _NUM_TESTS = 8
 _FEW_TESTS = 2  # of networks of so many multiply-adds, as QEMU takes minutes for them
 _MANY_MULTIPLY_ADDS = 10_000_000
-_INSTRUCTIONS_OF_TICK = 40
 _WITH_LAYERS = "cortex-m4"  # of this processor, rows have each layer
 TOOLS = ("arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm")
 _WARNINGS = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O2", "-mthumb"]
-_MEMORY = ",".join(
-    f"--defsym=__{name}={value}"
-    for name, value in {
-        "flash": "0",
-        "flash_size": "0x400000",
-        "ram": "0x20000000",
-        "ram_size": "0x400000",
-        "stack_size": "0x4000",
-    }.items()
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,10 +50,14 @@ class Processor:
     Attributes:
       flags: of the compiler.
       machine: of QEMU.
+      memory: bytes of it that programs may have, and as many of RAM.
+      tick: instructions of one tick of SysTick, which follow from its clock.
     """
 
     flags: tuple[str, ...]
     machine: str
+    memory: int = 4 << 20
+    tick: float = 40.0
 
 
 PROCESSORS = {
@@ -75,6 +69,10 @@ PROCESSORS = {
     "cortex-m7": Processor(
         ("-mcpu=cortex-m7", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"), "mps2-an500"
     ),
+    # Without its vector unit, for which there is no code.
+    "cortex-m55": Processor(
+        ("-mcpu=cortex-m55+nomve", "-mfloat-abi=hard"), "mps3-an547", 512 << 10, 31.25
+    ),
 }
 
 
@@ -83,6 +81,7 @@ def define_flags() -> commands.Flags:
     defined = commands.Flags()
     defined.group("The benchmark")
     defined.texts("students", [], "*_student.npz files of runs.")
+    defined.texts("processors", list(PROCESSORS), "Which.")
     defined.string("output", "JSON file, extended row by row.", required=True)
     return defined
 
@@ -97,7 +96,7 @@ def main(values: flags.FlagValues) -> None:
     for student in map(Path, values.students):
         name, _, bits = student.name.removesuffix("_student.npz").rpartition("_w")
         network = load_network(student)
-        for processor in PROCESSORS:
+        for processor in values.processors:
             if (name, processor, 0, f"w{bits}") not in set(map(key_of, rows)):
                 rows.append(measure(network, name, f"w{bits}", processor))
                 commands.write_rows(output, rows)
@@ -132,11 +131,12 @@ def measure(network: IntegerNetwork, name: str, bits: str, processor: str) -> Ro
         {
             "name": step.name,
             "kind": step.kind,
-            "instructions": round(count * _INSTRUCTIONS_OF_TICK / num_tests),
+            "instructions": round(count * PROCESSORS[processor].tick / num_tests),
             "multiply_adds": counts.get(step.name, 0),
         }
         for step, count in zip(made.program.steps, ticks, strict=True)
     ]
+    with_kernels = [layer for layer in layers if layer["multiply_adds"]]
     return {
         "model": name,
         "recipe": processor,  # as other benchmarks name what tells rows apart
@@ -151,7 +151,7 @@ def measure(network: IntegerNetwork, name: str, bits: str, processor: str) -> Ro
         "num_inputs": num_tests,
         "num_wrong": wrong,
         # Of one processor, as they differ in much the same way on all.
-        **({"layers": layers} if processor == _WITH_LAYERS else {}),
+        **({"layers": with_kernels} if processor == _WITH_LAYERS else {}),
     }
 
 
@@ -180,7 +180,15 @@ def _build(folder: Path, processor: Processor) -> int:
         "arm-none-eabi-gcc", "--specs=picolibc.specs", *processor.flags, *_WARNINGS
     ]  # fmt: skip
     _call([*compiler, "-c", "model.c", "-o", "model.o"], folder)
-    options = ["--oslib=semihost", "--crt0=hosted", f"-Wl,{_MEMORY}", "-lm"]
+    places = {
+        "flash": 0,
+        "flash_size": processor.memory,
+        "ram": 0x20000000,
+        "ram_size": processor.memory,
+        "stack_size": 0x4000,
+    }
+    memory = ",".join(f"--defsym=__{name}={x:#x}" for name, x in places.items())
+    options = ["--oslib=semihost", "--crt0=hosted", f"-Wl,{memory}", "-lm"]
     sources = ["measure.c", "measured.c"]
     _call([*compiler, *sources, "-o", "measure.elf", *options], folder)
     text, data, *_ = (
@@ -243,7 +251,7 @@ def _table(rows: list[Row]) -> rich.table.Table:
 
 
 def _layers_table(row: Row) -> rich.table.Table:
-    """One line per step of a network."""
+    """One line per layer with multiply-adds."""
     title = f"{row['model']}, {row['bits']}, {row['recipe']}"
     table = rich.table.Table(title=title, box=rich.box.MARKDOWN)
     for column in ("layer", "kind"):
@@ -257,7 +265,7 @@ def _layers_table(row: Row) -> rich.table.Table:
             layer["kind"],
             f"{instructions:,}",
             f"{count:,}",
-            f"{instructions / count:.2f}" if count else "",
+            f"{instructions / count:.2f}",
         )
     return table
 
