@@ -34,9 +34,9 @@ static void dense_@WEIGHTS@_@FINISH@(const linear_t *l, const int8_t *input,
       multiply_@WEIGHTS@(rest, words, part);
       add_sums_@WEIGHTS@(part, sums);
     }
-    *output++ = finish_@FINISH@(&s, sums[0], channel);
+    *output++ = (int8_t)finish_@FINISH@(&s, sums[0], channel);
     if (channel != last) {
-      *output++ = finish_@FINISH@(&s, sums[1], channel + 1);
+      *output++ = (int8_t)finish_@FINISH@(&s, sums[1], channel + 1);
     }
   }
 }

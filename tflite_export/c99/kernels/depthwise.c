@@ -20,7 +20,6 @@ static void depthwise_@WEIGHTS@_@FINISH@(const depthwise_t *d, const window_t *w
       const int8_t *const *place = taps;
       const int8_t *const *const end = taps + count;
       int32_t sums[4];
-      int8_t results[4];
       sums[0] = channel[0].bias;
       sums[1] = channel[1].bias;
       sums[2] = channel[2].bias;
@@ -30,11 +29,10 @@ static void depthwise_@WEIGHTS@_@FINISH@(const depthwise_t *d, const window_t *w
         take_two(&weights, words);
         add_four(*place++ + i, words, sums);
       } while (place != end);
-      results[0] = finish_@FINISH@(&s, sums[0], channel);
-      results[1] = finish_@FINISH@(&s, sums[1], channel + 1);
-      results[2] = finish_@FINISH@(&s, sums[2], channel + 2);
-      results[3] = finish_@FINISH@(&s, sums[3], channel + 3);
-      memcpy(output, results, 4);
+      output[0] = (int8_t)finish_@FINISH@(&s, sums[0], channel);
+      output[1] = (int8_t)finish_@FINISH@(&s, sums[1], channel + 1);
+      output[2] = (int8_t)finish_@FINISH@(&s, sums[2], channel + 2);
+      output[3] = (int8_t)finish_@FINISH@(&s, sums[3], channel + 3);
       channel += 4;
       output += 4;
     }
@@ -46,7 +44,7 @@ static void depthwise_@WEIGHTS@_@FINISH@(const depthwise_t *d, const window_t *w
         sum += taps[tap][source] * weight_of(weights, i);
         weights += 2;
       }
-      *output++ = finish_@FINISH@(&s, sum, channel++);
+      *output++ = (int8_t)finish_@FINISH@(&s, sum, channel++);
     }
   }
 }

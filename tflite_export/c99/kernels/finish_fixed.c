@@ -1,7 +1,7 @@
 /* The sum times mantissa * 2^(exponent - 31), rounded before and after the shift to
    the right: ties go up, or in the second rounding away from zero. */
-static inline int8_t finish_fixed(const scaling_t *s, int32_t sum,
-                                  const fixed_channel_t *channel) {
+static inline int32_t finish_fixed(const scaling_t *s, int32_t sum,
+                                   const fixed_channel_t *channel) {
   const int32_t low = (int32_t)s->low, high = (int32_t)s->high;
   int64_t product = (int64_t)sum * channel->mantissa, value;
   if (channel->exponent > 0) {
@@ -15,5 +15,5 @@ static inline int8_t finish_fixed(const scaling_t *s, int32_t sum,
   }
   value = value < low ? low : value;
   value = value > high ? high : value;
-  return (int8_t)(value + s->zero_point);
+  return (int32_t)value + s->zero_point;
 }

@@ -11,7 +11,7 @@ static void linear_@WEIGHTS@_@FINISH@(const linear_t *l, int32_t group,
   channel += group * outputs;
   for (last = channel + outputs - 1; channel <= last; channel += 2) {
     int32_t first[2], second[2];
-    int8_t results[4];
+    int32_t results[4];
     first[0] = second[0] = channel[0].bias;
     first[1] = second[1] = channel[1].bias;
     weights = dot_@WEIGHTS@(columns, end, weights, first, second);
@@ -19,11 +19,11 @@ static void linear_@WEIGHTS@_@FINISH@(const linear_t *l, int32_t group,
     results[1] = finish_@FINISH@(&s, first[1], channel + 1);
     results[2] = finish_@FINISH@(&s, second[0], channel);
     results[3] = finish_@FINISH@(&s, second[1], channel + 1);
-    out_first[0] = results[0];
-    out_second[0] = results[2];
+    out_first[0] = (int8_t)results[0];
+    out_second[0] = (int8_t)results[2];
     if (channel != last) {
-      out_first[1] = results[1];
-      out_second[1] = results[3];
+      out_first[1] = (int8_t)results[1];
+      out_second[1] = (int8_t)results[3];
     }
     out_first += 2;
     out_second += 2;

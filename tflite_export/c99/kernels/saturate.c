@@ -2,11 +2,11 @@
 #include <arm_acle.h>
 #endif
 
-static inline int8_t saturate(int32_t value) {
+static inline int32_t saturate(int32_t value) {
 #if defined(__ARM_FEATURE_SAT)
-  return (int8_t)__ssat(value, 8);
+  return __ssat(value, 8);
 #else
   value = value < -128 ? -128 : value;
-  return (int8_t)(value > 127 ? 127 : value);
+  return value > 127 ? 127 : value;
 #endif
 }
