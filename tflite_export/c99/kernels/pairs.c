@@ -3,7 +3,8 @@ static inline uint32_t pair(int32_t first, int32_t second) {
   return ((uint32_t)first & 0xFFFFu) | (uint32_t)second << 16;
 }
 
-#if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32)
+#if defined(__ARM_FEATURE_DSP) && defined(__ARM_FEATURE_SIMD32) && \
+    defined(__thumb2__) && defined(__GNUC__) && !defined(__ARM_BIG_ENDIAN)
 #include <arm_acle.h>
 #define HAS_SIMD 1
 
