@@ -448,7 +448,8 @@ def _scaling(
         full = (lowest, highest) == (INT8_MIN, INT8_MAX)
         finish = f"{'quick' if full else 'bounded'}_{finish}"
     spare = len(bias) // op.attributes.get("groups", 1) % 2
-    channels = [*zip(*columns, strict=True)] + [(0,) * len(columns)] * spare
+    channels = [*zip(*columns, strict=True)]
+    channels += channels[-1:] * spare
     declarations = (
         structures(f"{finish}_channel_t", f"{name}_channels", channels, size),
         structure(

@@ -67,9 +67,10 @@ def test_without_floating_point_bytes_are_the_same(name, tmp_path):
 
 
 @needs_compiler
-def test_nothing_undefined_is_done(tmp_path):
+@pytest.mark.parametrize("name", ["movements", "kernels"])
+def test_nothing_undefined_is_done(name, tmp_path):
     flags = "-std=c99 -O1 -fsanitize=undefined,address -fno-sanitize-recover"
-    code, output = built(NETWORKS["movements"][0], tmp_path, flags)
+    code, output = built(NETWORKS[name][0], tmp_path, flags)
     assert code == 0, output
 
 
