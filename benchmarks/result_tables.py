@@ -318,7 +318,7 @@ def firmware() -> str:
     """What firmware takes on each processor."""
     titles = (
         *("classifier", "width", "processor", "flash", "memory", "least possible"),
-        *("instructions", "of a multiply-add"),
+        *("instructions", "of a multiply-add", "in convolutions", "in depthwise ones"),
     )
     cells = [
         (
@@ -329,11 +329,22 @@ def firmware() -> str:
             f"{row['arena_bytes']:,}",
             f"{row['arena_lower_bound']:,}",
             f"{row['instructions'] / 1e6:.1f} M",
-            f"{row['instructions'] / row['multiply_adds']:.1f}",
+            f"{row['instructions'] / row['multiply_adds']:.2f}",
+            _instructions_of(row, "conv", "pointwise"),
+            _instructions_of(row, "depthwise"),
         )
         for row in _read("firmware")
     ]
-    return markdown_table(titles, cells, "lllrrrrr")
+    return markdown_table(titles, cells, "lllrrrrrrr")
+
+
+def _instructions_of(row: Row, *kinds: str) -> str:
+    """For each multiply-add in these kinds of layers."""
+    figures = [row["kinds"][kind] for kind in kinds if kind in row["kinds"]]
+    if not figures:
+        return ""
+    instructions, multiply_adds = map(sum, zip(*figures, strict=True))
+    return f"{instructions / multiply_adds:.2f}"
 
 
 def arm64() -> str:

@@ -49,6 +49,8 @@ _LONG_VARIANTS = re.compile(
             r"test_keras_compat\.py::(.*environment|test_keras_3_on_another)",
             r"test_firmware\.py::test_bytes_are.*\[(?!movements)",
             r"test_firmware\.py::test_(without_floating|nothing_undefined|softmax.*2\])",
+            r"test_firmware\.py::test_multipliers_and.*\[sizes0",
+            r"test_firmware\.py::test_sums_are_exact.*\[4\]",
             r"test_pipeline\.py::test_all_stages.*(gdfq|balanced)",
             r"test_refinement\.py::test_the_loss_of_most_weight.*0\.5",
             r"test_trade_off\.py::test_limits_of_bytes.*0\]",

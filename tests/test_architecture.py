@@ -17,6 +17,7 @@ OURS = ("gdfq_tf", "tflite_export", "tools", "benchmarks")
 KERAS_3 = {
     "gdfq_tf/keras_compat.py",
     "benchmarks/canaries.py",
+    "benchmarks/firmware_networks.py",
     "benchmarks/hostile_files.py",
     "benchmarks/keyword_spotting.py",
     "benchmarks/own_networks.py",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,7 +23,11 @@ from gdfq_tf.run_directory import (
     student_file,
 )
 from gdfq_tf.system.output_directory import claim
-from tflite_export.c99.firmware import FILES, Description, make_firmware
+from tflite_export.c99.firmware import (
+    Description,
+    file_names,
+    make_firmware,
+)
 from tflite_export.convert import convert_network
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interface import DEFAULT_END_TYPE
@@ -35,8 +40,7 @@ from tflite_export.tflm import package
 from tflite_export.verification.verify import verify_file
 
 _TFLM = "tflm"
-# What make leaves beside the files, where there is a Makefile.
-_FILES = {"c99": (*FILES, "test_model"), _TFLM: package.FILES}
+_PREFIX = re.compile(r"[A-Za-z]\w*", re.ASCII)
 
 
 def main(values: flags.FlagValues) -> None:
@@ -47,17 +51,28 @@ def main(values: flags.FlagValues) -> None:
             f"{option('model', path)} is a directory; expected one .tflite file of a "
             "run, or its *_student.npz"
         )
+    prefix = values.name or "model"
+    if not _PREFIX.fullmatch(prefix):
+        raise UserError(
+            f"{option('name', prefix)} cannot begin names in C; expected letters, "
+            "digits and underscores, a letter first"
+        )
+    if values.name and values.target == _TFLM:
+        raise UserError(
+            f"{option('name', prefix)} is for firmware in C99; drop it, or take "
+            f"{option('target', 'c99')}"
+        )
     student = path
     if path.suffix == ".tflite":
         student = Path(values.student or path.with_name(student_file(path.name)))
     directory = Path(values.output_dir).expanduser()
+    foreign = functools.partial(_foreign, _files(values.target, prefix))
     progress = CommandProgress()
-    foreign = functools.partial(_foreign, _FILES[values.target])
     with claim(directory, overwrite=values.overwrite, foreign=foreign) as output:
         session.holds(output.lock, output.partial, output.removed)
         with whole_stage(progress, "loading"):
             network = load_network(student)
-        description = _description(student, values)
+        description = _description(student, values, prefix)
         examples = _examples(network, student.parent, values.num_tests)
         make = _tflm if values.target == _TFLM else _c99
         with whole_stage(progress, "writing"):
@@ -109,6 +124,13 @@ def _tflm(
     )
 
 
+def _files(target: str, prefix: str) -> tuple[str, ...]:
+    """Names of all that a folder may hold, what make leaves there among them."""
+    if target == _TFLM:
+        return package.FILES
+    return (*file_names(prefix), f"test_{prefix}")
+
+
 def _foreign(files: tuple[str, ...], path: Path) -> str | None:
     """What in a path shows that this command did not write it."""
     if not path.is_dir():
@@ -122,18 +144,19 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
         (folder / name).write_text(text)
 
 
-def _description(student: Path, values: flags.FlagValues) -> Description:
+def _description(student: Path, values: flags.FlagValues, prefix: str) -> Description:
     """The network's name and, from the run it lies in, how its input is made."""
     name = student.name.removesuffix(".npz").removesuffix("_student")
     names = read_class_names(values.labels)
     if not (student.parent / SUMMARY).is_file():
-        return Description(name, class_names=names)
+        return Description(name, class_names=names, prefix=prefix)
     summary = read_summary(student.parent)
     classifier = summary["classifier"]
     return Description(
         name,
         f"{classifier['int8_input']}, for {classifier['input']}",
         names or tuple(summary.get("class_names") or ()),
+        prefix,
     )
 
 

@@ -477,6 +477,11 @@ def _define_firmware(flags_: Flags) -> None:
         "What is written: c99, all of it as C99; tflm, a model and its operators for "
         "TensorFlow Lite for Microcontrollers, C++.",
     )
+    flags_.string(
+        "name",
+        "Begins the names of C files, functions and macros, so that a program may have "
+        "several networks; model if not given.",
+    )
     flags_.texts(
         "labels",
         [],

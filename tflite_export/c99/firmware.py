@@ -16,16 +16,7 @@ from tflite_export.litert.simulator import infer
 from tflite_export.operator_forms import in_forms_of
 from tflite_export.targets import TARGETS
 
-FILES = (
-    "model.h",
-    "model.c",
-    "test_model.c",
-    "test_vectors.h",
-    "Makefile",
-    "CMakeLists.txt",
-    "README.md",
-)
-_INCLUDES = """#include "model.h"
+_INCLUDES = """#include "@prefix@.h"
 
 #include <float.h>
 #include <stddef.h>
@@ -42,11 +33,27 @@ class Description:
       name: of the classifier.
       input_formula: how the int8 input is made.
       class_names: of its outputs, in order.
+      prefix: of files, functions and macros, so that a program may have several
+        networks.
     """
 
     name: str
     input_formula: str = ""
     class_names: tuple[str, ...] = ()
+    prefix: str = "model"
+
+
+def file_names(prefix: str) -> tuple[str, ...]:
+    """Of a firmware folder."""
+    return (
+        f"{prefix}.h",
+        f"{prefix}.c",
+        f"test_{prefix}.c",
+        f"test_{prefix}.h",
+        "Makefile",
+        "CMakeLists.txt",
+        "README.md",
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,9 +97,13 @@ def make_firmware(
         _readme(program, description, len(examples)),
     )
     num_bytes = sum(x.num_bytes for step in program.steps for x in step.constants)
-    return Firmware(
-        dict(zip(FILES, texts, strict=True)), program, len(examples), num_bytes
-    )
+    prefix = description.prefix
+    named = [
+        text.replace("@prefix@", prefix).replace("@PREFIX@", prefix.upper())
+        for text in texts
+    ]
+    files = dict(zip(file_names(prefix), named, strict=True))
+    return Firmware(files, program, len(examples), num_bytes)
 
 
 def _resource(name: str) -> str:
@@ -106,22 +117,23 @@ def _kernel(part: str) -> str:
     text = path.read_text()
     if not filled:
         return text
-    *weights, finish = filled
-    return text.replace("@WEIGHTS@", "".join(weights)).replace("@FINISH@", finish)
+    for blank in ("@WEIGHTS@", "@HOW@"):
+        text = text.replace(blank, filled[0])
+    return text.replace("@FINISH@", filled[-1])
 
 
 def _header(program: Program, description: Description) -> str:
     names = description.class_names
     lines = [
         comment(f"{description.name}: made by gdfq firmware, not to be edited."),
-        "#ifndef MODEL_H",
-        "#define MODEL_H",
+        "#ifndef @PREFIX@_H",
+        "#define @PREFIX@_H",
         "",
         "#include <stdint.h>",
         "",
         *_size_macros("INPUT", program.input),
         *_size_macros("OUTPUT", program.output),
-        f"#define MODEL_ARENA_SIZE {program.plan.size}",
+        f"#define @PREFIX@_ARENA_SIZE {program.plan.size}",
         "",
         comment(
             f"input: int8 of shape {_shape(program.input)}, "
@@ -132,8 +144,8 @@ def _header(program: Program, description: Description) -> str:
             f"{_format(program.output, 'the output')}; the largest is the class."
         ),
         *([comment("classes: " + ", ".join(names) + ".")] if names else []),
-        "void model_invoke(const int8_t input[MODEL_INPUT_SIZE],",
-        "                  int8_t output[MODEL_OUTPUT_SIZE]);",
+        "void @prefix@_invoke(const int8_t input[@PREFIX@_INPUT_SIZE],",
+        "                  int8_t output[@PREFIX@_OUTPUT_SIZE]);",
         "",
         "#endif",
     ]
@@ -143,9 +155,9 @@ def _header(program: Program, description: Description) -> str:
 def _size_macros(name: str, tensor: Tensor) -> list[str]:
     quant_params = tensor.quant_params
     return [
-        f"#define MODEL_{name}_SIZE {tensor.size}",
-        f"#define MODEL_{name}_SCALE {quant_params.scale!r}f",
-        f"#define MODEL_{name}_ZERO_POINT ({quant_params.zero_point})",
+        f"#define @PREFIX@_{name}_SIZE {tensor.size}",
+        f"#define @PREFIX@_{name}_SCALE {quant_params.scale!r}f",
+        f"#define @PREFIX@_{name}_ZERO_POINT ({quant_params.zero_point})",
     ]
 
 
@@ -171,7 +183,7 @@ def _code(program: Program, description: Description) -> str:
     if program.plan.size:
         parts.append(
             comment(f"Memory of all tensors, {ALIGNMENT}-byte aligned.")
-            + f"\nstatic int32_t memory[{program.plan.size // ALIGNMENT}];\n"
+            + f"\nstatic uint32_t memory[{program.plan.size // ALIGNMENT}];\n"
         )
     body = []
     if program.plan.size:
@@ -179,8 +191,8 @@ def _code(program: Program, description: Description) -> str:
     for step in program.steps:
         body += [f"  {comment(step.title)}", *(f"  {x}" for x in step.statements)]
     parts.append(
-        "void model_invoke(const int8_t input[MODEL_INPUT_SIZE],\n"
-        "                  int8_t output[MODEL_OUTPUT_SIZE]) {\n"
+        "void @prefix@_invoke(const int8_t input[@PREFIX@_INPUT_SIZE],\n"
+        "                  int8_t output[@PREFIX@_OUTPUT_SIZE]) {\n"
         + "\n".join(body)
         + "\n}\n"
     )
@@ -206,9 +218,10 @@ def _readme(program: Program, description: Description, num_tests: int) -> str:
     )
     return _resource("README.md").format(
         name=description.name,
+        prefix=description.prefix,
         num_tests=num_tests,
         arena=f"{plan.size:,}",
         bound=bound,
-        formula=description.input_formula or "see `model.h`",
+        formula=description.input_formula or f"see `{description.prefix}.h`",
         flags=_FLAGS,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import textwrap
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,7 +13,7 @@ _WIDTH = 88
 
 
 # Bytes of a value.
-_SIZES = {"int8_t": 1, "int16_t": 2, "int32_t": 4, "float": 4}
+_SIZES = {"int8_t": 1, "int16_t": 2, "int32_t": 4, "uint32_t": 4, "float": 4}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,8 @@ def array(kind: str, name: str, values: np.ndarray) -> Constant:
     """A constant array of an integer type or float, in the order of its values."""
     if kind == "float":
         entries = [float_literal(x) for x in values.ravel()]
+    elif kind == "uint32_t":
+        entries = [f"0x{int(x):08X}" for x in values.ravel()]
     else:
         entries = [_integer(int(x)) for x in values.ravel()]
     body = textwrap.fill(
@@ -49,6 +52,16 @@ def structure(kind: str, name: str, **fields: object) -> Constant:
     entries = ", ".join(_field(value) for value in fields.values())
     body = textwrap.fill(entries, _WIDTH, initial_indent="  ", subsequent_indent="  ")
     return Constant(f"static const {kind} {name} = {{\n{body}\n}};\n")
+
+
+def structures(
+    kind: str, name: str, rows: Sequence[Sequence[object]], size: int
+) -> Constant:
+    """A constant array of structures of `size` bytes each, given by their fields."""
+    entries = ", ".join(_field(list(row)) for row in rows)
+    body = textwrap.fill(entries, _WIDTH, initial_indent="  ", subsequent_indent="  ")
+    text = f"static const {kind} {name}[{len(rows)}] = {{\n{body}\n}};\n"
+    return Constant(text, len(rows) * size)
 
 
 def comment(text: str) -> str:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
-from tflite_export.c99.arena import Buffer, Plan, plan_arena
-from tflite_export.c99.literals import Constant, array, structure
+from tflite_export.c99.arena import ALIGNMENT, Buffer, Plan, plan_arena
+from tflite_export.c99.literals import Constant, array, structure, structures
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Shape, kernel_of
 from tflite_export.litert.fixed_point import fixed_multiplier
 from tflite_export.litert.kernels import (
@@ -45,56 +45,95 @@ from tflite_export.quantization_params import (
 from tflite_export.tensor_shapes import tensor_shapes
 
 _SCRATCH = "scratch of step"
+# How weights lie in words, and how sums become outputs.
+_STORED = ("int8", "int4")
+_FINISHES = (
+    *("float", "quick_float", "bounded_float"),
+    *("fixed", "quick_fixed", "bounded_fixed"),
+)
+# Functions of two values each.
+_COMBINED = ("weighted_sum", "product", "maximum", "minimum")
+# Of 1.5 * 2^23, a float32.
+_MOVED_BITS = 0x4B400000
+# The quick ways take no product from here on, far beyond all int8.
+_FAR = 2**21
 # Kinds whose windows may reach over the edge of an image.
 _PADDING_KINDS = frozenset({"conv", "depthwise"})
 # Parts of the code -> those that they need, in the order of a program. What follows a
 # colon fills in the file of the name before it.
 _NEEDS: Mapping[str, tuple[str, ...]] = {
-    "simd": (),
+    "pairs": (),
+    "four": ("pairs",),
+    "rounded": (),
     "round_within": (),
     "scaling": (),
-    "finish_float": ("scaling", "round_within"),
+    "scale_without_floats": ("scaling",),
+    "finish_float": ("scale_without_floats", "rounded", "round_within"),
+    "scale_quickly": ("scale_without_floats",),
+    "quick_float": ("scale_quickly", "rounded"),
     "finish_fixed": ("scaling",),
+    "quick_fixed": ("scaling",),
+    "saturate": (),
+    "within": ("scaling",),
+    **{f"finish_quick_{x}": (f"quick_{x}", "saturate") for x in ("float", "fixed")},
+    **{f"finish_bounded_{x}": (f"quick_{x}", "within") for x in ("float", "fixed")},
     "fixed_point": (),
     "window": (),
     "taps": ("window",),
-    "copy_patch": ("taps",),
-    "dot_int8": ("simd",),
-    "dot_int4": ("simd",),
+    "copy_patch": ("window",),
     "linear_types": ("scaling",),
+    "widen": ("four",),
+    "weights_int8": ("pairs",),
+    "weights_int4": ("pairs",),
+    **{f"dot:{x}": (f"weights_{x}",) for x in _STORED},
+    **{f"dot_long:{x}": (f"dot:{x}", "linear_types") for x in _STORED},
     **{
-        f"linear:{weights}:{finish}": (
+        f"linear:{dot}{stored}:{finish}": (
             "linear_types",
-            f"dot_{weights}",
+            f"dot{long}:{stored}",
             f"finish_{finish}",
         )
-        for weights in ("int8", "int4")
-        for finish in ("float", "fixed")
+        for stored in _STORED
+        for dot, long in (("", ""), ("long_", "_long"))
+        for finish in _FINISHES
     },
-    "rows": ("linear_types",),
-    "conv": ("linear_types", "copy_patch"),
-    "depthwise_types": ("scaling", "taps"),
-    "weights_int8": ("simd",),
-    "weights_int4": ("simd",),
     **{
-        f"depthwise:{weights}:{finish}": (
-            "depthwise_types",
-            f"weights_{weights}",
+        f"dense:{stored}:{finish}": (
+            "linear_types",
+            "four",
+            f"weights_{stored}",
             f"finish_{finish}",
         )
-        for weights in ("int8", "int4")
-        for finish in ("float", "fixed")
+        for stored in _STORED
+        for finish in _FINISHES
+    },
+    "rows": ("linear_types", "widen"),
+    "conv": ("linear_types", "widen", "copy_patch"),
+    "depthwise_types": ("scaling", "taps"),
+    "add_four": ("four",),
+    "unpack_int8": ("pairs",),
+    "unpack_int4": ("pairs",),
+    **{
+        f"depthwise:{stored}:{finish}": (
+            "depthwise_types",
+            "add_four",
+            f"unpack_{stored}",
+            f"finish_{finish}",
+        )
+        for stored in _STORED
+        for finish in _FINISHES
     },
     "look_up": (),
     "broadcast": (),
-    "weighted_sum": ("broadcast",),
-    "product": ("broadcast", "round_within"),
-    "maximum": ("broadcast",),
-    "minimum": ("broadcast",),
+    "weighted_sum": (),
+    "product": ("rounded", "round_within"),
+    "maximum": (),
+    "minimum": (),
+    **{f"combine:{x}": ("broadcast", x) for x in _COMBINED},
     "pool": ("window",),
     "largest": ("pool",),
     "mean": ("pool",),
-    "average": ("round_within",),
+    "average": ("rounded", "round_within"),
     "l2_normalize": (),
     "prelu": ("fixed_point",),
     "permute": (),
@@ -140,7 +179,7 @@ class Call:
         for memory of its own; none where nothing is to be done.
       sources: files of `kernels/` that they need directly.
       constants: declarations.
-      scratch: bytes of that memory.
+      scratch: bytes of that memory, which is given as words.
       num_taps: of a window whose taps are found one by one.
       in_place: input whose memory the output may have, or None.
     """
@@ -158,14 +197,21 @@ class Step:
     """A call with its memory.
 
     Attributes:
-      title: what it is, for people.
+      name: of its output.
+      kind: of the operation.
       statements: C, complete.
       constants: that they name.
     """
 
-    title: str
+    name: str
+    kind: str
     statements: tuple[str, ...]
     constants: tuple[Constant, ...]
+
+    @property
+    def title(self) -> str:
+        """What it is, for people."""
+        return f"{self.name} ({self.kind})"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,8 +239,8 @@ class Program:
 class _Draft:
     """A call before its memory is known: `name` of its output, `inputs` by name."""
 
-    title: str
     name: str
+    kind: str
     inputs: tuple[str, ...]
     call: Call
 
@@ -213,7 +259,7 @@ def make_program(network: IntegerNetwork) -> Program:
         call = WRITERS[op.kind](
             op, [tensors[x] for x in op.inputs], tensors[op.name], f"op{number}"
         )
-        drafts.append(_Draft(f"{op.name} ({op.kind})", op.name, op.inputs, call))
+        drafts.append(_Draft(op.name, op.kind, op.inputs, call))
     output = tensors[network.ops[-1].name]
     if network.softmax:
         table = exponentials_table(output.quant_params.scale)
@@ -224,7 +270,7 @@ def make_program(network: IntegerNetwork) -> Program:
         )
         # No tensor of a network has a name with a blank at its end.
         name = f"{output.name} "
-        drafts.append(_Draft("softmax", name, (output.name,), call))
+        drafts.append(_Draft(name, "softmax", (output.name,), call))
         output = Tensor(name, output.shape, BETWEEN_0_AND_1)
         tensors[name] = output
     return _with_memory(drafts, tensors, tensors[network.input_name], output)
@@ -282,14 +328,14 @@ def _with_memory(
         places = {f"in{i}": place_of(name) for i, name in enumerate(draft.inputs)}
         places["out"] = place_of(draft.name)
         if draft.call.scratch:
-            places["scratch"] = f"arena + {plan.offsets[f'{_SCRATCH} {step}']}"
+            offset = plan.offsets[f"{_SCRATCH} {step}"]
+            places["scratch"] = f"memory + {offset // ALIGNMENT}"
         statements = tuple(x.format(**places) for x in draft.call.statements)
         if statements:
-            steps.append(Step(draft.title, statements, draft.call.constants))
+            steps.append(Step(draft.name, draft.kind, statements, draft.call.constants))
     if owner[output.name] == source.name:
-        steps.append(
-            Step("the input as it is", (f"memcpy(output, input, {output.size});",), ())
-        )
+        statement = f"memcpy(output, input, {output.size});"
+        steps.append(Step(output.name, "the input as it is", (statement,), ()))
     needed = _closure(source for draft in drafts for source in draft.call.sources)
     return Program(
         tuple(steps),
@@ -368,96 +414,117 @@ def _scaling(
 ) -> tuple[str, str, tuple[Constant, ...]]:
     """How sums are finished, the structure that says how, and declarations.
 
-    Those are of the structure and of `{name}_bias`, zero point of the input included.
+    Those are of the structure and of `{name}_channels`, whose biases include the zero
+    point of the input. There is one more where a group, read in pairs, has an odd one.
     """
     kernel = kernel_of(op)
     # Output channels lie last; depthwise kernels have them on two dimensions.
-    rows = kernel.values.reshape(-1, len(kernel.scale)).astype(np.int64)
-    bias = kernel.bias - source.quant_params.zero_point * rows.sum(axis=0)
-    fields: dict[str, object] = {
-        "multipliers": "NULL",
-        "mantissas": "NULL",
-        "exponents": "NULL",
-        "first_away": 0,
-    }
+    taps = kernel.values.reshape(-1, len(kernel.scale)).astype(np.int64)
+    bias = kernel.bias - source.quant_params.zero_point * taps.sum(axis=0)
+    largest_sums = np.abs(bias) - INT8_MIN * np.abs(taps).sum(axis=0)
+    zero_point = op.quant_params.zero_point
+    columns: tuple[np.ndarray, ...]
     if uses_double_rounding(op.kind, kernel):
-        finish = "fixed"
+        finish, size = "fixed", 12
         mantissas, exponents = fixed_multipliers(op, source.quant_params)
         # 2^31 itself is one bit too many.
         too_large = mantissas == 2**31
-        arrays = {
-            "mantissas": ("int32_t", np.where(too_large, 2**30, mantissas)),
-            "exponents": ("int8_t", exponents + too_large),
-        }
-        fields["first_away"] = first_in_scalar_code(op)
+        mantissas = np.where(too_large, 2**30, mantissas).astype(np.int64)
+        exponents = exponents + too_large
+        # Of these, no sum comes to half a unit.
+        tiny = exponents < -31
+        mantissas[tiny], exponents[tiny] = 0, -1
+        away = np.arange(len(bias)) >= first_in_scalar_code(op)
+        columns = (bias, mantissas, exponents, away.astype(np.int64))
+        quick = np.all((exponents < 0) & ~away)
     else:
-        finish = "float"
+        finish, size = "float", 8
         multipliers = float_multipliers(op, source.quant_params)
-        arrays = {"multipliers": ("float", multipliers)}
-    fields |= {field: f"{name}_{field}" for field in arrays}
-    low, high = _relative_bounds(op)
+        columns = (bias, multipliers)
+        far = largest_sums * multipliers.astype(np.float64) >= _FAR
+        quick = np.all((multipliers >= 2.0**-31) & (multipliers < 1) & ~far)
+    lowest, highest = activation_bounds(op)
+    if quick:
+        full = (lowest, highest) == (INT8_MIN, INT8_MAX)
+        finish = f"{'quick' if full else 'bounded'}_{finish}"
+    spare = len(bias) // op.attributes.get("groups", 1) % 2
+    channels = [*zip(*columns, strict=True)]
+    channels += channels[-1:] * spare
     declarations = (
-        *(array(kind, f"{name}_{x}", values) for x, (kind, values) in arrays.items()),
+        structures(f"{finish}_channel_t", f"{name}_channels", channels, size),
         structure(
             "scaling_t",
             f"{name}_scaling",
-            **fields,
-            zero_point=op.quant_params.zero_point,
-            low=float(low),
-            high=float(high),
+            zero_point=zero_point,
+            from_bits=zero_point - _MOVED_BITS,
+            lowest=lowest,
+            highest=highest,
+            low=float(lowest - zero_point),
+            high=float(highest - zero_point),
         ),
-        array("int32_t", f"{name}_bias", bias),
     )
     return finish, f"{name}_scaling", declarations
 
 
 def _linear(
     op: IntegerOp, source: Tensor, name: str, matrix: np.ndarray
-) -> tuple[tuple[Constant, ...], str]:
-    """Declarations of a `linear_t`, and the part of the code that computes with it.
+) -> tuple[tuple[Constant, ...], str, str]:
+    """Declarations of a `linear_t`, how its weights are stored and outputs finished.
 
     `matrix`: int8 (groups, inputs, outputs of each).
     """
-    kernel = kernel_of(op)
+    stored = f"int{storage_bits(kernel_of(op).bits)}"
     finish, scaling, declarations = _scaling(op, source, name)
     groups, inputs, outputs = matrix.shape
-    padded = np.zeros((groups, inputs, outputs + outputs % 2), np.int8)
-    padded[..., :outputs] = matrix
-    # (groups, pairs, inputs, 2)
-    pairs = padded.reshape(groups, inputs, -1, 2).transpose(0, 2, 1, 3)
-    if storage_bits(kernel.bits) == 4:
-        weights, stored, stride = _two_in_a_byte(pairs), "int4", inputs
-    else:
-        weights, stored, stride = pairs[:, :, _in_fours(inputs)], "int8", 2 * inputs
+    pads = ((0, 0), (0, -inputs % 4), (0, -outputs % 2))
+    padded = np.pad(matrix.astype(np.int64), pads)
+    # (groups, pairs of outputs, fours of inputs, inputs, outputs)
+    fours = padded.reshape(groups, -1, 4, padded.shape[2] // 2, 2)
+    words = _WORDS[stored](fours.transpose(0, 3, 1, 2, 4))
     declarations += (
-        array("int8_t", f"{name}_weights", weights),
+        array("uint32_t", f"{name}_weights", words),
         structure(
             "linear_t",
             f"{name}_linear",
             scaling=f"&{scaling}",
             weights=f"{name}_weights",
-            bias=f"{name}_bias",
+            channels=f"{name}_channels",
             inputs=inputs,
             outputs=outputs,
-            stride=stride,
+            stride=words[0, 0].size,
         ),
     )
-    return declarations, f"linear:{stored}:{finish}"
+    return declarations, stored, finish
 
 
-def _in_fours(count: int) -> np.ndarray:
-    """0, 2, 1, 3 of every four, and what is left over, as `dot_int8` reads them."""
-    order = np.arange(count)
-    whole = count - count % 4
-    order[:whole] = order[:whole].reshape(-1, 4)[:, [0, 2, 1, 3]].ravel()
-    return order
+def _words_of_int8(weights: np.ndarray) -> np.ndarray:
+    """(..., 4 inputs, 2 outputs) -> (..., 2), see `weights_int8.c`."""
+    halves = 256 * weights[..., 0] + weights[..., 1]
+    return _halves_joined(halves[..., [0, 1]], halves[..., [2, 3]])
 
 
-def _two_in_a_byte(pairs: np.ndarray) -> np.ndarray:
-    """int8 (..., 2) of 4 bits each -> int8 (...), the first in the lower half."""
-    values = pairs.astype(np.int64)
-    both = 16 * values[..., 1] + (values[..., 0] & 15)
-    return both.astype(np.int8)
+def _words_of_int4(weights: np.ndarray) -> np.ndarray:
+    """(..., 4 inputs, 2 outputs) -> (...), see `weights_int4.c`."""
+    four_bits = weights & 15
+    pairs = 16 * four_bits[..., 0] + four_bits[..., 1]
+    halves = 256 * pairs[..., [0, 2]] + pairs[..., [1, 3]]
+    return _halves_joined(halves[..., 0], halves[..., 1])
+
+
+_WORDS = {"int8": _words_of_int8, "int4": _words_of_int4}
+# What sums have to stay below to be exact; see `weights_int8.c`, `weights_int4.c`.
+_MAX_SUMS = {"int8": 2**23, "int4": 2**19}
+
+
+def _halves_joined(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
+    return (lower & 0xFFFF) | (upper & 0xFFFF) << 16
+
+
+def _rows_function(matrix: np.ndarray, stored: str, finish: str) -> str:
+    """The part of the code that computes two positions."""
+    sums = -INT8_MIN * np.abs(matrix.astype(np.int64)).sum(axis=1)
+    dot = stored if sums.max() < _MAX_SUMS[stored] else f"long_{stored}"
+    return f"linear:{dot}:{finish}"
 
 
 def _window(
@@ -511,12 +578,13 @@ def _conv(op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str) ->
     values, groups = kernel_of(op).values, op.attributes.get("groups", 1)
     height, width, depth, outputs = values.shape
     matrix = values.reshape(-1, groups, outputs // groups).transpose(1, 0, 2)
-    constants, linear = _linear(op, source, name, matrix)
     single = (height, width) == (1, 1) and list(op.attributes["strides"]) == [1, 1]
     if single and groups == 1 and "margins" not in op.attributes:
-        count = math.prod(output.image_shape[:2])
-        return _rows(name, count, constants, linear)
+        return _rows(op, source, output, name, matrix)
+    constants, stored, finish = _linear(op, source, name, matrix)
+    linear = _rows_function(matrix, stored, finish)
     window = _window(op, source, output, (height, width), name)
+    patch = height * width * depth
     return Call(
         (
             f"conv({_function(linear)}, &{name}_linear, &{name}_window, {groups}, "
@@ -524,14 +592,34 @@ def _conv(op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str) ->
         ),
         ("conv", linear),
         (*constants, window),
-        scratch=2 * height * width * depth,
-        num_taps=height * width,
+        scratch=_column_bytes(patch) + patch,
     )
 
 
-def _rows(name: str, count: int, constants: tuple[Constant, ...], linear: str) -> Call:
-    statement = f"rows({_function(linear)}, &{name}_linear, {{in0}}, {count}, {{out}});"
-    return Call((statement,), ("rows", linear), constants)
+def _column_bytes(inputs: int) -> int:
+    """Of two positions, in pairs of 16 bits."""
+    return -(-inputs // 4) * 16
+
+
+def _rows(
+    op: IntegerOp, source: Tensor, output: Tensor, name: str, matrix: np.ndarray
+) -> Call:
+    """Of inputs as they lie, each row times the one matrix."""
+    _, inputs, outputs = matrix.shape
+    constants, stored, finish = _linear(op, source, name, matrix)
+    count = output.size // outputs
+    if count == 1:
+        dense = f"dense:{stored}:{finish}"
+        statement = f"{_function(dense)}(&{name}_linear, {{in0}}, {{out}});"
+        return Call((statement,), (dense,), constants)
+    linear = _rows_function(matrix, stored, finish)
+    statement = (
+        f"rows({_function(linear)}, &{name}_linear, {{in0}}, {count}, {{scratch}}, "
+        "{out});"
+    )
+    return Call(
+        (statement,), ("rows", linear), constants, scratch=_column_bytes(inputs)
+    )
 
 
 def _function(part: str) -> str:
@@ -540,10 +628,7 @@ def _function(part: str) -> str:
 
 
 def _dense(op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str) -> Call:
-    (source,) = inputs
-    matrix = kernel_of(op).values[np.newaxis]
-    constants, linear = _linear(op, source, name, matrix)
-    return _rows(name, output.size // matrix.shape[-1], constants, linear)
+    return _rows(op, inputs[0], output, name, kernel_of(op).values[np.newaxis])
 
 
 def _depthwise(
@@ -552,22 +637,22 @@ def _depthwise(
     (source,) = inputs
     kernel = kernel_of(op)
     height, width, channels, multiplier = kernel.values.shape
+    stored = f"int{storage_bits(kernel.bits)}"
     finish, scaling, constants = _scaling(op, source, name)
-    values = kernel.values.reshape(height * width, -1)
-    weights, stored = values, "int8"
-    if storage_bits(kernel.bits) == 4:
-        even = np.pad(values, ((0, 0), (0, values.shape[1] % 2)))
-        pairs = even.reshape(len(values), -1, 2)
-        weights, stored = _two_in_a_byte(pairs), "int4"
+    taps, outputs = height * width, channels * multiplier
+    values = kernel.values.reshape(taps, outputs).astype(np.int64)
+    padded = np.pad(values, ((0, 0), (0, -outputs % 4)))
+    # (fours of outputs, taps, 4)
+    fours = padded.reshape(taps, -1, 4).transpose(1, 0, 2)
     part = f"depthwise:{stored}:{finish}"
     constants += (
-        array("int8_t", f"{name}_weights", weights),
+        array("uint32_t", f"{name}_weights", _WORDS_OF_FOURS[stored](fours)),
         structure(
             "depthwise_t",
             f"{name}_depthwise",
             scaling=f"&{scaling}",
             weights=f"{name}_weights",
-            bias=f"{name}_bias",
+            channels=f"{name}_channels",
             multiplier=multiplier,
         ),
         _window(op, source, output, (height, width), name),
@@ -579,9 +664,24 @@ def _depthwise(
         ),
         (part,),
         constants,
-        scratch=channels,
-        num_taps=height * width,
+        scratch=8 * taps * len(fours) + channels,
+        num_taps=taps,
     )
+
+
+def _fours_of_int8(fours: np.ndarray) -> np.ndarray:
+    """(..., taps, 4 outputs) -> (..., taps), see `unpack_int8.c`."""
+    return ((fours & 255) << np.arange(0, 32, 8)).sum(axis=-1)
+
+
+def _fours_of_int4(fours: np.ndarray) -> np.ndarray:
+    """(fours, taps, 4 outputs) -> (fours, half of the taps), see `unpack_int4.c`."""
+    halves = ((fours & 15) << np.arange(0, 16, 4)).sum(axis=-1)
+    even = np.pad(halves, ((0, 0), (0, halves.shape[1] % 2)))
+    return _halves_joined(even[:, 0::2], even[:, 1::2])
+
+
+_WORDS_OF_FOURS = {"int8": _fours_of_int8, "int4": _fours_of_int4}
 
 
 def _look_up(
@@ -617,12 +717,13 @@ def _combined(function: str, how: Callable[..., tuple[Constant, ...]]) -> Writer
             second=_steps(second.shape, shape),
         )
         place = next((i for i in (0, 1) if inputs[i].size == output.size), None)
+        part = f"combine:{function}"
         return Call(
             (
-                f"combine({function}, {given}, &{name}_shapes, {{in0}}, {{in1}}, "
+                f"{_function(part)}({given}, &{name}_shapes, {{in0}}, {{in1}}, "
                 "{out});",
             ),
-            (function, "broadcast"),
+            (part,),
             (*constants, meets),
             in_place=place,
         )

@@ -67,6 +67,16 @@ def test_what_is_no_student_is_refused_in_one_line(student, tmp_path, model, nam
     assert not (tmp_path / "fw").exists()
 
 
+def test_files_and_functions_have_the_name(student, tmp_path):
+    output = f"--output_dir={tmp_path / 'fw'}"
+    code, _, stderr = run_command("firmware", str(student), output, "--name=Eye_2")
+    assert code == 0, stderr
+    header = (tmp_path / "fw" / "Eye_2.h").read_text()
+    assert "void Eye_2_invoke(const int8_t input[EYE_2_INPUT_SIZE]," in header
+    message = refusal("firmware", str(student), output, "--name=2", folder=tmp_path)
+    assert "--name=2 cannot begin names in C" in message
+
+
 def test_other_files_stay(student, tmp_path):
     (tmp_path / "fw").mkdir()
     (tmp_path / "fw" / "main.c").write_text("mine")

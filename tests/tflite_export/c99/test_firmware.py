@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib.resources
 import shutil
 import subprocess
 
@@ -9,8 +11,13 @@ import numpy as np
 import pytest
 
 from tests.tflite_export.litert.test_simulator import NETWORKS, softmax_network
-from tests.tiny_network import NetworkBuilder, random_images
-from tflite_export.c99.firmware import FILES, Description, make_firmware
+from tests.tiny_network import (
+    INPUT_GRID,
+    OUTPUT_GRID,
+    NetworkBuilder,
+    random_images,
+)
+from tflite_export.c99.firmware import Description, file_names, make_firmware
 from tflite_export.c99.program import WRITERS, make_program
 from tflite_export.litert.simulator import SIMULATIONS
 from tflite_export.operator_forms import in_forms_of
@@ -62,9 +69,10 @@ def test_without_floating_point_bytes_are_the_same(name, tmp_path):
 
 
 @needs_compiler
-def test_nothing_undefined_is_done(tmp_path):
+@pytest.mark.parametrize("name", ["movements", "kernels"])
+def test_nothing_undefined_is_done(name, tmp_path):
     flags = "-std=c99 -O1 -fsanitize=undefined,address -fno-sanitize-recover"
-    code, output = built(NETWORKS["movements"][0], tmp_path, flags)
+    code, output = built(NETWORKS[name][0], tmp_path, flags)
     assert code == 0, output
 
 
@@ -75,6 +83,105 @@ def test_softmax(scale, tmp_path):
     shape = (200, *network.input_shape)
     images = np.random.default_rng(0).integers(-128, 128, shape).astype(np.int8)
     code, output = built(network, tmp_path, examples=images)
+    assert code == 0, output
+
+
+def with_kernel(network, name, **fields):
+    """The network with other fields of one operation's kernel."""
+    ops = tuple(
+        dataclasses.replace(op, kernel=dataclasses.replace(op.kernel, **fields))
+        if op.name == name
+        else op
+        for op in network.ops
+    )
+    return dataclasses.replace(network, ops=ops)
+
+
+@needs_compiler
+@pytest.mark.parametrize("flags", ["", " -DMODEL_NO_FLOAT"])
+@pytest.mark.parametrize(
+    ("sizes", "bias"),
+    [
+        ([3.0, 0.6, 1e-3, 2.0**-31, 2.0**-40, 2.0**-70], [5, -7, 2**30, 2**30, 9, 0]),
+        ([0.6] * 6, [5, -7, 2**30, -(2**30), 2**24, -(2**25)]),
+    ],
+)
+def test_multipliers_and_sums_may_be_of_any_size(sizes, bias, flags, tmp_path):
+    b = NetworkBuilder()
+    for bits in (8, 4):
+        b.branch(b.kernel(f"conv_w{bits}", "conv", "image", bits=bits, outputs=6))
+    network, _ = b.build()
+    for bits in (8, 4):
+        network = with_kernel(
+            network,
+            f"conv_w{bits}",
+            scale=np.float32(sizes) * np.float32(OUTPUT_GRID.scale / INPUT_GRID.scale),
+            bias=np.array(bias, np.int32),
+        )
+    code, output = built(network, tmp_path, f"{CLEAN} -O1 -fsanitize=undefined{flags}")
+    assert code == 0, output
+    assert "runtime error" not in output
+
+
+SCALES = """
+int main(void) {
+  uint32_t bits;
+  int wrong = 0, beside, half;
+  for (bits = 0x30000000u; bits < 0x3F800000u; bits += 0x56789u) {
+    float multiplier;
+    memcpy(&multiplier, &bits, 4);
+    for (half = -601; half <= 601; half += 2) {
+      const double tie = half / 2.0 / multiplier;
+      for (beside = -1; beside <= 1 && tie > -2e9 && tie < 2e9; ++beside) {
+        const int32_t sum = (int32_t)tie + beside;
+        volatile float product = (float)sum;
+        product = product * multiplier;
+        product = product + 12582912.0f; /* 1.5 * 2^23: rounds to an integer */
+        wrong += (int32_t)(product - 12582912.0f) != scale_quickly(sum, multiplier);
+      }
+    }
+  }
+  return wrong != 0;
+}
+"""
+
+
+@needs_compiler
+def test_near_ties_sums_are_scaled_as_floats_are(tmp_path):
+    folder = importlib.resources.files("tflite_export.c99") / "kernels"
+    parts = [
+        (folder / f"{name}.c").read_text()
+        for name in ("scale_without_floats", "scale_quickly")
+    ]
+    includes = "#include <stdint.h>\n#include <string.h>\n"
+    (tmp_path / "scales.c").write_text("".join([includes, *parts, SCALES]))
+    flags = [*CLEAN.split(), "-O2", "-DMODEL_NO_FLOAT"]
+    subprocess.run(["gcc", *flags, "scales.c"], cwd=tmp_path, check=True)
+    assert subprocess.run(["./a.out"], cwd=tmp_path).returncode == 0
+
+
+@needs_compiler
+@pytest.mark.parametrize("bits", [8, 4])
+def test_sums_are_exact_however_many_inputs(bits, tmp_path):
+    b = NetworkBuilder()
+    bright = b.kernel("bright", "conv", "image", bits=8, outputs=64)
+    b.branch(b.kernel("conv", "conv", bright, bits=bits, outputs=3))
+    b.branch(b.kernel("dense", "dense", b.flatten(bright), bits=bits, outputs=3))
+    network, _ = b.build()
+    # Pixels of 127 everywhere, and weights as large as they can be.
+    network = with_kernel(network, "bright", bias=np.full(64, 10**6, np.int32))
+    weight = 127 if bits == 8 else -8
+    for name, shape in (("conv", (3, 3, 64, 3)), ("dense", (4096, 3))):
+        num_inputs = np.prod(shape[:-1])
+        largest = num_inputs * abs(weight) * (127 - OUTPUT_GRID.zero_point)
+        network = with_kernel(
+            network,
+            name,
+            values=np.full(shape, weight, np.int8),
+            scale=np.full(3, 90 / largest, np.float32),
+            bias=np.zeros(3, np.int32),
+        )
+    code, output = built(network, tmp_path)
     assert code == 0, output
 
 
@@ -99,6 +206,34 @@ def test_a_network_that_moves_nothing_gives_its_input(tmp_path):
     b.flatten("image")
     code, output = built(b.build_ops(), tmp_path)
     assert code == 0, output
+
+
+@needs_compiler
+def test_a_program_may_have_two_networks(tmp_path):
+    images = random_images(4)
+    main = "#include <string.h>\n"
+    for prefix, bits in (("one", 8), ("other", 4)):
+        b = NetworkBuilder(seed=bits)
+        b.kernel("logits", "dense", b.flatten("image"), bits=bits)
+        description = dataclasses.replace(DESCRIPTION, prefix=prefix)
+        made = make_firmware(b.build_ops(), description, images)
+        for name, text in made.files.items():
+            # Both have their inputs in arrays of the same names.
+            text = text.replace("test_inputs", f"{prefix}_inputs")
+            text = text.replace("test_outputs", f"{prefix}_outputs")
+            (tmp_path / name).write_text(text.replace("#define NUM_TESTS 4", ""))
+        main += f'#include "{prefix}.h"\n#include "test_{prefix}.h"\n'
+    main += (
+        "int main(void) {\n  int8_t out[ONE_OUTPUT_SIZE + OTHER_OUTPUT_SIZE];\n"
+        "  one_invoke(one_inputs, out);\n"
+        "  other_invoke(other_inputs, out + ONE_OUTPUT_SIZE);\n"
+        "  return memcmp(out, one_outputs, ONE_OUTPUT_SIZE) ||\n"
+        "    memcmp(out + ONE_OUTPUT_SIZE, other_outputs, OTHER_OUTPUT_SIZE);\n}\n"
+    )
+    (tmp_path / "main.c").write_text(main)
+    sources = ["main.c", "one.c", "other.c"]
+    subprocess.run(["gcc", *CLEAN.split(), *sources], cwd=tmp_path, check=True)
+    assert subprocess.run(["./a.out"], cwd=tmp_path).returncode == 0
 
 
 @needs_compiler
@@ -131,8 +266,9 @@ def test_windows_reach_over_the_edge_instead_of_padding():
     b.kernel("logits", "dense", b.flatten(x), bits=8)
     program = make_program(b.build_ops())
     assert "pad" not in program.sources
-    # The convolution's output of 7 x 8 x 4, and two patches of 3 x 3 x 4.
-    assert program.plan.size == 7 * 8 * 4 + 2 * 36
+    # The convolution's output of 7 x 8 x 4, two patches of 3 x 3 x 4 with 2 bytes a
+    # value, and one with a byte.
+    assert program.plan.size == 7 * 8 * 4 + 2 * 36 * 2 + 36
 
 
 def test_values_may_be_changed_in_place_unless_they_are_read_again():
@@ -144,7 +280,8 @@ def test_values_may_be_changed_in_place_unless_they_are_read_again():
         b.kernel("logits", "dense", b.flatten(end), bits=8)
         return make_program(b.build_ops()).plan.size
 
-    assert size(again=False) == 256
+    # 8 x 8 x 4 values, beside them two positions of 4 inputs in 2 bytes.
+    assert size(again=False) == 256 + 16
     assert size(again=True) == 512
 
 
@@ -152,11 +289,11 @@ def test_the_folder_says_what_people_have_to_know():
     b = NetworkBuilder()
     b.kernel("logits", "dense", b.flatten("image"), bits=8)
     made = make_firmware(b.build_ops(), DESCRIPTION, random_images(3))
-    assert tuple(made.files) == FILES
+    assert tuple(made.files) == file_names("model")
     header = made.files["model.h"]
     assert "#define MODEL_INPUT_SIZE 256\n" in header
     assert "#define MODEL_INPUT_ZERO_POINT (5)\n" in header
     assert "q = pixel - 128" in header
     assert "classes: cat, a * / dog." in header
-    assert made.num_weight_bytes == 256 * 6 + 4 * 5 + 4 * 5  # 5 outputs, in pairs
+    assert made.num_weight_bytes == 256 * 6 + 8 * 6  # 5 outputs, in pairs
     assert "3 inputs" in made.files["README.md"]

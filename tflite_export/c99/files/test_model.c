@@ -2,15 +2,15 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "model.h"
-#include "test_vectors.h"
+#include "@prefix@.h"
+#include "test_@prefix@.h"
 
 int main(void) {
-  static int8_t output[MODEL_OUTPUT_SIZE];
+  static int8_t output[@PREFIX@_OUTPUT_SIZE];
   int test, failed = 0;
   for (test = 0; test < NUM_TESTS; ++test) {
-    model_invoke(test_inputs + test * MODEL_INPUT_SIZE, output);
-    if (memcmp(output, test_outputs + test * MODEL_OUTPUT_SIZE, MODEL_OUTPUT_SIZE)) {
+    @prefix@_invoke(test_inputs + test * @PREFIX@_INPUT_SIZE, output);
+    if (memcmp(output, test_outputs + test * @PREFIX@_OUTPUT_SIZE, @PREFIX@_OUTPUT_SIZE)) {
       printf("input %d: other outputs\n", test);
       ++failed;
     }

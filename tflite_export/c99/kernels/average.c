@@ -12,12 +12,11 @@ static void average(const average_t *a, const int8_t *input, int8_t *output) {
   for (i = 0; i < a->outputs; ++i) {
     const int8_t *value = input + i * a->between;
     int32_t sum = 0;
-    volatile float rounded; /* before the bias is added */
     for (j = 0; j < a->count; ++j) {
       sum += *value;
       value += a->step;
     }
-    rounded = (float)sum * a->multiplier;
-    output[i] = round_within(rounded + a->bias, 0, -128.0f, 127.0f);
+    output[i] = round_within(rounded((float)sum * a->multiplier) + a->bias, 0, -128.0f,
+                             127.0f);
   }
 }

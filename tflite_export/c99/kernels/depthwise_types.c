@@ -1,8 +1,8 @@
-/* Depthwise convolutions: each channel has `multiplier` outputs. Weights lie tap by
-   tap, one of each output channel; each tap begins with a byte of its own. */
+/* Depthwise convolutions: each channel has `multiplier` outputs. Weights are those of
+   four output channels, tap by tap. */
 typedef struct {
   const scaling_t *scaling;
-  const int8_t *weights;
-  const int32_t *bias;
+  const uint32_t *weights;
+  const void *channels;
   int32_t multiplier;
 } depthwise_t;

@@ -3,7 +3,7 @@ typedef struct {
   int32_t first, second, bias, shift, zero_point, low, high;
 } weighted_sum_t;
 
-static int8_t weighted_sum(const void *how, int32_t first, int32_t second) {
+static inline int8_t weighted_sum(const void *how, int32_t first, int32_t second) {
   const weighted_sum_t *const w = (const weighted_sum_t *)how;
   int32_t sum = (first * w->first + second * w->second + w->bias) >> w->shift;
   if (sum < w->low) {

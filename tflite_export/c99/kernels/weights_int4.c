@@ -1,34 +1,51 @@
-/* Two weights in a byte, the first one in its lower half. */
-static inline int32_t bytes_int4(int32_t count) {
-  return (count + 1) / 2;
+/* Weights of two output channels and four inputs in a word. From the top, each half has
+   those of both channels for the first pair of inputs and for the second pair. */
+#define WORDS_int4 1
+
+static inline void take_int4(const uint32_t **weights, uint32_t words[1]) {
+  words[0] = *(*weights)++;
 }
 
-static inline int32_t weight_int4(const int8_t *weights, int32_t index) {
-  const uint32_t both = (uint32_t)(int32_t)weights[index / 2];
-  return (int32_t)(index % 2 ? both << 24 : both << 28) >> 28;
-}
-
-/* Adds four values times 16 times their weights to four sums. */
-static inline void add_four_int4(const int8_t *values, const int8_t *weights,
-                                 int32_t sums[4]) {
 #if defined(HAS_SIMD)
-  const uint32_t low = (uint8_t)weights[0], high = (uint8_t)weights[1];
-  const uint32_t x = load_word(values), both = low | high << 16;
-  const int16x2_t x_even = EVEN_BYTES(x), x_odd = ODD_BYTES(x);
-  const int16x2_t v_even = EVEN_BYTES(both << 4);
-  const int16x2_t v_odd = EVEN_BYTES(both & 0x00F000F0u);
-  sums[0] = __smlabb(x_even, v_even, sums[0]);
-  sums[1] = __smlabb(x_odd, v_odd, sums[1]);
-  sums[2] = __smlatt(x_even, v_even, sums[2]);
-  sums[3] = __smlatt(x_odd, v_odd, sums[3]);
-#else
-  sums[0] += values[0] * weight_int4(weights, 0) * 16;
-  sums[1] += values[1] * weight_int4(weights, 1) * 16;
-  sums[2] += values[2] * weight_int4(weights, 2) * 16;
-  sums[3] += values[3] * weight_int4(weights, 3) * 16;
-#endif
+/* Weights are taken as 4096 times what they are. */
+static inline void multiply_int4(const uint32_t pairs[2], const uint32_t words[1],
+                                 uint32_t sums[2]) {
+  const uint32_t word = words[0], top = 0xF000F000u;
+  sums[0] = add_products(sums[0], pairs[0], word & top);
+  sums[1] = add_products(sums[1], pairs[0], word << 4 & top);
+  sums[0] = add_products(sums[0], pairs[1], word << 8 & top);
+  sums[1] = add_products(sums[1], pairs[1], word << 12 & top);
 }
 
-static inline int32_t sum_int4(int32_t sum) {
-  return sum >> 4;
+/* As long as they are below 2^19. */
+static inline void add_sums_int4(const uint32_t sums[2], int32_t outputs[2]) {
+  outputs[0] += (int32_t)sums[0] >> 12;
+  outputs[1] += (int32_t)sums[1] >> 12;
 }
+#else
+/* The four bits that begin so many below the top. */
+static inline int32_t bits_below(uint32_t word, int32_t count) {
+  return (int32_t)(word << count) >> 28;
+}
+
+static inline void multiply_int4(const uint32_t pairs[2], const uint32_t words[1],
+                                 uint32_t sums[2]) {
+  const uint32_t word = words[0];
+  int32_t first = 0, second = 0;
+  first += upper(pairs[0]) * bits_below(word, 0);
+  second += upper(pairs[0]) * bits_below(word, 4);
+  first += upper(pairs[1]) * bits_below(word, 8);
+  second += upper(pairs[1]) * bits_below(word, 12);
+  first += lower(pairs[0]) * bits_below(word, 16);
+  second += lower(pairs[0]) * bits_below(word, 20);
+  first += lower(pairs[1]) * bits_below(word, 24);
+  second += lower(pairs[1]) * bits_below(word, 28);
+  sums[0] += (uint32_t)first;
+  sums[1] += (uint32_t)second;
+}
+
+static inline void add_sums_int4(const uint32_t sums[2], int32_t outputs[2]) {
+  outputs[0] += (int32_t)sums[0];
+  outputs[1] += (int32_t)sums[1];
+}
+#endif

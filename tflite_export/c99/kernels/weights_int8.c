@@ -1,31 +1,23 @@
-/* Weights of a byte each. */
-static inline int32_t bytes_int8(int32_t count) {
-  return count;
+/* Weights of two output channels and four inputs in two words, for the pairs of inputs.
+   A half of a word is 256 times the first channel's weight plus the second one's, whose
+   weight is its lower byte. So sums are taken of both channels together, modulo 2^32,
+   and of the second one. */
+#define WORDS_int8 2
+
+static inline void take_int8(const uint32_t **weights, uint32_t words[2]) {
+  take_two(weights, words);
 }
 
-static inline int32_t weight_int8(const int8_t *weights, int32_t index) {
-  return weights[index];
+static inline void multiply_int8(const uint32_t pairs[2], const uint32_t words[2],
+                                 uint32_t sums[2]) {
+  sums[0] = add_products(sums[0], pairs[0], words[0]);
+  sums[1] = add_products(sums[1], pairs[0], even_bytes(words[0]));
+  sums[0] = add_products(sums[0], pairs[1], words[1]);
+  sums[1] = add_products(sums[1], pairs[1], even_bytes(words[1]));
 }
 
-/* Adds four values times their weights to four sums. */
-static inline void add_four_int8(const int8_t *values, const int8_t *weights,
-                                 int32_t sums[4]) {
-#if defined(HAS_SIMD)
-  const uint32_t x = load_word(values), v = load_word(weights);
-  const int16x2_t x_even = EVEN_BYTES(x), x_odd = ODD_BYTES(x);
-  const int16x2_t v_even = EVEN_BYTES(v), v_odd = ODD_BYTES(v);
-  sums[0] = __smlabb(x_even, v_even, sums[0]);
-  sums[1] = __smlabb(x_odd, v_odd, sums[1]);
-  sums[2] = __smlatt(x_even, v_even, sums[2]);
-  sums[3] = __smlatt(x_odd, v_odd, sums[3]);
-#else
-  sums[0] += values[0] * weights[0];
-  sums[1] += values[1] * weights[1];
-  sums[2] += values[2] * weights[2];
-  sums[3] += values[3] * weights[3];
-#endif
-}
-
-static inline int32_t sum_int8(int32_t sum) {
-  return sum;
+/* Those of each channel, as long as the first one's are below 2^23. */
+static inline void add_sums_int8(const uint32_t sums[2], int32_t outputs[2]) {
+  outputs[0] += (int32_t)(sums[0] - sums[1]) >> 8;
+  outputs[1] += (int32_t)sums[1];
 }

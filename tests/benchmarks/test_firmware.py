@@ -1,0 +1,27 @@
+"""Firmware in QEMU, with instructions that other processors lack."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from benchmarks.firmware import PROCESSORS, TOOLS, measure
+from tests.tflite_export.litert.test_simulator import NETWORKS
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        any(shutil.which(tool) is None for tool in TOOLS),
+        reason="there is no compiler or emulator of Cortex-M processors",
+    ),
+]
+
+
+@pytest.mark.parametrize("processor", PROCESSORS)
+@pytest.mark.parametrize("name", ["products", "kernels", "activations"])
+def test_bytes_are_those_of_the_simulation(name, processor):
+    row = measure(NETWORKS[name][0], name, "w8a8", processor)
+    assert row["num_wrong"] == 0
+    assert row["instructions"] > row["multiply_adds"]
+    assert sum(count for _, count in row["kinds"].values()) == row["multiply_adds"]
