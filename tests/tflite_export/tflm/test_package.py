@@ -74,6 +74,7 @@ def test_files_say_what_the_network_is(monkeypatch):
     assert "#define MODEL_INPUT_SIZE 256\n" in header
     assert "classes: cat, a * / dog." in header
     assert "MODEL_ARENA_SIZE" not in header
+    assert "alignas(16) const unsigned char kModel[" in found.files["model_data.cc"]
     readme = found.files["README.md"]
     assert "was not measured" in readme and "pip install" in readme
     assert "q = pixel - 128" in readme
