@@ -29,7 +29,7 @@ _NORMALIZATION = 1
 _AXIS_LABELS = 2
 # What damaged archives raise, or such as want a password.
 _ARCHIVE_DAMAGE = (OSError, EOFError, RuntimeError, zipfile.BadZipFile)
-_LONGEST = 2**24  # bytes of metadata, or of labels, that are read
+_LONGEST = 2**22  # bytes of metadata, or of the archive, that are read
 
 
 def add_metadata(model: schema.ModelT, network: IntegerNetwork) -> None:
@@ -130,11 +130,12 @@ def _labels(tflite: bytes, file: View) -> tuple[str, ...]:
     name = file.text("name")
     if (name, file.integer("type")) != (_LABELS_FILE, _AXIS_LABELS):
         raise ValueError(f"a file {shown(name)}")
-    with zipfile.ZipFile(io.BytesIO(tflite)) as archive:
+    # A long list of files, or one that is compressed, may unfold to more than any
+    # memory holds.
+    with zipfile.ZipFile(io.BytesIO(tflite[-_LONGEST:])) as archive:
         entry = archive.getinfo(name)
-        # An archive that is compressed may unfold to more than any memory holds.
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > _LONGEST:
-            raise ValueError(f"{shown(name)} compressed or too long")
+        if entry.compress_type != zipfile.ZIP_STORED:
+            raise ValueError(f"{shown(name)} compressed")
         return tuple(archive.read(entry).decode().split("\n")[:-1])
 
 
