@@ -41,6 +41,9 @@ _OF_OTHER_MODELS = (
     "input_range",
 )
 
+# Of choices in front of a text; more are told in it.
+_LONGEST_VALUE = 60
+
 
 class Flags:
     """One command's flags, by group; `values` holds what they are set to.
@@ -122,8 +125,11 @@ class Flags:
                 flag = self.values[name]
                 value = "" if flag.boolean else f"={_placeholder(flag)}"
                 default = flag.default_as_str
-                lines.append(f"  --{name}{value}")
                 text = flag.help.split(">: ", 1)[-1]  # absl puts choices in front
+                if len(value) > _LONGEST_VALUE:
+                    text += f" One of {value[1:].replace('|', ', ')}."
+                    value = "=NAME"
+                lines.append(f"  --{name}{value}")
                 if name in self.required:
                     text += " Required."
                 elif flag.default not in (None, []) and not flag.boolean:

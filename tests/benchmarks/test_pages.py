@@ -54,21 +54,22 @@ def test_means_over_seeds(recipe, title):
 
 
 def test_rows_that_saw_test_images_count_on_the_first_half():
-    rows = rows_of("resnet20_cifar10", "earlier_real", "w4a8")
+    rows = rows_of("resnet20_cifar10", "real", "w4a8")
     found = cells(
         result_tables.accuracy("resnet20_cifar10"),
         "w4a8",
-        "earlier `balanced`, real images instead",
+        "`fast`, real images instead",
     )
     top1 = 100 * statistics.mean(row["top1_first_half"] for row in rows)
     agreement = 100 * statistics.mean(row["agreement_first_half"] for row in rows)
     assert found[3:7] == ["", "", f"{91.6 - top1:.2f}", f"{agreement:.2f}"]
 
 
-def test_one_run_has_no_deviation():
-    table = result_tables.accuracy("resnet20_cifar10")
-    title = "earlier `best`, 600 generator steps"
-    assert cells(table, "w4a4/paper", title)[2:4] == ["1", "91.00"]
+def test_one_run_has_no_deviation(monkeypatch):
+    row = rows_of("resnet20_cifar10", "fast", "w4a4_paper")[0]
+    monkeypatch.setattr(result_tables, "_read", lambda name: [row])
+    found = cells(result_tables.accuracy("one"), "w4a4/paper", "`fast`")
+    assert found[2:4] == ["1", f"{100 * row['top1']:.2f}"]
 
 
 def test_ablation():
@@ -88,11 +89,26 @@ def test_estimates():
 
 
 def test_errors_of_estimates_have_signs():
-    (row,) = rows_of("resnet20w_cifar100", "earlier_best", "w4a4_paper")
-    error = row["estimate"]["accuracy_loss"] - 100 * (row["float_top1"] - row["top1"])
-    table = result_tables.estimate_errors("resnet20w_cifar100")
-    found = cells(table, "earlier `best`, 600 generator steps")
-    assert found[3] == f"{error:+.1f} to {error:+.1f}"
+    rows = json.loads((ROOT / "docs/results/resnet20w_cifar100.json").read_text())
+    errors = [
+        row["estimate"]["accuracy_loss"] - 100 * (row["float_top1"] - row["top1"])
+        for row in rows
+        if row["recipe"] == "fast"
+    ]
+    found = cells(result_tables.estimate_errors("resnet20w_cifar100"), "`fast`")
+    assert found[1] == str(len(errors))
+    assert found[3] == f"{min(errors):+.1f} to {max(errors):+.1f}"
+
+
+def test_own_networks_have_a_line_for_each_width():
+    rows = rows_of("own_networks", "fast", "w4a8")
+    assert len(rows) == 8
+    for row in rows:
+        table = result_tables.own_networks()
+        top1 = f"{100 * row['float_top1']:.2f}"
+        found = cells(table, row["model"], top1, "w4a8")
+        assert found[3] == f"{100 * (row['float_top1'] - row['top1']):.2f}"
+        assert found[5] == f"{row['estimate']['accuracy_loss']:.1f}"
 
 
 def test_every_layer_is_in_the_table():

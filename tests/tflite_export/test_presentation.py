@@ -146,7 +146,7 @@ def test_uint8_files_are_run_as_others():
     assert model.quantize_input(real).tolist() == [[0, zero_point, 255]]
     assert model.dequantize_output(np.uint8([0, 255])).dtype == np.float32
     assert model.logits(np.zeros((2, 8, 8, 4))).shape == (2, 5)
-    assert benchmark(tflite, num_runs=1, warmup_runs=0).num_runs == 1
+    assert benchmark(tflite, num_runs=1, warmup_runs=0).latency.num_runs == 1
 
 
 def test_int8_values_of_float_files_are_refused():

@@ -92,7 +92,8 @@ def test_quantize_writes_a_complete_run(run):
     assert f"written to {directory}" in stdout
     for stage in (
         "generator: 2 steps",
-        "refinement: 4 steps",  # as much shorter as the generator, of 2 x 128 images
+        "refinement: 2 steps",  # as much shorter as the generator, of 128 images
+        "refinement: 14 steps",  # of 7 x 128 more, for kernels of few bits
         "reconstruction: 4 steps",  # one per kernel
         "evaluation: 5 steps",
     ):

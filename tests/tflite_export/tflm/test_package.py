@@ -105,7 +105,9 @@ def test_it_compiles_and_holds_the_file(tmp_path, monkeypatch):
 
 
 def test_every_operator_can_be_registered():
-    assert set(package._REGISTRATIONS) == set(TFLITE_OPERATORS) - {"GELU"}
+    """But GELU, which it has not, and QUANTIZE, as its ends are int8."""
+    known = set(TFLITE_OPERATORS) - {"GELU", "QUANTIZE"}
+    assert set(package._REGISTRATIONS) == known
 
 
 @pytest.mark.skipif(not is_installed(), reason="tflite-micro is not installed")
