@@ -113,7 +113,7 @@ def _dense(x: Tensor) -> Tensor:
         for _ in range(3):
             x = _layers.Concatenate()([x, _conv(_conv(x, 48, size=1), 16)])
         if stage < 2:
-            x = _layers.AveragePooling2D()(_conv(x, x.shape[-1] // 2, size=1))
+            x = _layers.AveragePooling2D(2)(_conv(x, x.shape[-1] // 2, size=1))
     return x
 
 
