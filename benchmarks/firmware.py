@@ -13,15 +13,9 @@ measured again.
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import rich.box
 import rich.console
 import rich.table
@@ -29,51 +23,11 @@ from absl import flags
 
 from benchmarks import commands
 from benchmarks.commands import Row, key_of
-from gdfq_tf.errors import UserError
-from tflite_export.c99.firmware import Description, Firmware, make_firmware
+from tflite_export.c99.emulation import PROCESSORS, measure_firmware
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.student_file import load_network
-from tflite_export.tensor_shapes import tensor_shapes
 
-_NUM_TESTS = 8
-_FEW_TESTS = 2  # of networks of so many multiply-adds, as QEMU takes minutes for them
-_MANY_MULTIPLY_ADDS = 10_000_000
 _WITH_LAYERS = "cortex-m4"  # of this processor, rows have each layer
-TOOLS = ("arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm")
-_WARNINGS = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror", "-O2", "-mthumb"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Processor:
-    """What programs are compiled for and run on.
-
-    Attributes:
-      flags: of the compiler.
-      machine: of QEMU.
-      memory: bytes of it that programs may have, and as many of RAM.
-      tick: instructions of one tick of SysTick, which follow from its clock.
-    """
-
-    flags: tuple[str, ...]
-    machine: str
-    memory: int = 4 << 20
-    tick: float = 40.0
-
-
-PROCESSORS = {
-    "cortex-m0": Processor(("-mcpu=cortex-m0",), "mps2-an385"),
-    "cortex-m3": Processor(("-mcpu=cortex-m3",), "mps2-an385"),
-    "cortex-m4": Processor(
-        ("-mcpu=cortex-m4", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16"), "mps2-an386"
-    ),
-    "cortex-m7": Processor(
-        ("-mcpu=cortex-m7", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"), "mps2-an500"
-    ),
-    # Without its vector unit, for which there is no code.
-    "cortex-m55": Processor(
-        ("-mcpu=cortex-m55+nomve", "-mfloat-abi=hard"), "mps3-an547", 512 << 10, 31.25
-    ),
-}
 
 
 def define_flags() -> commands.Flags:
@@ -88,9 +42,6 @@ def define_flags() -> commands.Flags:
 
 def main(values: flags.FlagValues) -> None:
     """Measures what --output does not hold yet and prints all of it."""
-    missing = [tool for tool in TOOLS if shutil.which(tool) is None]
-    if missing:
-        raise UserError(f"{missing[0]} is not installed; see this benchmark's --help")
     output = Path(values.output)
     rows = commands.read_rows(output)
     for student in map(Path, values.students):
@@ -109,59 +60,22 @@ def main(values: flags.FlagValues) -> None:
 
 def measure(network: IntegerNetwork, name: str, bits: str, processor: str) -> Row:
     """The row of a network that has these widths."""
-    counts = _multiply_adds(network)
-    large = sum(counts.values()) > _MANY_MULTIPLY_ADDS
-    num_tests = _FEW_TESTS if large else _NUM_TESTS
-    images = np.random.default_rng(0).integers(
-        -128, 128, (num_tests, *network.input_shape)
-    )
-    made = make_firmware(network, Description(name), images.astype(np.int8))
-    with tempfile.TemporaryDirectory() as folder:
-        for file, text in made.files.items():
-            Path(folder, file).write_text(text)
-        Path(folder, "measured.c").write_text(_with_ends_of_steps(made))
-        steps = len(made.program.steps)
-        Path(folder, "measure.h").write_text(
-            f"#define NUM_STEPS {steps}\nvoid end_of_step(int step);\n"
-        )
-        shutil.copy(Path(__file__).with_suffix(".c"), Path(folder, "measure.c"))
-        flash = _build(Path(folder), PROCESSORS[processor])
-        wrong, *ticks = map(int, _run(Path(folder), PROCESSORS[processor]).split())
-    layers = [
-        {
-            "name": step.name,
-            "kind": step.kind,
-            "instructions": round(count * PROCESSORS[processor].tick / num_tests),
-            "multiply_adds": counts.get(step.name, 0),
-        }
-        for step, count in zip(made.program.steps, ticks, strict=True)
-    ]
-    with_kernels = [layer for layer in layers if layer["multiply_adds"]]
+    figures = measure_firmware(network, name, processor).to_dict()
+    steps = figures.pop("steps")
     return {
         "model": name,
-        "recipe": processor,  # as other benchmarks name what tells rows apart
+        "recipe": figures.pop("processor"),  # what tells rows of benchmarks apart
         "seed": 0,
         "bits": bits,
-        "flash_bytes": flash,
-        "arena_bytes": made.program.plan.size,
-        "arena_lower_bound": made.program.plan.lower_bound,
-        "instructions": sum(layer["instructions"] for layer in layers),
-        "multiply_adds": sum(counts.values()),
-        "kinds": _of_kinds(layers),
-        "num_inputs": num_tests,
-        "num_wrong": wrong,
+        **figures,
+        "kinds": _of_kinds(steps),
         # Of one processor, as they differ in much the same way on all.
-        **({"layers": with_kernels} if processor == _WITH_LAYERS else {}),
+        **(
+            {"layers": [step for step in steps if step["multiply_adds"]]}
+            if processor == _WITH_LAYERS
+            else {}
+        ),
     }
-
-
-def _with_ends_of_steps(made: Firmware) -> str:
-    """model.c that says where each step ends."""
-    head, begin, body = made.files["model.c"].partition("void model_invoke(")
-    for number, step in enumerate(made.program.steps):
-        last = f"  {step.statements[-1]}\n"
-        body = body.replace(last, f"{last}  end_of_step({number});\n")
-    return f'#include "measure.h"\n{head}{begin}{body}'
 
 
 def _of_kinds(layers: Sequence[Row]) -> dict[str, list[int]]:
@@ -172,60 +86,6 @@ def _of_kinds(layers: Sequence[Row]) -> dict[str, list[int]]:
         figures[0] += layer["instructions"]
         figures[1] += layer["multiply_adds"]
     return found
-
-
-def _build(folder: Path, processor: Processor) -> int:
-    """Compiles the folder's program; bytes of code and constants of model.c."""
-    compiler = [
-        "arm-none-eabi-gcc", "--specs=picolibc.specs", *processor.flags, *_WARNINGS
-    ]  # fmt: skip
-    _call([*compiler, "-c", "model.c", "-o", "model.o"], folder)
-    places = {
-        "flash": 0,
-        "flash_size": processor.memory,
-        "ram": 0x20000000,
-        "ram_size": processor.memory,
-        "stack_size": 0x4000,
-    }
-    memory = ",".join(f"--defsym=__{name}={x:#x}" for name, x in places.items())
-    options = ["--oslib=semihost", "--crt0=hosted", f"-Wl,{memory}", "-lm"]
-    sources = ["measure.c", "measured.c"]
-    _call([*compiler, *sources, "-o", "measure.elf", *options], folder)
-    text, data, *_ = (
-        _call(["arm-none-eabi-size", "model.o"], folder).split("\n")[1].split()
-    )
-    return int(text) + int(data)
-
-
-def _run(folder: Path, processor: Processor) -> str:
-    semihosting = ["-semihosting-config", "enable=on,target=native"]
-    quiet = ["-nographic", "-monitor", "none", "-serial", "none"]
-    return _call(
-        [
-            *("qemu-system-arm", "-M", processor.machine, "-icount", "shift=0"),
-            *(*semihosting, *quiet, "-kernel", "measure.elf"),
-        ],
-        folder,
-    )
-
-
-def _call(command: list[str], folder: Path) -> str:
-    """What a command prints; QEMU's programs print on its standard error."""
-    done = subprocess.run(
-        command, cwd=folder, check=True, capture_output=True, text=True, timeout=600
-    )
-    return done.stdout + done.stderr
-
-
-def _multiply_adds(network: IntegerNetwork) -> dict[str, int]:
-    """Of each operation with a kernel."""
-    shapes = tensor_shapes(network)
-    return {
-        op.name: math.prod(shapes[op.name])
-        * (op.kernel.values.size // len(op.kernel.scale))
-        for op in network.ops
-        if op.kernel is not None
-    }
 
 
 def _table(rows: list[Row]) -> rich.table.Table:

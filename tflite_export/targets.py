@@ -97,6 +97,8 @@ TARGETS: Mapping[str, Target] = {
     )
 }
 DEFAULT_TARGET = "litert"
+# Processors that firmware is measured on, in an emulator.
+CORTEX_M = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m55")
 # Configurations of Ethos-U, as Vela has them.
 NPUS = (
     "ethos-u55-32",

@@ -15,7 +15,9 @@ import rich.table
 from absl import flags
 
 from gdfq_tf.cli import session
+from gdfq_tf.cli.firmware_benchmark import emulate
 from gdfq_tf.cli.npu_benchmark import ask_vela
+from gdfq_tf.cli.reporting import distinct_names
 from gdfq_tf.system.output_files import write_whole
 from tflite_export.benchmark import (
     BenchmarkResult,
@@ -23,13 +25,16 @@ from tflite_export.benchmark import (
     benchmark_in_turn,
     operator_times,
 )
+from tflite_export.targets import CORTEX_M
 
-_COLUMNS = ("model", "median ms", "95 %", "p5", "p95", "init ms", "peak MB", "bytes")
+_COLUMNS = ("model", "median", "5-95 %", "init", "MB", "bytes")
 
 
 def main(values: flags.FlagValues) -> None:
-    """Times all files in turn, or asks Vela about them, and prints one row each."""
-    if values.device:
+    """Times all files in turn, or asks Vela or QEMU, and prints one row each."""
+    if values.device in CORTEX_M:
+        rows, tables = emulate(values.model, values.device, profile=values.profile)
+    elif values.device:
         rows, table = ask_vela(values.model, values.device)
         tables = [table]
     else:
@@ -82,31 +87,29 @@ def _comparison(
         title=f"{first.runtime} {first.runtime_version}, {first.delegate}, "
         f"{first.num_threads} thread(s), {first.latency.num_runs} runs after "
         f"{first.warmup_runs} warm-up runs",
-        caption=first.device,
+        caption=f"{first.device}; milliseconds, MB: peak memory, in brackets: with 95 "
+        "% confidence",
         box=rich.box.SIMPLE_HEAVY,
     )
     for number, name in enumerate(_COLUMNS):
-        table.add_column(name, justify="right" if number else "left")
+        table.add_column(name, justify="right" if number else "left", overflow="fold")
     if others:
         table.add_column("times as long", justify="right")
-    for path, result in zip(paths, results, strict=True):
+    names = distinct_names(paths)
+    for name, result in zip(names, results, strict=True):
         latency, ratio = result.latency, result.times_as_long
         peak = result.peak_memory_bytes
         row = [
-            rich.markup.escape(Path(path).name),
+            rich.markup.escape(name),
             f"{latency.median_ms:.3f}",
-            f"{latency.median_low_ms:.3f}-{latency.median_high_ms:.3f}",
-            f"{latency.p5_ms:.3f}",
-            f"{latency.p95_ms:.3f}",
+            f"{latency.p5_ms:.3f}-{latency.p95_ms:.3f}",
             f"{latency.init_ms:.1f}",
             "" if peak is None else f"{peak / 1e6:.1f}",
             f"{result.model_size_bytes:,}",
         ]
         if others:
-            spread = (
-                f" ({ratio.low:.2f}-{ratio.high:.2f})" if result is not first else ""
-            )
-            row.append(f"{ratio.median:.2f}{spread}")
+            spread = f" ({ratio.low:.2f}-{ratio.high:.2f})"
+            row.append("1" if result is first else f"{ratio.median:.2f}{spread}")
         table.add_row(*row)
     return table
 

@@ -85,6 +85,7 @@ def _c99(
     network: IntegerNetwork, description: Description, examples: np.ndarray
 ) -> tuple[Mapping[str, str], str]:
     """Files, and how large their parts are, in words."""
+    network = in_forms_of(TARGETS["c99"], network)
     made = make_firmware(network, description, examples)
     plan = made.program.plan
     return made.files, (

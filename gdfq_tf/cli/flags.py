@@ -27,7 +27,7 @@ from gdfq_tf.config import (
 )
 from gdfq_tf.errors import UserError, option
 from tflite_export.interface import DEFAULT_END_TYPE, END_TYPES
-from tflite_export.targets import DEFAULT_TARGET, NPUS, TARGETS
+from tflite_export.targets import CORTEX_M, DEFAULT_TARGET, NPUS, TARGETS
 
 _OF_OTHER_MODELS = (
     "weights",
@@ -546,9 +546,10 @@ def _define_benchmark(flags_: Flags) -> None:
     flags_.choice(
         "device",
         None,
-        NPUS,
-        "An NPU by Arm, whose cycles and memory Vela estimates, in place of timing "
-        "LiteRT; needs ethos-u-vela.",
+        (*CORTEX_M, *NPUS),
+        "In place of timing LiteRT: a microcontroller, on which firmware of the files' "
+        "students is measured in QEMU, or an NPU by Arm, whose cycles and memory Vela "
+        "estimates; needs arm-none-eabi-gcc and qemu-system-arm, or ethos-u-vela.",
     )
     flags_.integer("num_threads", 1, "Threads of one invocation.", low=1, high=256)
     flags_.integer("num_runs", 50, "Timed invocations of each, in turn.", low=1)
@@ -599,7 +600,7 @@ COMMANDS = {
         ),
         Command(
             "benchmark",
-            "Latency, memory and size of .tflite files in LiteRT, or figures of NPUs.",
+            "Latency, memory and size of .tflite files in LiteRT, or on other devices.",
             "gdfq benchmark a.tflite b.tflite --num_threads=2",
             "model",
             _define_benchmark,

@@ -11,6 +11,7 @@ import rich.markup
 import rich.table
 
 from gdfq_tf.cli import session
+from gdfq_tf.cli.reporting import distinct_names
 from tflite_export.interpreter import read_tflite
 from tflite_export.vela import VelaReport, vela_report
 
@@ -19,6 +20,7 @@ def ask_vela(
     paths: Sequence[str], device: str
 ) -> tuple[list[dict[str, Any]], rich.table.Table]:
     """One row for each file, for JSON and as a table."""
+    paths = list(dict.fromkeys(paths))
     reports = {path: _report(path, device) for path in paths}
     first = next(iter(reports.values()))
     table = rich.table.Table(
@@ -30,9 +32,10 @@ def ask_vela(
     for name in ("cycles", "ms", "SRAM", "flash", "on the NPU"):
         table.add_column(name, justify="right")
     table.add_column("on the CPU")
-    for path, report in reports.items():
+    names = distinct_names(paths)
+    for name, report in zip(names, reports.values(), strict=True):
         table.add_row(
-            rich.markup.escape(Path(path).name),
+            rich.markup.escape(name),
             f"{report.cycles:,}",
             f"{report.inference_ms:.3f}",
             f"{report.sram_bytes:,}",

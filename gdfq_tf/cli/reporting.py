@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import rich.box
@@ -86,3 +87,18 @@ def trade_off_table(title: str, curve: Sequence[Mapping[str, Any]]) -> rich.tabl
             f"{len(point['layers_at_8_bits'])}",
         )
     return table
+
+
+def distinct_names(paths: Sequence[str]) -> list[str]:
+    """Names of files for the lines of a table: what tells them apart.
+
+    Of one file, and of files that have nothing in common, it is the whole name.
+    """
+    names = [Path(path).name for path in paths]
+    alike = len({Path(name).suffix for name in names}) == 1
+    parts = [(Path(name).stem if alike else name).split("_") for name in names]
+    while min(map(len, parts)) > 1 and len({part[0] for part in parts}) == 1:
+        parts = [part[1:] for part in parts]
+    found = ["_".join(part) for part in parts]
+    tells = len(names) > 1 and len(set(found)) == len(names) and all(found)
+    return found if tells else names

@@ -6,8 +6,9 @@ import shutil
 
 import pytest
 
-from benchmarks.firmware import PROCESSORS, TOOLS, measure
+from benchmarks.firmware import measure
 from tests.tflite_export.litert.test_simulator import NETWORKS
+from tflite_export.c99.emulation import PROCESSORS, TOOLS
 
 pytestmark = [
     pytest.mark.slow,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import pytest
 import rich.console
 
 from gdfq_tf.cli import reporting
@@ -61,3 +62,19 @@ def test_bad_rows_are_marked():
     (row,) = (line for line in text.splitlines() if "w2a8" in line)
     assert row.strip().startswith("! w2a8")
     assert text.count("!") == 1
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["runs/a_net_w8a8.tflite"], ["a_net_w8a8.tflite"]),
+        (["r/net_w8a8.tflite", "net_w4a8.tflite"], ["w8a8", "w4a8"]),
+        (["net_w4a8.tflite", "net_w4a8_paper.tflite"], ["w4a8", "w4a8_paper"]),
+        (["a.tflite", "b.tflite"], ["a", "b"]),
+        (["a_1.tflite", "a_1.npz"], ["1.tflite", "1.npz"]),
+        (["x/a.tflite", "y/a.tflite"], ["a.tflite", "a.tflite"]),
+        (["a_.tflite", "a_b.tflite"], ["a_.tflite", "a_b.tflite"]),
+    ],
+)
+def test_files_are_named_by_what_tells_them_apart(paths, expected):
+    assert reporting.distinct_names(paths) == expected
