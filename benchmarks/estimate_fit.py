@@ -1,6 +1,6 @@
 """The slopes of the estimate without data, and what they say of networks left out.
 
-    python -m benchmarks.estimate_fit docs/results/own_networks.json ...
+    python -m benchmarks.estimate_fit --results=docs/results/own_networks.json,...
 
 Reads rows of `benchmarks.accuracy`: the agreement on synthetic images beside the loss
 on real ones. Slopes are chosen on all networks, and on all but each one in turn, which
@@ -10,22 +10,20 @@ then tells how good they are where they were not chosen.
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from absl import flags
 
-from benchmarks.commands import read_rows
+from benchmarks import commands
 from gdfq_tf.config import DEFAULT_RECIPE
 from gdfq_tf.quantization.estimation import UNSEEN, points_lost
 
 Row = Mapping[str, Any]
 
 _SLOPES = np.round(np.arange(0.02, 1.001, 0.01), 2)
-# Share of runs whose loss is to lie within the worst that is stated.
-_COVERED = 0.95
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +32,7 @@ class Slopes:
 
     Attributes:
       usual: with the least mean absolute error.
-      worst: the least one that 95 % of the runs lose no more than.
+      worst: the least one that no run loses more than.
     """
 
     usual: float
@@ -87,9 +85,7 @@ def best_slopes(runs: Sequence[Row]) -> Slopes:
 
     errors = [np.abs(said(slope, at_worst=False) - losses).mean() for slope in _SLOPES]
     covering = [
-        slope
-        for slope in _SLOPES
-        if np.mean(said(slope, at_worst=True) >= losses) >= _COVERED
+        slope for slope in _SLOPES if (said(slope, at_worst=True) >= losses).all()
     ]
     usual = float(_SLOPES[int(np.argmin(errors))])
     return Slopes(usual, max(usual, float(covering[0] if covering else _SLOPES[-1])))
@@ -117,9 +113,17 @@ def left_out(rows: Sequence[Row]) -> list[LeftOut]:
     return found
 
 
-def main(paths: Sequence[str]) -> None:
+def define_flags() -> commands.Flags:
+    """Those of this benchmark."""
+    defined = commands.Flags()
+    defined.group("The benchmark")
+    defined.texts("results", [], "JSON files of benchmarks.accuracy.")
+    return defined
+
+
+def main(values: flags.FlagValues) -> None:
     """Prints the slopes of all networks, and of all but each."""
-    rows = [row for path in paths for row in read_rows(Path(path))]
+    rows = [row for path in values.results for row in commands.read_rows(Path(path))]
     print(best_slopes(runs_of_default(rows)))
     for one in left_out(rows):
         print(
@@ -130,4 +134,4 @@ def main(paths: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    commands.run(main, define_flags(), __doc__, bare="results")

@@ -184,9 +184,9 @@ def points_lost(disagreement: float, slope: float, chance: float) -> float:
 
 # Points of accuracy lost per point of synthetic disagreement, usually and at worst;
 # see docs/method.md, "The estimate without data".
-LOSS_PER_DISAGREEMENT = 0.2
-LARGEST_LOSS_PER_DISAGREEMENT = 0.3
+LOSS_PER_DISAGREEMENT = 0.1
+LARGEST_LOSS_PER_DISAGREEMENT = 0.25
 # How suddenly the rest goes: below half of the possible disagreement it costs nothing.
-_COLLAPSE = 8
+_COLLAPSE = 5
 # Disagreements that a sample without any may have missed, at 95 % confidence.
 UNSEEN = 3

@@ -35,7 +35,7 @@ def test_table_in_markdown():
 @pytest.mark.parametrize(
     ("recipe", "title"),
     [
-        ("calibrate", "`calibrate`"),
+        ("fast", "`fast`"),
         ("ptq_on_noise", "converter's PTQ, 100 images of noise"),
     ],
 )
