@@ -129,6 +129,21 @@ _LONG_VARIANTS = re.compile(
             r"test_lambdas\.py::test_the_copy.*tf_keras\.keras",
             r"test_canonical\.py::test_mobilenet_v2",
             r"test_transposed_convolution\.py::test_equals_the_layer",
+            r"test_constant_operands\.py::test_(constants_are|models_inside).*"
+            r"(\.keras-tf_keras|\.h5-keras3)",
+            r"test_constant_operands\.py::test_signals.*keras3",
+            r"test_ends\.py::test_(outputs_are|inputs_that|classifiers_are).*keras-\.h5",
+            r"test_pipeline\.py::test_(a_limit_of_bytes|all_stages_are_announced)",
+            r"test_pipeline\.py::test_kept_layers_are_int8.*patterns3",
+            r"test_readers\.py::test_(architecture_with_other|weights_of_the_right)",
+            r"test_reconstruction\.py::test_eight_bits.*True",
+            r"test_load\.py::test_resizing_is_proven.*keras3",
+            r"test_firmware_benchmark\.py::test_students",
+            r"test_constant_inputs\.py::test_a_run_states",
+            r"test_precision\.py::test_live_models_are_copied.*mixed_float16-keras3",
+            r"test_augmentation\.py::test_files_with_all.*\[keras-\.keras",
+            r"test_other_networks\.py::test_layers_without_a_bias",
+            r"test_lowering\.py::test_a_bound_inside.*bounds2",
         ]
     )
 )

@@ -91,8 +91,9 @@ def _comparison(
         "% confidence",
         box=rich.box.SIMPLE_HEAVY,
     )
-    for number, name in enumerate(_COLUMNS):
-        table.add_column(name, justify="right" if number else "left", overflow="fold")
+    table.add_column(_COLUMNS[0], no_wrap=True)
+    for name in _COLUMNS[1:]:
+        table.add_column(name, justify="right")
     if others:
         table.add_column("times as long", justify="right")
     names = distinct_names(paths)

@@ -32,7 +32,7 @@ def emulate(
         "outputs equal to the simulation's",
         box=rich.box.SIMPLE_HEAVY,
     )
-    table.add_column("model", overflow="fold")
+    table.add_column("model", no_wrap=True)
     for title in _COLUMNS:
         table.add_column(title, justify="right")
     for text, name in zip(paths, distinct_names(paths), strict=True):

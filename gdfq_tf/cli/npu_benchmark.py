@@ -28,7 +28,7 @@ def ask_vela(
         caption=first.system,
         box=rich.box.SIMPLE_HEAVY,
     )
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     for name in ("cycles", "ms", "SRAM", "flash", "on the NPU"):
         table.add_column(name, justify="right")
     table.add_column("on the CPU")

@@ -828,8 +828,8 @@ def test_a_path_needs_no_flag(run, tmp_path):
     other = directory / "tiny_w4a8.tflite"
     code, stdout, stderr = run_command("benchmark", file, "--num_runs=1", other)
     assert code == 0, stderr
-    assert "tiny_w8a8.tflite" in stdout
-    assert "tiny_w4a8.tflite" in stdout
+    # What their names have in common is left out.
+    assert re.findall(r"^ +(w\da\d) ", stdout, re.MULTILINE) == ["w8a8", "w4a8"]
     message = refusal("verify", file, other, folder=tmp_path, code=2)
     assert f"unexpected argument '{other}'" in message
 
