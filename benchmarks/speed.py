@@ -67,7 +67,9 @@ class Stopwatch:
         """See `gdfq_tf.progress.Progress.expect`."""
 
     @contextlib.contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Advance]:
+    def stage(
+        self, name: str, total: int, images_per_step: float = 0.0
+    ) -> Iterator[Advance]:
         """See `gdfq_tf.progress.Progress.stage`."""
         yield lambda n=1, **metrics: self.tick()
 

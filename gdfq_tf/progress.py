@@ -1,25 +1,30 @@
-"""How long-running calls tell how far they are, and the bars and lines people see."""
+"""How long-running calls tell how far they are, and the lines that people see."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import rich.console
     import rich.progress
 
-# Steps after which a stage says how long it will take: the first builds its graph.
-_TIMED_STEPS = 10
 # So much weight has the guess that this machine is as fast as the one measured on.
 _PRIOR_SECONDS = 5.0
-# Narrower terminals show no metrics, and then no time gone by.
-_WIDTH_WITH_METRICS = 110
-_WIDTH_WITH_ELAPSED = 80
-_NARROW_BAR = 10
+# Logs get one line about a stage in so much time, besides its first and last.
+_SECONDS_BETWEEN_LINES = 60.0
+# Terminals show as much as they have room for, what says least goes first.
+_WIDTH_WITH_LOSS = 80
+_WIDTH_WITH_BAR = 105
+_WIDTH_WITH_METRICS = 150
+_LOSS = "loss"
+
+
+# Shows the current stage as it stands, with the latest metrics.
+_Show = Callable[[Mapping[str, float]], None]
 
 
 class Advance(Protocol):
@@ -50,9 +55,16 @@ class Progress(Protocol):
         """Called once, before the first of them, with all stages of a run in order."""
 
     def stage(
-        self, name: str, total: int
+        self, name: str, total: int, images_per_step: float = 0.0
     ) -> contextlib.AbstractContextManager[Advance]:
-        """A context whose value is called as the stage's `total` steps go by."""
+        """A context whose value is called as the stage's `total` steps go by.
+
+        Args:
+          name: of the stage.
+          total: its steps.
+          images_per_step: how many images a step works on, on average; 0: its speed is
+            not told in images.
+        """
 
 
 @contextlib.contextmanager
@@ -70,7 +82,9 @@ class NullProgress:
         """See `Progress.expect`."""
 
     @contextlib.contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Advance]:
+    def stage(
+        self, name: str, total: int, images_per_step: float = 0.0
+    ) -> Iterator[Advance]:
         """See `Progress.stage`."""
         yield lambda n=1, **metrics: None
 
@@ -127,12 +141,60 @@ class TimeToGo:
         return (taken + _PRIOR_SECONDS) / (expected + _PRIOR_SECONDS) * to_come
 
 
-class ConsoleProgress:
-    """Shows bars on a terminal or in a notebook, lines elsewhere, on standard error.
+class Pace:
+    """How far a stage is and how fast it goes.
 
-    A bar has the stage's steps, the time to go of stage and run, and, where there is
-    room, the latest metrics. Lines tell when a stage begins and ends and how long it
-    and the run will take.
+    Its first step, which builds graphs, does not count as one of its speed.
+
+    Attributes:
+      done: steps that have gone by, of `total`.
+    """
+
+    def __init__(self, total: int, images_per_step: float) -> None:
+        """Begins now."""
+        self.done, self.total = 0, total
+        self._images_per_step = images_per_step
+        self._started = time.monotonic()
+        self._first, self._first_ended = 0, self._started
+
+    def advance(self, n: int) -> None:
+        """So many steps more have gone by."""
+        if not self.done:
+            self._first, self._first_ended = n, time.monotonic()
+        self.done += n
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began."""
+        return time.monotonic() - self._started
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Images worked on; None while there is no telling."""
+        speed = self._steps_per_second()
+        if speed is None or not self._images_per_step:
+            return None
+        return speed * self._images_per_step
+
+    @property
+    def seconds_to_go(self) -> float | None:
+        """Seconds that its other steps will take; None while there is no telling."""
+        speed = self._steps_per_second()
+        return None if speed is None else (self.total - self.done) / speed
+
+    def _steps_per_second(self) -> float | None:
+        seconds = time.monotonic() - self._first_ended
+        counted = self.done - self._first
+        return counted / seconds if counted and seconds > 0 else None
+
+
+class ConsoleProgress:
+    """Shows a live line per stage on a terminal or in a notebook, else a log's lines.
+
+    All goes to standard error. The live line has, as far as there is room, a bar, the
+    stage's steps, the time to go of stage and run, images per second and the latest
+    metrics, the loss before all others. A log has a line where a stage begins and ends
+    and at most one a minute between them.
     """
 
     def __init__(self, console: rich.console.Console | None = None) -> None:
@@ -147,76 +209,93 @@ class ConsoleProgress:
         self._time_to_go = TimeToGo(stages)
 
     @contextlib.contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Advance]:
+    def stage(
+        self, name: str, total: int, images_per_step: float = 0.0
+    ) -> Iterator[Advance]:
         """See `Progress.stage`."""
-        show_stage = self._bar if self._shows_bars() else self._lines
+        show_stage = self._live_line if self._is_live() else self._lines
         self._time_to_go.begin(name)
-        started = time.monotonic()
-        with show_stage(name, total) as advance:
-            yield advance
-        self._time_to_go.end(time.monotonic() - started)
+        pace = Pace(total, images_per_step)
+        with show_stage(name, pace) as show:
 
-    def _shows_bars(self) -> bool:
+            def advance(n: int = 1, **metrics: float) -> None:
+                pace.advance(n)
+                self._time_to_go.advance(pace.done / total)
+                show(metrics)
+
+            yield advance
+        self._time_to_go.end(pace.elapsed)
+
+    def _is_live(self) -> bool:
         if self._console.is_jupyter:
             return _has_widgets()
         return self._console.is_terminal
 
     @contextlib.contextmanager
-    def _bar(self, name: str, total: int) -> Iterator[Advance]:
+    def _live_line(self, name: str, pace: Pace) -> Iterator[_Show]:
         import rich.progress
 
-        started, done = time.monotonic(), 0
         columns = _columns(self._console.width)
         with rich.progress.Progress(*columns, console=self._console) as bars:
-            task = bars.add_task(name, total=total, metrics="", run="")
+            task = bars.add_task(
+                name, total=pace.total, run="", speed="", loss="", metrics=""
+            )
 
-            def advance(n: int = 1, **metrics: float) -> None:
-                nonlocal done
-                done += n
-                self._time_to_go.advance(done / total)
-                seconds = self._time_to_go.seconds(time.monotonic() - started)
-                run = "" if seconds is None else f"run {format_duration(seconds)}"
-                bars.update(task, advance=n, run=run)
+            def show(metrics: Mapping[str, float]) -> None:
+                bars.update(
+                    task,
+                    completed=pace.done,
+                    run=self._run(pace.elapsed),
+                    speed=_format_speed(pace),
+                )
                 if metrics:
-                    bars.update(task, metrics=_format_metrics(metrics))
+                    loss = {k: v for k, v in metrics.items() if k == _LOSS}
+                    bars.update(
+                        task,
+                        loss=_format_metrics(loss),
+                        metrics=_format_metrics(metrics),
+                    )
 
-            yield advance
+            yield show
             bars.refresh()  # in notebooks nothing else shows the last step
 
     @contextlib.contextmanager
-    def _lines(self, name: str, total: int) -> Iterator[Advance]:
-        started = time.monotonic()
+    def _lines(self, name: str, pace: Pace) -> Iterator[_Show]:
         latest: dict[str, float] = {}
-        done, first_step, first_ended = 0, 0, started
-        told = total <= _TIMED_STEPS
+        told = 0.0
 
-        def advance(n: int = 1, **metrics: float) -> None:
-            nonlocal done, first_step, first_ended, told
+        def show(metrics: Mapping[str, float]) -> None:
+            nonlocal told
             latest.update(metrics)
-            done += n
-            self._time_to_go.advance(done / total)
-            now = time.monotonic()
-            if done == n:
-                first_step, first_ended = n, now
-            elif not told and done - first_step >= _TIMED_STEPS and done < total:
-                told = True
-                of_step = (now - first_ended) / (done - first_step)
-                to_go = format_duration(of_step * (total - done))
-                self._print(f"{name}: about {to_go} to go{self._run(now - started)}")
+            elapsed = pace.elapsed
+            if pace.done < pace.total and elapsed - told >= _SECONDS_BETWEEN_LINES:
+                told = elapsed
+                to_go = pace.seconds_to_go
+                self._print(
+                    f"{name}: {pace.done}/{pace.total}",
+                    _format_metrics(latest),
+                    _format_speed(pace),
+                    "" if to_go is None else f"{format_duration(to_go)} to go",
+                    self._run(elapsed),
+                )
 
-        steps = "" if total == 1 else f": {total} steps"
-        self._print(f"{name}{steps}{self._run(0.0)}")
-        yield advance
-        seconds = time.monotonic() - started
-        self._print(f"{name}: {seconds:.1f} s {_format_metrics(latest)}".rstrip())
+        steps = "" if pace.total == 1 else f": {pace.total} steps"
+        self._print(f"{name}{steps}", self._run(0.0))
+        yield show
+        self._print(
+            f"{name}: {pace.elapsed:.1f} s",
+            _format_metrics(latest),
+            _format_speed(pace),
+        )
 
     def _run(self, elapsed: float) -> str:
         seconds = self._time_to_go.seconds(elapsed)
-        return "" if seconds is None else f"; run: {format_duration(seconds)} to go"
+        return "" if seconds is None else f"run {format_duration(seconds)}"
 
-    def _print(self, line: str) -> None:
+    def _print(self, *parts: str) -> None:
         # Nobody to show it to, or a full disk behind it, is no reason to stop.
         with contextlib.suppress(OSError):
+            line = ", ".join(part for part in parts if part)
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -226,31 +305,27 @@ def format_duration(seconds: float) -> str:
 
 
 def _columns(width: int) -> list[rich.progress.ProgressColumn]:
-    """What fits into so many characters; metrics go first."""
+    """What fits into so many characters."""
     import rich.progress
     import rich.table
 
-    wide = width >= _WIDTH_WITH_ELAPSED
-    columns: list[rich.progress.ProgressColumn] = [
-        rich.progress.TextColumn("{task.description}", markup=False),
-        rich.progress.BarColumn(bar_width=None if wide else _NARROW_BAR),
-        rich.progress.MofNCompleteColumn(),
-    ]
-    if wide:
-        columns.append(rich.progress.TimeElapsedColumn())
-    columns += [
-        rich.progress.TimeRemainingColumn(),
-        rich.progress.TextColumn("{task.fields[run]}", markup=False),
-    ]
-    if width >= _WIDTH_WITH_METRICS:
-        columns.append(
-            rich.progress.TextColumn(
-                "{task.fields[metrics]}",
-                markup=False,
-                table_column=rich.table.Column(no_wrap=True, overflow="ellipsis"),
-            )
+    def text(field: str) -> rich.progress.ProgressColumn:
+        column = rich.table.Column(no_wrap=True, overflow="ellipsis")
+        return rich.progress.TextColumn(
+            f"{{task.{field}}}", markup=False, table_column=column
         )
-    return columns
+
+    with_metrics = width >= _WIDTH_WITH_METRICS
+    of_widths: list[tuple[int, rich.progress.ProgressColumn]] = [
+        (0, text("description")),
+        (_WIDTH_WITH_BAR, rich.progress.BarColumn(bar_width=None)),
+        (0, rich.progress.MofNCompleteColumn()),
+        (0, rich.progress.TimeRemainingColumn()),
+        (0, text("fields[run]")),
+        (_WIDTH_WITH_LOSS, text("fields[speed]")),
+        (_WIDTH_WITH_LOSS, text("fields[metrics]" if with_metrics else "fields[loss]")),
+    ]
+    return [column for needed, column in of_widths if width >= needed]
 
 
 def _has_widgets() -> bool:
@@ -258,6 +333,13 @@ def _has_widgets() -> bool:
     import importlib.util
 
     return importlib.util.find_spec("ipywidgets") is not None
+
+
+def _format_speed(pace: Pace) -> str:
+    speed = pace.images_per_second
+    if speed is None:
+        return ""
+    return f"{speed:,.0f} images/s" if speed >= 10 else f"{speed:.1f} images/s"
 
 
 def _format_metrics(metrics: Mapping[str, float]) -> str:

@@ -88,7 +88,7 @@ class Recorder:
         self.stages, self.metrics = [], []
 
     @contextlib.contextmanager
-    def stage(self, name, total):
+    def stage(self, name, total, images_per_step=0.0):
         steps = 0
 
         def advance(n=1, **metrics):

@@ -28,7 +28,7 @@ def main(values: flags.FlagValues) -> None:
         raise UserError(
             f"{output} exists; pass --overwrite to replace it or another --output"
         )
-    progress = CommandProgress()
+    progress = CommandProgress(values)
     with whole_stage(progress, "loading"):
         network = load_network(Path(values.student).expanduser())
     if values.target is not None:

@@ -67,7 +67,7 @@ def main(values: flags.FlagValues) -> None:
         student = Path(values.student or path.with_name(student_file(path.name)))
     directory = Path(values.output_dir).expanduser()
     foreign = functools.partial(_foreign, _files(values.target, prefix))
-    progress = CommandProgress()
+    progress = CommandProgress(values)
     with claim(directory, overwrite=values.overwrite, foreign=foreign) as output:
         session.holds(output.lock, output.partial, output.removed)
         with whole_stage(progress, "loading"):

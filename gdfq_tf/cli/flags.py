@@ -7,6 +7,7 @@ flags of its own (`absl.flags.FlagValues`), in groups that its help shows in thi
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import re
 import shutil
@@ -40,6 +41,13 @@ _OF_OTHER_MODELS = (
     "std",
     "input_range",
 )
+
+VERBOSITIES = {
+    "error": logging.ERROR,
+    "warning": logging.WARNING,
+    "info": logging.INFO,
+    "debug": logging.DEBUG,
+}
 
 # Of choices in front of a text; more are told in it.
 _LONGEST_VALUE = 60
@@ -214,20 +222,54 @@ class Command:
         Raises:
           UserError: see `Flags.parse`; or they do not go together.
         """
-        defined = Flags()
-        self.define(defined)
+        defined = self._flags()
         defined.parse(arguments, self.argument, several=self.takes_several)
+        _check_messages(defined.values)
         self.check(defined.values)
         return defined.values
 
     def help(self, width: int | None = None) -> str:
         """What `gdfq NAME --help` shows, see `Flags.help`."""
-        defined = Flags()
-        self.define(defined)
+        defined = self._flags()
         return (
             f"{self.summary}\n\nusage: gdfq {self.name} {self.argument.upper()} "
             f"[--flag=value ...]\n\n    {self.example}\n{defined.help(width)}"
         )
+
+    def _flags(self) -> Flags:
+        """Its own and those of all commands."""
+        defined = Flags()
+        self.define(defined)
+        _define_messages(defined)
+        return defined
+
+
+def _define_messages(flags_: Flags) -> None:
+    flags_.group("Messages")
+    flags_.choice(
+        "verbosity",
+        "info",
+        list(VERBOSITIES),
+        "What is shown on standard error: errors alone; warnings; progress; what the "
+        "libraries log besides.",
+    )
+    flags_.switch("quiet", "Short for --verbosity=error.")
+
+
+def _check_messages(values: flags.FlagValues) -> None:
+    if values.quiet and values["verbosity"].present and values.verbosity != "error":
+        raise UserError(
+            f"{option('quiet', True)} and {option('verbosity', values.verbosity)} "
+            "contradict each other; drop one"
+        )
+
+
+def verbosity_of(values: flags.FlagValues) -> int:
+    """The least severe level, of the module `logging`, of what is to be shown.
+
+    Progress is `logging.INFO`.
+    """
+    return VERBOSITIES["error" if values.quiet else values.verbosity]
 
 
 def define_classifier_flags(flags_: Flags) -> None:

@@ -58,7 +58,7 @@ def main(values: flags.FlagValues) -> None:
 
 
 def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
-    progress = CommandProgress()
+    progress = CommandProgress(values)
     with whole_stage(progress, "loading"):
         classifier = load_classifier_from_flags(values)
         # Read now to refuse wrong data early; used after quantization only.

@@ -8,28 +8,49 @@ import importlib
 import logging
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from absl import flags
 from absl import logging as absl_logging
 
 from gdfq_tf.cli import session
+from gdfq_tf.cli.flags import verbosity_of
 from gdfq_tf.errors import UserError, as_flag
-from gdfq_tf.progress import Advance, ConsoleProgress
+from gdfq_tf.progress import (
+    Advance,
+    ConsoleProgress,
+    ExpectedStage,
+    NullProgress,
+    Progress,
+)
 
 EXIT_ERROR = 1
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, the shells' convention
 
 
-class CommandProgress(ConsoleProgress):
-    """Tells the supervisor besides which stage a crash would be in."""
+class CommandProgress:
+    """Shows progress if that is asked for, and tells the supervisor of every stage.
+
+    The supervisor is to know which stage a crash was in.
+    """
+
+    def __init__(self, values: flags.FlagValues) -> None:
+        """Takes the command's flags."""
+        shows = verbosity_of(values) <= logging.INFO
+        self._shown: Progress = ConsoleProgress() if shows else NullProgress()
+
+    def expect(self, stages: Sequence[ExpectedStage]) -> None:
+        """See `Progress.expect`."""
+        self._shown.expect(stages)
 
     @contextlib.contextmanager
-    def stage(self, name: str, total: int) -> Iterator[Advance]:
+    def stage(
+        self, name: str, total: int, images_per_step: float = 0.0
+    ) -> Iterator[Advance]:
         """See `Progress.stage`."""
         session.stage(name)
-        with super().stage(name, total) as advance:
+        with self._shown.stage(name, total, images_per_step) as advance:
             yield advance
         session.stage(f"after {name}")
 
@@ -41,23 +62,25 @@ def run_module(name: str, values: flags.FlagValues) -> NoReturn:
     faulthandler.enable(2)
 
     def main() -> None:
-        with CommandProgress().stage("starting TensorFlow", 1) as advance:
+        with CommandProgress(values).stage("starting TensorFlow", 1) as advance:
             module = importlib.import_module(name)
             advance()
         module.main(values)
 
-    run(main)
+    run(main, verbosity_of(values))
 
 
-def run(main: Callable[[], None]) -> NoReturn:
+def run(main: Callable[[], None], verbosity: int = logging.INFO) -> NoReturn:
     """Calls `main()` and exits.
 
     Mistakes a user can fix (`UserError`) and Ctrl-C end in one line on standard error;
     any other exception is a bug and keeps its traceback. Warnings are one line as well.
+
+    Args:
+      main: what is run.
+      verbosity: the least severe level, of the module `logging`, of what is shown.
     """
-    warnings.showwarning = _print_warning  # type: ignore[assignment]
-    absl_logging.set_verbosity(absl_logging.ERROR)
-    logging.getLogger("tensorflow").setLevel("ERROR")
+    _show_messages(verbosity)
     try:
         main()
     except UserError as error:
@@ -69,6 +92,18 @@ def run(main: Callable[[], None]) -> NoReturn:
     except KeyboardInterrupt:
         _fail("interrupted", EXIT_INTERRUPTED)
     sys.exit(0)
+
+
+def _show_messages(verbosity: int) -> None:
+    """Warnings as lines, or not at all; what libraries log for those who debug."""
+    if verbosity > logging.WARNING:
+        warnings.simplefilter("ignore")
+    warnings.showwarning = _print_warning  # type: ignore[assignment]
+    if verbosity <= logging.DEBUG:
+        logging.basicConfig(level=logging.INFO)
+        return
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    logging.getLogger("tensorflow").setLevel("ERROR")
 
 
 def _print_warning(message: Warning | str, *_: object) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import shutil
 import signal
@@ -22,6 +23,7 @@ from typing import Any, NoReturn
 from absl import flags
 
 from gdfq_tf.cli import session
+from gdfq_tf.cli.flags import verbosity_of
 from gdfq_tf.cli.session import SIGNALS
 from gdfq_tf.system.file_system import (
     LockedError,
@@ -111,7 +113,8 @@ def _tell_of_end(killer: signal.Signals, messages: list[dict[str, Any]]) -> NoRe
 
 def _run(module: str, values: flags.FlagValues) -> NoReturn:
     """The command's process."""
-    if "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
+    wanted = verbosity_of(values) <= logging.DEBUG
+    if not wanted and "TF_CPP_MIN_LOG_LEVEL" not in os.environ:
         _hide_native_notes()
     # What ~/.keras/keras.json says is for other programs.
     os.environ["KERAS_BACKEND"] = "tensorflow"

@@ -83,7 +83,8 @@ def train_alternating(
             first_step=first_step,
         )
 
-    with progress.stage("warm-up", warm_up) as advance:
+    batch_size = synthesis.images_per_step(classifier.input_shape)
+    with progress.stage("warm-up", warm_up, batch_size) as advance:
         for step in range(warm_up):
             report(advance, generator_step(tf.constant(step)), step, warm_up)
     images = draw(fine_tuning.num_calibration_images, pool_step(0))
@@ -100,13 +101,13 @@ def train_alternating(
         ),
         fine_tuning,
     )
-    with progress.stage("generator and student", num_steps) as advance:
+    with progress.stage("generator and student", num_steps, batch_size) as advance:
         for step in range(num_steps):
             made = generator_step(tf.constant(warm_up + step))
             trained = student_step(
                 preprocessing.to_pixels(made["images"]), made["labels"], made["logits"]
             )
-            metrics = {"generator": made["loss"], "student": trained["loss"]}
+            metrics = {"loss": trained["loss"], "generator": made["loss"]}
             report(advance, metrics, step, num_steps)
     num_images = images_in_pool(fine_tuning.num_images, classifier.input_shape)
     return student, draw(num_images, pool_step(1))

@@ -77,7 +77,7 @@ def distill(
 
     weights, error_before = student.model.get_weights(), error()
     rng = np.random.default_rng(seed)
-    with progress.stage("distillation", config.num_steps) as advance:
+    with progress.stage("distillation", config.num_steps, batch_size) as advance:
         for step in range(config.num_steps):
             chosen = rng.integers(0, len(images.pixels), batch_size)
             pixels = augment(tf.constant(images.pixels[chosen]), (seed, step))

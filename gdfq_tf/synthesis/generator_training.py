@@ -134,7 +134,8 @@ def synthesize(
     }
     images_per_snapshot = math.ceil(num_images / len(snapshots))
     parts = []
-    with progress.stage("generator", config.num_steps) as advance:
+    batch_size = config.images_per_step(classifier.input_shape)
+    with progress.stage("generator", config.num_steps, batch_size) as advance:
         for step in range(config.num_steps):
             metrics = step_function(tf.constant(step))
             report(advance, metrics, step, config.num_steps)

@@ -74,7 +74,7 @@ def refine(
         strict=True,
     )
     refined: list[np.ndarray] = []
-    with progress.stage("refinement", total) as advance:
+    with progress.stage("refinement", total, len(pool) / num_batches) as advance:
         for pixels, labels in batches:
             start = scaled.of_inputs(preprocessing.to_input(pixels))
             found = _Found(*[tf.zeros_like(start)] * 3)

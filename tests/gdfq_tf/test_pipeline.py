@@ -470,7 +470,7 @@ class Announced:
         assert all(stage.seconds > 0 for stage in stages)
 
     @contextlib.contextmanager
-    def stage(self, name, total):
+    def stage(self, name, total, images_per_step=0.0):
         self.calls.append(name)
         yield lambda n=1, **metrics: None
 

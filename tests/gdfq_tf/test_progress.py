@@ -1,4 +1,4 @@
-"""Bars and lines, and the time to go by a clock of our own."""
+"""Live lines and those of logs, and the time to go by a clock of our own."""
 
 from __future__ import annotations
 
@@ -28,28 +28,35 @@ def test_without_terminal_a_stage_is_a_line_at_each_end():
     lines = show_stage(console(20, terminal=False)).splitlines()
     assert lines[0] == "fine-tune [w4a8]: 4 steps"
     assert lines[1].startswith("fine-tune [w4a8]: 0.")
-    assert lines[1].endswith(" s loss=0.1235 share=1")
+    assert lines[1].endswith(" s, loss=0.1235 share=1")
     assert len(lines) == 2
 
 
-def test_on_a_terminal_it_is_a_bar():
-    *_, last = (x for x in show_stage(console()).splitlines() if "4/4" in x)
+def test_on_a_terminal_it_is_a_live_line():
+    *_, last = (x for x in show_stage(console(160)).splitlines() if "4/4" in x)
     assert "fine-tune [w4a8]" in last
     assert "loss=0.1235 share=1" in last
 
 
-@pytest.mark.parametrize("width", [60, 80, 200])
-def test_bars_fit_and_metrics_go_first(width):
+@pytest.mark.parametrize("width", [60, 80, 105, 150])
+def test_live_lines_fit_and_tell_the_loss_before_other_metrics(width, clock):
     shown = console(width)
     reporter = ConsoleProgress(shown)
     reporter.expect([ExpectedStage("generator and student", 10.0)] * 2)
-    with reporter.stage("generator and student", 1000) as advance:
-        advance(1000, generator=123.4567, student=0.0001234)
+    with reporter.stage("generator and student", 1000, 128) as advance:
+        advance()
+        clock.now += 60.0
+        advance(999, loss=123.4567, generator=0.0001234)
     lines = shown.file.getvalue().replace("\x1b[2K", "").splitlines()
     last = [line for line in lines if "1000/1000" in line][-1]
     assert len(last.rstrip()) <= width
     assert "generator and student" in last
-    assert ("generator=123.5" in last) == (width == 200)
+    assert "run " in last
+    # 999 steps of 128 images in 60 s.
+    assert ("2,131 images/s" in last) == (width >= 80)
+    assert ("loss=123.5" in last) == (width >= 80)
+    assert ("━━━" in last) == (width >= 105)
+    assert ("generator=0.0001234" in last) == (width == 150)
 
 
 def test_stages_follow_each_other_after_an_error():
@@ -80,29 +87,29 @@ def clock(monkeypatch):
 
 
 def run_stages(reporter: ConsoleProgress, clock: Clock) -> None:
-    for name, of_step in (("generator", 2.0), ("refinement", 1.0)):
-        with reporter.stage(name, 100) as advance:
-            for _ in range(100):
+    for name, of_step in (("generator", 2.0), ("refinement", 0.5)):
+        with reporter.stage(name, 100, 8) as advance:
+            for step in range(100):
                 clock.now += of_step
-                advance()
+                advance(loss=step)
 
 
-def test_lines_say_how_long_stage_and_run_will_take(clock):
+def test_logs_get_a_line_a_minute_with_loss_speed_and_time_to_go(clock):
     shown = console(terminal=False)
     reporter = ConsoleProgress(shown)
-    # Twice as slow as expected: 200 s and 100 s.
-    reporter.expect([ExpectedStage("generator", 100), ExpectedStage("refinement", 50)])
+    # Twice as slow as expected: 200 s and 50 s.
+    reporter.expect([ExpectedStage("generator", 100), ExpectedStage("refinement", 25)])
     run_stages(reporter, clock)
     assert shown.file.getvalue().splitlines() == [
         "generator: 100 steps",
-        # 11 steps of 2 s have gone by instead of 11 s: 139 s times 27 / 16 are left.
-        "generator: about 3.0 min to go; run: 3.9 min to go",
-        "generator: 200.0 s",
-        # 50 s times 205 / 105.
-        "refinement: 100 steps; run: 1.6 min to go",
-        # 44.5 s times 216 / 110.5.
-        "refinement: about 89 s to go; run: 87 s to go",
-        "refinement: 100.0 s",
+        # 30 steps of 2 s have gone by instead of 30 s: 95 s times 65 / 35 are left.
+        "generator: 30/100, loss=29, 4.0 images/s, 2.3 min to go, run 2.9 min",
+        "generator: 60/100, loss=59, 4.0 images/s, 80 s to go, run 2.1 min",
+        "generator: 90/100, loss=89, 4.0 images/s, 20 s to go, run 68 s",
+        "generator: 200.0 s, loss=99, 4.0 images/s",
+        # 25 s times 205 / 105.
+        "refinement: 100 steps, run 49 s",
+        "refinement: 50.0 s, loss=99, 16 images/s",
     ]
 
 

@@ -315,8 +315,8 @@ def test_convert_gives_the_runs_file_again(run, tmp_path, name):
         f"--output={output}",
         "--num_images=8",
     )
-    code, stdout, stderr = run_command("convert", *arguments)
-    assert code == 0, stderr
+    code, stdout, stderr = run_command("convert", *arguments, "--quiet")
+    assert (code, stderr) == (0, "")
     assert stdout.startswith(f"{output}: {output.stat().st_size:,} bytes")
     assert output.read_bytes() == (directory / f"{name}.tflite").read_bytes()
     message = refusal("convert", *arguments, folder=tmp_path)
@@ -809,7 +809,8 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
 def test_help_lists_the_flags_of_a_command_and_no_others(name, flags):
     code, stdout, stderr = run_command(name, "--help")
     assert (code, stderr) == (0, "")
-    assert set(re.findall(r"^  --(\w+)", stdout, re.MULTILINE)) == set(flags.split())
+    expected = {*flags.split(), "verbosity", "quiet"}
+    assert set(re.findall(r"^  --(\w+)", stdout, re.MULTILINE)) == expected
     assert f"gdfq {name} " in stdout
     assert max(map(len, stdout.splitlines())) <= 100
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 import subprocess
@@ -11,6 +12,7 @@ import warnings
 import pytest
 
 from gdfq_tf.cli import runner
+from gdfq_tf.cli.flags import COMMANDS
 from gdfq_tf.errors import ExportError, UserError, option
 from tests import ROOT
 
@@ -19,9 +21,9 @@ from tests import ROOT
 def run(capsys):
     """Runs `main`: (exit code, stdout, stderr)."""
 
-    def call(main):
+    def call(main, *verbosity):
         with pytest.raises(SystemExit) as done:
-            runner.run(main)
+            runner.run(main, *verbosity)
         return done.value.code or 0, *capsys.readouterr()
 
     return call
@@ -69,14 +71,39 @@ def test_other_errors_of_the_system_are_bugs(run):
         run(fails_with(OSError("a bug")))
 
 
-def test_warnings_are_one_line(run):
-    def main():
-        warnings.simplefilter("always")
-        warnings.warn("less than hoped", stacklevel=1)
+def warns():
+    warnings.warn("less than hoped", stacklevel=1)
 
+
+def test_warnings_are_one_line(run):
     with warnings.catch_warnings():
-        result = run(main)
+        warnings.simplefilter("always")
+        result = run(warns, logging.WARNING)
     assert result == (0, "", "warning: less than hoped\n")
+
+
+def test_where_only_errors_are_shown_there_are_no_warnings(run):
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        result = run(warns, logging.ERROR)
+    assert result == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shows"),
+    [([], True), (["--verbosity=warning"], False), (["--quiet"], False)],
+)
+def test_progress_is_shown_from_info_on(capsys, arguments, shows):
+    progress = runner.CommandProgress(COMMANDS["verify"].parse(["run", *arguments]))
+    progress.expect([])
+    with progress.stage("rules", 2) as advance:
+        advance()
+    assert ("rules: 2 steps" in capsys.readouterr().err) == shows
+
+
+def test_quiet_and_another_verbosity_contradict_each_other():
+    with pytest.raises(UserError, match=r"quiet=True and verbosity='debug' contradict"):
+        COMMANDS["verify"].parse(["run", "--quiet", "--verbosity=debug"])
 
 
 def test_bugs_keep_their_traceback(run):

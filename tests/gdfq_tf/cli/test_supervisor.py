@@ -17,9 +17,9 @@ _START = """
 import signal
 from gdfq_tf.cli.session import SIGNALS
 signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-from absl import flags
+from gdfq_tf.cli.flags import COMMANDS
 from gdfq_tf.cli.supervisor import supervise
-supervise('command', flags.FlagValues())
+supervise('command', COMMANDS["verify"].parse(["run"]))
 """
 # The child's id comes first, so that a test knows it and that signals are set up.
 _HEAD = """
