@@ -10,6 +10,7 @@ from the same generator. Rows that --output already holds are not measured again
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from gdfq_tf.job import Job
 from gdfq_tf.pipeline import quantize
 from gdfq_tf.progress import ConsoleProgress
 from gdfq_tf.synthesis.generator_training import noise_images, synthesize
-from gdfq_tf.synthesis.growing_pool import GrowingPool
+from gdfq_tf.synthesis.growing_pool import GrowingPool, refine_parts
 from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.system.reproducibility import reproducible
 
@@ -141,11 +142,14 @@ class Pools:
         key = (variant.from_noise, variant.recipe.refinement)
         if key not in self._made:
             self._made[key] = GrowingPool(
-                self._start(from_noise=variant.from_noise),
-                self._classifier,
-                variant.recipe,
-                seed=self.seed,
-                progress=ConsoleProgress(),
+                variant.recipe.pool_sizes(self._classifier.input_shape),
+                functools.partial(self._start, from_noise=variant.from_noise),
+                refine_parts(
+                    self._classifier,
+                    variant.recipe.refinement,
+                    seed=self.seed,
+                    progress=ConsoleProgress(),
+                ),
             )
         return self._made[key]
 

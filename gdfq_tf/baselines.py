@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
+from gdfq_tf.checkpoints import NO_CHECKPOINTS, Checkpoints, once
 from gdfq_tf.classifier import Classifier
 from tflite_export.convert import convert_float, post_training_quantize
 
@@ -28,15 +29,23 @@ class Baselines:
     noise_ptq: bytes
 
 
-def make_baselines(classifier: Classifier, seed: int) -> Baselines:
+def make_baselines(
+    classifier: Classifier, seed: int, checkpoints: Checkpoints = NO_CHECKPOINTS
+) -> Baselines:
     """The float model and its noise-calibrated quantization, as TFLite."""
-    noise = np.random.default_rng(seed).integers(
-        0, 256, (_NUM_PTQ_IMAGES, *classifier.input_shape)
-    )
-    return Baselines(
-        convert_float(_function(classifier), classifier.example_shape),
-        quantize_post_training(classifier, noise),
-    )
+
+    def make() -> dict[str, np.ndarray]:
+        noise = np.random.default_rng(seed).integers(
+            0, 256, (_NUM_PTQ_IMAGES, *classifier.input_shape)
+        )
+        files = {
+            "float32": convert_float(_function(classifier), classifier.example_shape),
+            "noise_ptq": quantize_post_training(classifier, noise),
+        }
+        return {name: np.frombuffer(file, np.uint8) for name, file in files.items()}
+
+    made = once(checkpoints.of("baselines", seed=seed), make)
+    return Baselines(made["float32"].tobytes(), made["noise_ptq"].tobytes())
 
 
 def quantize_post_training(classifier: Classifier, pixels: np.ndarray) -> bytes:

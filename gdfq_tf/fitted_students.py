@@ -7,6 +7,7 @@ import functools
 import time
 from collections.abc import Iterator
 
+from gdfq_tf.checkpoints import NO_CHECKPOINTS, Checkpoints
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import BitWidths, FineTuningConfig, ReconstructionConfig
 from gdfq_tf.job import Job
@@ -35,7 +36,8 @@ class FittedStudent:
       student: trained.
       trade_off: what layers at 8 bits cost, if limits asked for it.
       teacher: the network that it imitates layer by layer.
-      images: that it was fitted to; `held_out`: for the estimate.
+      images: that it was fitted to; `held_out`: for the estimate; both are of
+      pool: images as they were made.
       synthesis_seconds: that all images so far took, if students share them.
       seconds: that the student took.
     """
@@ -46,12 +48,16 @@ class FittedStudent:
     teacher: Classifier
     images: ImagePool
     held_out: ImagePool
+    pool: ImagePool
     synthesis_seconds: float
     seconds: float
 
 
 def fit_students(
-    job: Job, pool: ImagePool | GrowingPool | None, progress: Progress
+    job: Job,
+    pool: ImagePool | GrowingPool | None,
+    progress: Progress,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
 ) -> Iterator[FittedStudent]:
     """One student after the other, in the order of the job's widths.
 
@@ -59,30 +65,39 @@ def fit_students(
       job: checked.
       pool: images to make them from; None: synthetic ones.
       progress: told of every stage.
+      checkpoints: keep what stages make.
 
     Raises:
       UserError: a loss stopped being finite.
     """
     config = job.recipe.student
     if isinstance(config, FineTuningConfig):
-        return _alternate(job, config, progress)
-    return _reconstruct(job, config, pool, progress)
+        return _alternate(job, config, progress, checkpoints)
+    if pool is None:
+        pool = make_pool(
+            job.classifier,
+            job.recipe,
+            seed=job.seed,
+            progress=progress,
+            checkpoints=checkpoints,
+        )
+    return _reconstruct(job, config, pool, progress, checkpoints)
 
 
 def _reconstruct(
     job: Job,
     config: ReconstructionConfig,
-    pool: ImagePool | GrowingPool | None,
+    pool: ImagePool | GrowingPool,
     progress: Progress,
+    checkpoints: Checkpoints,
 ) -> Iterator[FittedStudent]:
     """Students reconstructed from one pool of images, then trained if that helps."""
-    if pool is None:
-        pool = make_pool(job.classifier, job.recipe, seed=job.seed, progress=progress)
     keep_layers = frozenset(job.keep_layers)
     for bit_widths in job.bit_widths:
         budget = config.budgets.of(bit_widths)
         count = budget.images_of(job.classifier.input_shape)
-        images, held_out = pool.first(count).split()
+        made = pool.first(count)
+        images, held_out = made.split()
         if job.recipe.refinement is not None:
             held_out = blend(held_out)
         started = time.monotonic()
@@ -96,7 +111,7 @@ def _reconstruct(
             images: ImagePool = images,
         ) -> Student:
             plan = make_plan(teacher.model, bit_widths, keep_layers | extra)
-            return reconstruct(teacher, plan, images, config, progress)
+            return reconstruct(teacher, plan, images, config, progress, checkpoints)
 
         student, trade_off = reconstruct_within(
             job.limits,
@@ -114,6 +129,7 @@ def _reconstruct(
                 budget.distillation,
                 seed=job.seed,
                 progress=progress,
+                checkpoints=checkpoints,
             )
         seconds = time.monotonic() - started
         yield FittedStudent(
@@ -123,6 +139,7 @@ def _reconstruct(
             teacher,
             images,
             held_out,
+            made,
             pool.seconds,
             seconds,
         )
@@ -134,7 +151,7 @@ def _lowered(job: Job, bit_widths: BitWidths, student: Student) -> IntegerNetwor
 
 
 def _alternate(
-    job: Job, config: FineTuningConfig, progress: Progress
+    job: Job, config: FineTuningConfig, progress: Progress, checkpoints: Checkpoints
 ) -> Iterator[FittedStudent]:
     """Students trained in turn with a generator each, as published."""
     for bit_widths in job.bit_widths:
@@ -146,9 +163,18 @@ def _alternate(
             config,
             seed=job.seed,
             progress=progress,
+            checkpoints=checkpoints,
         )
         images, held_out = made.split()
         seconds = time.monotonic() - started
         yield FittedStudent(
-            bit_widths, student, None, job.classifier, images, held_out, 0.0, seconds
+            bit_widths,
+            student,
+            None,
+            job.classifier,
+            images,
+            held_out,
+            made,
+            0.0,
+            seconds,
         )

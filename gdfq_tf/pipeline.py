@@ -14,6 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 from gdfq_tf.baselines import Baselines, make_baselines
+from gdfq_tf.checkpoints import NO_CHECKPOINTS, Checkpoints
 from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.expected_stages import expected_stages
@@ -39,6 +40,7 @@ from tflite_export.verification.verify import Agreement, verify_file
 _NUM_VERIFICATION_IMAGES = 64  # of each kind: random, synthetic
 _logger = logging.getLogger(__name__)
 
+# Called with widths, the student in integers and the pool that it was made from.
 OnStudent = Callable[[BitWidths, IntegerNetwork, ImagePool], None]
 
 
@@ -48,6 +50,7 @@ def quantize(
     pool: ImagePool | GrowingPool | None = None,
     on_student: OnStudent | None = None,
     progress: Progress | None = None,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
 ) -> Result:
     """Quantizes a classifier to each of the job's widths without any data.
 
@@ -62,6 +65,8 @@ def quantize(
       on_student: called with each width's student and the images it was made from,
         before the converter, which may crash, is called on it.
       progress: is told of every stage.
+      checkpoints: keep what stages make, so that a run that is killed goes on where it
+        was and ends with the same bytes.
 
     Raises:
       UserError: see `Job.checked`; a loss stopped being finite; there is a pool, and
@@ -78,13 +83,19 @@ def quantize(
     with reproducible(job.seed), computing_in_float32():
         progress.expect(expected_stages(job, has_pool=pool is not None))
         with whole_stage(progress, "baselines"):
-            baselines = make_baselines(job.classifier, job.seed)
-        models = []
-        for fitted in fit_students(job, pool, progress):
+            baselines = make_baselines(job.classifier, job.seed, checkpoints)
+        models, pools = [], []
+        for fitted in fit_students(job, pool, progress, checkpoints):
             models.append(_export(job, fitted, baselines, on_student, progress))
+            pools.append(fitted.pool)
             _logger.info("%r", models[-1])
     return Result(
-        job, fitted.images, tuple(models), baselines, fitted.synthesis_seconds
+        job,
+        fitted.images,
+        max(pools, key=len),
+        tuple(models),
+        baselines,
+        fitted.synthesis_seconds,
     )
 
 
@@ -101,7 +112,7 @@ def _export(
     interface = job.interface(fitted.bit_widths)
     network = lower(student, job.classifier, TARGETS[job.target], interface)
     if on_student is not None:
-        on_student(fitted.bit_widths, network, fitted.images)
+        on_student(fitted.bit_widths, network, fitted.pool)
     with whole_stage(progress, "conversion"):
         tflite = convert_network(network)
     with whole_stage(progress, "verification"):

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib.metadata
 import math
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +19,7 @@ from gdfq_tf.errors import UserError, option
 from gdfq_tf.evaluation import ModelFile, compare
 from gdfq_tf.job import Job
 from gdfq_tf.progress import NullProgress, Progress
+from gdfq_tf.provenance import versions
 from gdfq_tf.quantization.estimation import Estimate
 from gdfq_tf.quantization.layer_figures import LayerTable
 from gdfq_tf.quantization.trade_off import TradeOff
@@ -45,14 +44,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _NUM_COMPARED_IMAGES = 512
-_PACKAGES = (
-    "tensorflow",
-    "tf_keras",
-    "keras",
-    "tensorflow-model-optimization",
-    "ai-edge-litert",
-    "numpy",
-)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -117,6 +108,8 @@ class Result:
     Attributes:
       job: as carried out.
       images: a pool of synthetic images; none of the held-out ones.
+      pool: the largest of the run as it was made, held-out images among them: what
+        `pool` of `gdfq_tf.quantize` takes to make the same students again.
       models: one per width, in the order asked.
       baselines: see `Baselines`.
       synthesis_seconds: generator, pool and refinement; 0 where recipes alternate.
@@ -124,6 +117,7 @@ class Result:
 
     job: Job
     images: ImagePool
+    pool: ImagePool
     models: tuple[QuantizedModel, ...]
     baselines: Baselines
     synthesis_seconds: float
@@ -248,10 +242,7 @@ class Result:
             "models": [{**row, **facts} for row, facts in zip(rows, own, strict=True)],
             "seconds": {"synthesis": self.synthesis_seconds},
             "machine": describe_machine(),
-            "versions": {
-                "python": platform.python_version(),
-                **{name: importlib.metadata.version(name) for name in _PACKAGES},
-            },
+            "versions": versions(),
             **more,
         }
 
@@ -264,7 +255,7 @@ class Result:
         write_models(directory, self.files())
         for model in self.models:
             write_student(directory, model.name, model.bit_widths, model.network)
-        write_images(directory, self.images)
+        write_images(directory, self.pool)
         write_summary(directory, dict(summary))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:

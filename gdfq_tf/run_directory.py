@@ -5,6 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import struct
+import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,19 @@ from tflite_export.student_file import save_network
 
 SUMMARY = "summary.json"
 SYNTHETIC_IMAGES = "synthetic.npz"
+# What damaged bytes raise on their way through zipfile, zlib and numpy.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 def claim_run_directory(
@@ -84,7 +100,7 @@ def write_student(
 
 
 def write_images(directory: Path, images: ImagePool) -> None:
-    """Writes the images that students were made from."""
+    """Writes the images that students were made from, and estimates."""
     np.savez_compressed(
         directory / SYNTHETIC_IMAGES, pixels=images.pixels, labels=images.labels
     )
@@ -99,6 +115,38 @@ def write_summary(directory: Path, summary: dict[str, Any]) -> None:
     }
     text = json.dumps({**summary, "sha256": digests}, indent=2) + "\n"
     (directory / SUMMARY).write_text(text)
+
+
+def read_images(path: Path) -> ImagePool:
+    """What `write_images` wrote, or any images in this form.
+
+    Args:
+      path: of an .npz file, perhaps a stranger's.
+
+    Raises:
+      UserError: it cannot be read, or does not hold uint8 pixels (N, H, W, C) and as
+        many int32 labels.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            pixels, labels = arrays["pixels"], arrays["labels"]
+    except _DAMAGE as error:
+        raise UserError(
+            f"{path} cannot be read: {' '.join(str(error).split()) or 'damaged'}; "
+            f"expected an .npz file with pixels and labels, such as {SYNTHETIC_IMAGES}"
+        ) from error
+    if (
+        pixels.dtype != np.uint8
+        or pixels.ndim != 4
+        or labels.dtype != np.int32
+        or labels.shape != pixels.shape[:1]
+        or not len(labels)
+    ):
+        raise UserError(
+            f"{path} holds pixels {pixels.dtype} {pixels.shape} and labels "
+            f"{labels.dtype} {labels.shape}; expected uint8 (N, H, W, C) and int32 (N,)"
+        )
+    return ImagePool(pixels, labels)
 
 
 def read_summary(directory: Path) -> dict[str, Any]:

@@ -367,6 +367,11 @@ def _define_quantize(flags_: Flags) -> None:
         "output_dir", "The directory that the run leaves behind.", required=True
     )
     flags_.switch("overwrite", "Replace an earlier run at --output_dir.")
+    flags_.switch(
+        "fresh",
+        "Begin anew, where a run for --output_dir was interrupted: without this, the "
+        "same command goes on where that one was.",
+    )
     flags_.texts(
         "bits",
         "w8a8,w4a8",

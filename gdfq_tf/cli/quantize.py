@@ -6,6 +6,7 @@ been quantized.
 
 from __future__ import annotations
 
+import collections
 import functools
 import sys
 import time
@@ -16,6 +17,7 @@ import rich.console
 from absl import flags
 
 from gdfq_tf import embedded
+from gdfq_tf.checkpoints import SavedCheckpoints
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.cli import session
 from gdfq_tf.cli.class_names import numbering, read_class_names
@@ -33,6 +35,7 @@ from gdfq_tf.config import BitWidths, Limits, get_recipe, parse_bit_widths
 from gdfq_tf.job import Job
 from gdfq_tf.pipeline import quantize
 from gdfq_tf.progress import whole_stage
+from gdfq_tf.provenance import image_facts
 from gdfq_tf.result import Result
 from gdfq_tf.run_directory import (
     SYNTHETIC_IMAGES,
@@ -83,6 +86,7 @@ def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
         job,
         on_student=functools.partial(_save_student, output, classifier.name),
         progress=progress,
+        checkpoints=_checkpoints(output, job, progress, fresh=values.fresh),
     )
     images = (None, None) if data is None else (data.pixels, data.labels)
     rows = result.compare(*images, progress=progress)
@@ -99,6 +103,24 @@ def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
         session.fallback_directories(),
     )
     _close(result, summary, values.output_dir, doubts)
+
+
+def _checkpoints(
+    output: OutputDirectory, job: Job, progress: CommandProgress, *, fresh: bool
+) -> SavedCheckpoints:
+    """What the run is to go on from if it is killed, or goes on from now."""
+    checkpoints = SavedCheckpoints(output.state, image_facts(job))
+    if fresh:
+        checkpoints.forget()
+    if stages := checkpoints.stages():
+        count = collections.Counter(stages)
+        left = [name if n == 1 else f"{name} ({n})" for name, n in count.items()]
+        progress.note(
+            f"goes on where an interrupted run was, which has left {', '.join(left)}; "
+            "--fresh begins anew"
+        )
+    session.resumable(checkpoints.path)
+    return checkpoints
 
 
 def _read_data(

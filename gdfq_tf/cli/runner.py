@@ -37,8 +37,8 @@ class CommandProgress:
 
     def __init__(self, values: flags.FlagValues) -> None:
         """Takes the command's flags."""
-        shows = verbosity_of(values) <= logging.INFO
-        self._shown: Progress = ConsoleProgress() if shows else NullProgress()
+        self._shows = verbosity_of(values) <= logging.INFO
+        self._shown: Progress = ConsoleProgress() if self._shows else NullProgress()
 
     def expect(self, stages: Sequence[ExpectedStage]) -> None:
         """See `Progress.expect`."""
@@ -53,6 +53,11 @@ class CommandProgress:
         with self._shown.stage(name, total, images_per_step) as advance:
             yield advance
         session.stage(f"after {name}")
+
+    def note(self, message: str) -> None:
+        """A line on standard error about what is no reason to worry."""
+        if self._shows:
+            print(f"note: {message}", file=sys.stderr)
 
 
 def run_module(name: str, values: flags.FlagValues) -> NoReturn:

@@ -62,6 +62,11 @@ def worth_keeping(partial: Path, name: Path) -> None:
     _tell({"keep": str(partial), "as": str(name)})
 
 
+def resumable(state: Path) -> None:
+    """A directory from which the same command goes on where it was."""
+    _tell({"state": str(state)})
+
+
 def _tell(message: dict[str, str | list[str]]) -> None:
     if _channel is not None:
         with contextlib.suppress(OSError):

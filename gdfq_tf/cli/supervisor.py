@@ -13,6 +13,7 @@ import contextlib
 import json
 import logging
 import os
+import shlex
 import shutil
 import signal
 import sys
@@ -104,11 +105,12 @@ def _tell_of_end(killer: signal.Signals, messages: list[dict[str, Any]]) -> NoRe
     kept = _clear(messages, keep=killer not in SIGNALS)
     if sys.stderr.isatty():
         sys.stderr.write(f"{_SHOW_CURSOR}\n")
+    advice = _resuming(messages)
     if killer == signal.SIGINT:
-        _fail("interrupted", 128 + killer)
+        _fail(f"interrupted{advice}", 128 + killer)
     if killer in SIGNALS:
-        _fail(f"stopped by {killer.name}", 128 + killer)
-    _fail(_crash_message(killer, messages, kept))
+        _fail(f"stopped by {killer.name}{advice}", 128 + killer)
+    _fail(_crash_message(killer, messages, kept) + advice)
 
 
 def _run(module: str, values: flags.FlagValues) -> NoReturn:
@@ -189,6 +191,18 @@ def _rename(path: Path, name: Path) -> Path:
         return name
     except FileExistsError:
         return move_aside(path, name)
+
+
+def _resuming(messages: list[dict[str, Any]]) -> str:
+    """The command that goes on where this one was, if there is something to go on."""
+    states = [Path(message["state"]) for message in messages if "state" in message]
+    if not any(path.is_dir() for path in states):
+        return ""
+    program, *arguments = sys.orig_argv
+    script = Path(sys.argv[0])
+    if script.name == "gdfq":  # the console command, which runs Python by itself
+        program, arguments = "gdfq", sys.argv[1:]
+    return f"; to go on where it was: {shlex.join([program, *arguments])}"
 
 
 def _crash_message(

@@ -16,6 +16,16 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
+from gdfq_tf.checkpoints import (
+    NO_CHECKPOINTS,
+    Checkpoint,
+    Checkpoints,
+    part_of,
+    resumed_steps,
+    set_values,
+    together,
+    values_of,
+)
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import FineTuningConfig, SynthesisConfig, images_in_pool
 from gdfq_tf.keras_compat import keras
@@ -36,7 +46,7 @@ from gdfq_tf.synthesis.losses import classification_loss
 from gdfq_tf.synthesis.teacher import Teacher
 
 
-def train_alternating(
+def train_alternating(  # noqa: PLR0913 - two of them are for the whole run
     classifier: Classifier,
     plan: QuantizationPlan,
     synthesis: SynthesisConfig,
@@ -44,6 +54,7 @@ def train_alternating(
     *,
     seed: int,
     progress: Progress,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
 ) -> tuple[Student, ImagePool]:
     """The trained student and images of the final generator.
 
@@ -54,24 +65,24 @@ def train_alternating(
       fine_tuning: the student's.
       seed: of weights, latents and labels.
       progress: told of each step.
+      checkpoints: keep generator, student and their optimizers.
 
     Raises:
       UserError: a loss stopped being finite.
     """
+    facts = {"synthesis": synthesis, "config": fine_tuning, "seed": seed}
     preprocessing = classifier.preprocessing
     num_steps = fine_tuning.num_steps
     warm_up = fine_tuning.num_warm_up_steps
     generator = make_generator(classifier, synthesis, seed)
-    generator_step = make_generator_step(
-        generator,
-        Teacher(classifier),
-        keras.optimizers.Adam(
-            _step_decay(synthesis.learning_rate, num_steps, warm_up),
-            beta_1=0.5,
-        ),
-        synthesis,
-        seed,
+    optimizer = keras.optimizers.Adam(
+        _step_decay(synthesis.learning_rate, num_steps, warm_up),
+        beta_1=0.5,
     )
+    generator_step = make_generator_step(
+        generator, Teacher(classifier), optimizer, synthesis, seed
+    )
+    variables = [*generator.variables, *optimizer.variables]
 
     def draw(num_images: int, first_step: int) -> ImagePool:
         return generate(
@@ -84,25 +95,42 @@ def train_alternating(
         )
 
     batch_size = synthesis.images_per_step(classifier.input_shape)
-    with progress.stage("warm-up", warm_up, batch_size) as advance:
-        for step in range(warm_up):
-            report(advance, generator_step(tf.constant(step)), step, warm_up)
-    images = draw(fine_tuning.num_calibration_images, pool_step(0))
+
+    def warmed_up(checkpoint: Checkpoint) -> ImagePool:
+        """What ranges are measured on; the generator is as it is then."""
+        made = checkpoint.finished()
+        if made is not None:
+            set_values(variables, part_of(made, "variables"))
+            return ImagePool(**part_of(made, "images"))
+        with progress.stage("warm-up", warm_up, batch_size) as advance:
+            for step in resumed_steps(checkpoint, warm_up, advance, variables):
+                report(advance, generator_step(tf.constant(step)), step, warm_up)
+        images = draw(fine_tuning.num_calibration_images, pool_step(0))
+        checkpoint.finish(
+            together(variables=values_of(variables), images=images.arrays())
+        )
+        return images
+
+    images = warmed_up(checkpoints.of("warm-up", **facts))
     inputs = preprocessing.to_input(images.pixels).numpy()
     student = build_student(classifier, plan, calibrate(classifier, plan, inputs))
-    student_step = make_student_step(
-        student,
-        classifier,
-        keras.optimizers.SGD(
-            _step_decay(fine_tuning.learning_rate, num_steps),
-            momentum=0.9,
-            nesterov=True,
-            weight_decay=1e-4,
-        ),
-        fine_tuning,
+    checkpoint = checkpoints.of("generator and student", plan=plan, **facts)
+    ended = checkpoint.finished()
+    if ended is not None:
+        set_values(student.model.variables, part_of(ended, "student"))
+        return student, ImagePool(**part_of(ended, "images"))
+    student_optimizer = keras.optimizers.SGD(
+        _step_decay(fine_tuning.learning_rate, num_steps),
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=1e-4,
     )
+    student_step = make_student_step(
+        student, classifier, student_optimizer, fine_tuning
+    )
+    variables += [*student.model.variables, *student_optimizer.variables]
     with progress.stage("generator and student", num_steps, batch_size) as advance:
-        for step in range(num_steps):
+        for step in resumed_steps(checkpoint, num_steps, advance, variables):
             made = generator_step(tf.constant(warm_up + step))
             trained = student_step(
                 preprocessing.to_pixels(made["images"]), made["labels"], made["logits"]
@@ -110,7 +138,11 @@ def train_alternating(
             metrics = {"loss": trained["loss"], "generator": made["loss"]}
             report(advance, metrics, step, num_steps)
     num_images = images_in_pool(fine_tuning.num_images, classifier.input_shape)
-    return student, draw(num_images, pool_step(1))
+    images = draw(num_images, pool_step(1))
+    checkpoint.finish(
+        together(student=values_of(student.model.variables), images=images.arrays())
+    )
+    return student, images
 
 
 def make_student_step(

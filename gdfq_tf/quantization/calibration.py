@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from gdfq_tf.checkpoints import Arrays, part_of, together
 from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.graph.queries import is_depthwise
 from gdfq_tf.keras_compat import keras
@@ -46,6 +47,33 @@ class Calibration:
 
     activation_quant_params: Mapping[str, QuantParams]
     weight_scales: Mapping[str, np.ndarray]
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All of it by name, for `of_arrays`."""
+        return together(
+            activation_scales={
+                name: np.array(params.scale)
+                for name, params in self.activation_quant_params.items()
+            },
+            zero_points={
+                name: np.array(params.zero_point)
+                for name, params in self.activation_quant_params.items()
+            },
+            weight_scales=self.weight_scales,
+        )
+
+    @classmethod
+    def of_arrays(cls, arrays: Arrays) -> Calibration:
+        """What `arrays` gave."""
+        scales = part_of(arrays, "activation_scales")
+        zero_points = part_of(arrays, "zero_points")
+        return cls(
+            {
+                name: QuantParams(scale.item(), zero_points[name].item())
+                for name, scale in scales.items()
+            },
+            part_of(arrays, "weight_scales"),
+        )
 
 
 def calibrate(

@@ -18,6 +18,13 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from gdfq_tf.checkpoints import (
+    NO_CHECKPOINTS,
+    Checkpoints,
+    resumed_steps,
+    set_values,
+    values_of,
+)
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import DistillationConfig
 from gdfq_tf.keras_compat import keras
@@ -34,7 +41,7 @@ _WARMUP = 0.25
 _NUM_CHECKED_IMAGES = 512
 
 
-def distill(
+def distill(  # noqa: PLR0913 - two of them are for the whole run
     student: Student,
     classifier: Classifier,
     images: ImagePool,
@@ -42,6 +49,7 @@ def distill(
     *,
     seed: int,
     progress: Progress,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
 ) -> None:
     """Trains `student` in place on batches of `images`.
 
@@ -55,13 +63,24 @@ def distill(
       config: steps, batch size and learning rate.
       seed: of the choice of images and what is done to them.
       progress: told of each step.
+      checkpoints: keep the student and its optimizer.
     """
-    loss_function = make_distillation_loss(student, classifier, config)
-    step_function = make_distillation_step(
-        loss_function,
-        student.model.trainable_variables,
-        keras.optimizers.Adam(_schedule(config)),
+    checkpoint = checkpoints.of(
+        "distillation",
+        config=config,
+        plan=student.plan,
+        num_images=len(images),
+        seed=seed,
     )
+    made = checkpoint.finished()
+    if made is not None:
+        set_values(student.model.variables, made)
+        return
+    loss_function = make_distillation_loss(student, classifier, config)
+    trained = student.model.trainable_variables
+    moves = [tf.Variable(tf.zeros_like(variable)) for variable in trained]
+    optimizer = keras.optimizers.Adam(_schedule(config))
+    step_function = make_distillation_step(loss_function, trained, moves, optimizer)
     batch_size = config.images_per_step(classifier.input_shape)
     # Shown as they are not while training: by the seeds of steps after the last.
     checked = [
@@ -76,17 +95,20 @@ def distill(
         return float(np.mean([loss_function(pixels) for pixels in checked]))
 
     weights, error_before = student.model.get_weights(), error()
-    rng = np.random.default_rng(seed)
+    chosen = np.random.default_rng(seed).integers(
+        0, len(images.pixels), (config.num_steps, batch_size)
+    )
+    variables = [*trained, *moves, *optimizer.variables]
     with progress.stage("distillation", config.num_steps, batch_size) as advance:
-        for step in range(config.num_steps):
-            chosen = rng.integers(0, len(images.pixels), batch_size)
-            pixels = augment(tf.constant(images.pixels[chosen]), (seed, step))
+        for step in resumed_steps(checkpoint, config.num_steps, advance, variables):
+            pixels = augment(tf.constant(images.pixels[chosen[step]]), (seed, step))
             loss = float(step_function(pixels))
             if not math.isfinite(loss):
                 break
             advance(loss=loss)
     if not error() < error_before:
         student.model.set_weights(weights)
+    checkpoint.finish(values_of(student.model.variables))
 
 
 def _schedule(
@@ -144,6 +166,7 @@ def make_distillation_loss(
 def make_distillation_step(
     loss_function: Callable[[tf.Tensor], tf.Tensor],
     variables: Sequence[tf.Variable],
+    moves: Sequence[tf.Variable],
     optimizer: keras.optimizers.Optimizer,
 ) -> Callable[[tf.Tensor], tf.Tensor]:
     """One update of `variables`, as a graph function.
@@ -154,6 +177,7 @@ def make_distillation_step(
     Args:
       loss_function: of pixels, returns a scalar.
       variables: what is trained; updates count from their values now.
+      moves: of the same shapes, how far each is from there, in those units: zeros.
       optimizer: new; its learning rate may be a schedule.
 
     Returns:
@@ -161,7 +185,6 @@ def make_distillation_step(
     """
     starts = [tf.identity(variable) for variable in variables]
     sizes = [tf.sqrt(tf.reduce_mean(tf.square(start))) for start in starts]
-    moves = [tf.Variable(tf.zeros_like(start)) for start in starts]
     optimizer.build(moves)
 
     @tf.function(autograph=False)

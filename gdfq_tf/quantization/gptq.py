@@ -55,6 +55,7 @@ def round_kernels(
     pixels: np.ndarray,
     advance: Advance,
     rounding: RoundingConfig = _AS_DESCRIBED,
+    num_rounded: int = 0,
 ) -> None:
     """Replaces kernels, weight scales and biases of `student`, in place.
 
@@ -62,8 +63,9 @@ def round_kernels(
       student: as built and calibrated.
       classifier: the one that it was built from.
       pixels: synthetic images, uint8 (N, H, W, C).
-      advance: called once for each kernel.
+      advance: called once for each kernel that is rounded.
       rounding: what is rounded, and how.
+      num_rounded: how many kernels, in graph order, the student has rounded already.
     """
     model, preprocessing = classifier.model, classifier.preprocessing
     consumed_by = consumers(model)
@@ -73,10 +75,12 @@ def round_kernels(
         first: student.quantize_input(preprocessing.to_student_input(pixels))
     }
     waiting = {name: len(layers) for name, layers in consumed_by.items()}
+    with_kernel = [layer.name for layer in model.layers if has_kernel(layer)]
+    done = set(with_kernel[:num_rounded])
     for layer in model.layers[1:]:
         producers = [producer.name for producer in input_layers(layer)]
         teacher_output = _in_batches(layer, [teacher_tensors[p] for p in producers])
-        if has_kernel(layer):
+        if has_kernel(layer) and layer.name not in done:
             moments = measure_moments(
                 layer, student_tensors[producers[0]], teacher_output
             )

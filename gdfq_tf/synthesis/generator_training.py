@@ -8,6 +8,12 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import tensorflow as tf
 
+from gdfq_tf.checkpoints import (
+    NO_CHECKPOINTS,
+    Checkpoints,
+    resumed_steps,
+    together,
+)
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import SynthesisConfig
 from gdfq_tf.errors import UserError, option
@@ -15,7 +21,7 @@ from gdfq_tf.graph.queries import multiply_adds
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.progress import Advance, Progress
 from gdfq_tf.synthesis.generator import build_generator, choose_shape, sample_inputs
-from gdfq_tf.synthesis.image_pool import ImagePool, joined
+from gdfq_tf.synthesis.image_pool import ImagePool, joined, pools_of
 from gdfq_tf.synthesis.objective import LossWeights, image_losses
 from gdfq_tf.synthesis.teacher import Teacher
 
@@ -101,6 +107,7 @@ def synthesize(
     *,
     seed: int,
     progress: Progress,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
 ) -> ImagePool:
     """Trains a generator against the classifier and returns a pool of its images.
 
@@ -114,12 +121,19 @@ def synthesize(
       num_images: how many; they are mixed, so the first are as good as any others.
       seed: of everything random.
       progress: told of each step.
+      checkpoints: keep generator, optimizer and the parts of the pool.
 
     Raises:
       UserError: the loss stopped being finite.
     """
     if not config.num_steps:
         return noise_images(classifier.input_shape, num_images, seed)
+    checkpoint = checkpoints.of(
+        "generator", config=config, num_images=num_images, seed=seed
+    )
+    made = checkpoint.finished()
+    if made is not None:
+        return ImagePool(**made)
     teacher = Teacher(classifier)
     generator = make_generator(classifier, config, seed)
     schedule = keras.optimizers.schedules.CosineDecay(
@@ -133,25 +147,29 @@ def synthesize(
         for i in range(config.num_snapshots)
     }
     images_per_snapshot = math.ceil(num_images / len(snapshots))
-    parts = []
+    variables = [*generator.variables, *optimizer.variables]
+    parts: dict[str, np.ndarray] = {}
     batch_size = config.images_per_step(classifier.input_shape)
     with progress.stage("generator", config.num_steps, batch_size) as advance:
-        for step in range(config.num_steps):
+        for step in resumed_steps(
+            checkpoint, config.num_steps, advance, variables, parts
+        ):
             metrics = step_function(tf.constant(step))
             report(advance, metrics, step, config.num_steps)
             if step + 1 in snapshots:
-                parts.append(
-                    generate(
-                        generator,
-                        classifier,
-                        config,
-                        images_per_snapshot,
-                        seed=seed,
-                        first_step=pool_step(step),
-                    )
+                part = generate(
+                    generator,
+                    classifier,
+                    config,
+                    images_per_snapshot,
+                    seed=seed,
+                    first_step=pool_step(step),
                 )
-    pool = joined(parts)[:num_images]
-    return pool[np.random.default_rng(seed).permutation(len(pool))]
+                parts |= together(**{str(step): part.arrays()})
+    pool = joined(pools_of(parts))[:num_images]
+    pool = pool[np.random.default_rng(seed).permutation(len(pool))]
+    checkpoint.finish(pool.arrays())
+    return pool
 
 
 def noise_images(shape: tuple[int, int, int], num_images: int, seed: int) -> ImagePool:

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import functools
 import time
+from collections.abc import Callable, Sequence
 
+from gdfq_tf.checkpoints import NO_CHECKPOINTS, Checkpoints
 from gdfq_tf.classifier import Classifier
-from gdfq_tf.config import Recipe
+from gdfq_tf.config import Recipe, RefinementConfig
 from gdfq_tf.progress import Progress
 from gdfq_tf.synthesis.generator_training import synthesize
 from gdfq_tf.synthesis.image_pool import ImagePool, joined
 from gdfq_tf.synthesis.refinement import refine
+
+# A part of the generated images and where it begins among them -> the part refined.
+RefinePart = Callable[[ImagePool, int], ImagePool]
 
 
 class GrowingPool:
     """Images of a generator, the first so many of them refined.
 
     Parts are refined together, each up to the next size that the recipe's budgets name,
-    so images depend on how many were asked for before as little as on widths.
+    so images depend on how many were asked for before as little as on widths. None are
+    generated before one is asked for that is not there yet.
 
     Attributes:
       seconds: that all images so far took.
@@ -24,61 +31,106 @@ class GrowingPool:
 
     def __init__(
         self,
-        generated: ImagePool,
-        classifier: Classifier,
-        recipe: Recipe,
-        *,
-        seed: int,
-        progress: Progress,
+        sizes: Sequence[int],
+        generate: Callable[[], ImagePool],
+        refine_part: RefinePart,
+        earlier: ImagePool | None = None,
     ) -> None:
-        """Takes the images to begin with, and how they are refined for whom."""
+        """Takes how images are made, and the first of them if they are there.
+
+        Args:
+          sizes: by which the pool grows, the smallest first.
+          generate: called once at most; gives as many images as the largest of them.
+          refine_part: called for each part once.
+          earlier: what `first` gave of the same pool in an earlier run.
+        """
         self.seconds = 0.0
-        self._generated, self._classifier = generated, classifier
-        self._refinement, self._seed, self._progress = recipe.refinement, seed, progress
-        self._sizes = recipe.pool_sizes(classifier.input_shape)
-        self._parts: list[ImagePool] = []
+        self._bounds = list(zip((0, *sizes), sizes, strict=False))
+        self._generated = functools.cache(generate)
+        self._refine_part = refine_part
+        self._parts = [
+            earlier[start:stop]
+            for start, stop in self._bounds
+            if earlier is not None and stop <= len(earlier)
+        ]
 
     def first(self, num_images: int) -> ImagePool:
-        """The first `num_images`, one of the sizes of the recipe's budgets.
+        """The first `num_images`, one of the sizes by which the pool grows.
 
         Raises:
           UserError: a loss stopped being finite.
         """
-        if self._refinement is None:
-            return self._generated[:num_images]
         started = time.monotonic()
-        bounds = list(zip((0, *self._sizes), self._sizes, strict=False))
-        for start, stop in bounds[len(self._parts) :]:
+        for start, stop in self._bounds[len(self._parts) :]:
             if stop > num_images:
                 break
-            part = refine(
-                self._generated[start:stop],
-                self._classifier,
-                self._refinement,
-                seed=self._seed + start,
-                progress=self._progress,
-            )
-            self._parts.append(part)
+            self._parts.append(self._refine_part(self._generated()[start:stop], start))
         self.seconds += time.monotonic() - started
         return joined(self._parts)[:num_images]
 
 
 def make_pool(
-    classifier: Classifier, recipe: Recipe, *, seed: int, progress: Progress
+    classifier: Classifier,
+    recipe: Recipe,
+    *,
+    seed: int,
+    progress: Progress,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
+    earlier: ImagePool | None = None,
 ) -> GrowingPool:
-    """The pool of a run: a generator is trained, unless there is none and it is noise.
+    """The pool of a run, of a generator's images, or of noise if there is none.
 
-    Raises:
-      UserError: a loss stopped being finite.
+    Args:
+      classifier: what images are for.
+      recipe: how they are made, and for which students.
+      seed: of everything random.
+      progress: told of each step.
+      checkpoints: keep generator and parts.
+      earlier: see `GrowingPool`.
     """
-    started = time.monotonic()
-    generated = synthesize(
-        classifier,
-        recipe.synthesis,
-        recipe.pool_sizes(classifier.input_shape)[-1],
-        seed=seed,
-        progress=progress,
+    sizes = recipe.pool_sizes(classifier.input_shape)
+    return GrowingPool(
+        sizes,
+        functools.partial(
+            synthesize,
+            classifier,
+            recipe.synthesis,
+            sizes[-1],
+            seed=seed,
+            progress=progress,
+            checkpoints=checkpoints,
+        ),
+        refine_parts(
+            classifier,
+            recipe.refinement,
+            seed=seed,
+            progress=progress,
+            checkpoints=checkpoints,
+        ),
+        earlier,
     )
-    pool = GrowingPool(generated, classifier, recipe, seed=seed, progress=progress)
-    pool.seconds = time.monotonic() - started
-    return pool
+
+
+def refine_parts(
+    classifier: Classifier,
+    config: RefinementConfig | None,
+    *,
+    seed: int,
+    progress: Progress,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
+) -> RefinePart:
+    """How parts of a pool are refined; None: they stay as they are."""
+
+    def refine_part(part: ImagePool, start: int) -> ImagePool:
+        if config is None:
+            return part
+        return refine(
+            part,
+            classifier,
+            config,
+            seed=seed + start,
+            progress=progress,
+            checkpoints=checkpoints,
+        )
+
+    return refine_part

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,10 @@ class ImagePool:
 
     pixels: npt.NDArray[np.uint8]
     labels: npt.NDArray[np.int32]
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Pixels and labels by name, as files hold them: `ImagePool(**arrays)`."""
+        return {"pixels": self.pixels, "labels": self.labels}
 
     # As of a `GrowingPool`: these images were there before the run.
     seconds = 0.0
@@ -42,6 +47,14 @@ class ImagePool:
         """The images to work with, and the last quarter, held out for the estimate."""
         count = len(self) * 3 // 4
         return self[:count], self[count:]
+
+
+def pools_of(arrays: Mapping[str, npt.NDArray[Any]]) -> list[ImagePool]:
+    """Pools of `ImagePool.arrays` that `checkpoints.together` put into one mapping."""
+    names = dict.fromkeys(name.partition("/")[0] for name in arrays)
+    return [
+        ImagePool(arrays[f"{name}/pixels"], arrays[f"{name}/labels"]) for name in names
+    ]
 
 
 def joined(pools: Sequence[ImagePool]) -> ImagePool:

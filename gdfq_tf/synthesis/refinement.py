@@ -21,6 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from gdfq_tf.checkpoints import NO_CHECKPOINTS, Checkpoints, resumed_steps
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import RefinementConfig
 from gdfq_tf.progress import Progress
@@ -46,6 +47,7 @@ def refine(
     *,
     seed: int,
     progress: Progress,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
 ) -> ImagePool:
     """The same images, fitted batch by batch to what the classifier expects.
 
@@ -55,6 +57,7 @@ def refine(
       config: steps, weights and how batches start.
       seed: of collages and exposure.
       progress: told of each step.
+      checkpoints: keep finished batches and the current one.
 
     Returns:
       As many images, in the same order.
@@ -62,35 +65,47 @@ def refine(
     Raises:
       UserError: the loss stopped being finite.
     """
+    checkpoint = checkpoints.of(
+        "refinement", config=config, num_images=len(pool), seed=seed
+    )
+    made = checkpoint.finished()
+    if made is not None:
+        return ImagePool(**made)
     preprocessing, scaled = classifier.preprocessing, _UnitRange(classifier)
     basis = NaturalBasis(classifier.input_shape)
     step = _make_step(classifier, config, scaled, basis)
     batch_size = config.images_per_step(classifier.input_shape)
     num_batches = max(1, round(len(pool) / batch_size))
     total = num_batches * config.num_steps
-    batches = zip(
-        np.array_split(_start(pool.pixels, config, seed), num_batches),
-        np.array_split(pool.labels, num_batches),
-        strict=True,
-    )
-    refined: list[np.ndarray] = []
+    starts = np.array_split(_start(pool.pixels, config, seed), num_batches)
+    labels = np.array_split(pool.labels, num_batches)
+    # Batches that are done, and what was found of the current one.
+    left: dict[str, np.ndarray | tf.Tensor] = {}
+    start = None
     with progress.stage("refinement", total, len(pool) / num_batches) as advance:
-        for pixels, labels in batches:
-            start = scaled.of_inputs(preprocessing.to_input(pixels))
-            found = _Found(*[tf.zeros_like(start)] * 3)
-            for i in range(config.num_steps):
-                decay = 0.5 * (1 + math.cos(math.pi * i / config.num_steps))
-                found, losses = step(
-                    start,
-                    found,
-                    labels,
-                    tf.constant(config.learning_rate * decay),
-                    tf.constant(i + 1.0),
-                )
-                report(advance, losses, len(refined) * config.num_steps + i, total)
-            inputs = scaled.to_inputs(_images(basis, start, found.waves))
-            refined.append(preprocessing.to_pixels(inputs).numpy())
-    return ImagePool(np.concatenate(refined), pool.labels)
+        for number in resumed_steps(checkpoint, total, advance, made=left):
+            batch, i = divmod(number, config.num_steps)
+            if not i or start is None:
+                start = scaled.of_inputs(preprocessing.to_input(starts[batch]))
+            if not i:
+                left |= _Found(*[tf.zeros_like(start)] * 3)._asdict()
+            decay = 0.5 * (1 + math.cos(math.pi * i / config.num_steps))
+            found, losses = step(
+                start,
+                _Found(*[left[name] for name in _Found._fields]),
+                labels[batch],
+                tf.constant(config.learning_rate * decay),
+                tf.constant(i + 1.0),
+            )
+            left |= found._asdict()
+            report(advance, losses, number, total)
+            if i + 1 == config.num_steps:
+                inputs = scaled.to_inputs(_images(basis, start, found.waves))
+                left[f"batch {batch}"] = preprocessing.to_pixels(inputs).numpy()
+    refined = [left[f"batch {batch}"] for batch in range(num_batches)]
+    result = ImagePool(np.concatenate(refined), pool.labels)
+    checkpoint.finish(result.arrays())
+    return result
 
 
 class _UnitRange:

@@ -7,7 +7,8 @@ meanwhile and may not be replaced stays, and the run is kept under the next free
 An earlier run is exchanged for the new one in one step. Where the file system cannot
 do that, NAME first becomes `.NAME.replaced-PID`; the next run for NAME renames that
 back should it find no NAME. An earlier run is `.NAME.removed-PID` while it is removed.
-What killed runs have left is removed by the next.
+What killed runs have left is removed by the next, but for `.NAME.state`: what is there
+for the next run to go on from is removed when one is in its place.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ class OutputDirectory:
       lock: the file that is locked meanwhile.
       partial: where its content is written before it appears.
       removed: where an earlier run is while it is removed.
+      state: a directory for what a run goes on from if it is killed.
     """
 
     def __init__(self, path: Path, *, overwrite: bool, foreign: Foreign) -> None:
@@ -90,6 +92,7 @@ class OutputDirectory:
         self.lock = self._beside("lock")
         self.partial = self._beside(f"partial-{os.getpid()}")
         self.removed = self._beside(f"removed-{os.getpid()}")
+        self.state = self._beside("state")
         self._replaced = self._beside(f"replaced-{os.getpid()}")
         self._overwrite = overwrite
         self._foreign = foreign
@@ -128,6 +131,7 @@ class OutputDirectory:
             write(self.partial)
             _sync(self.partial)
             self._put_in_place()
+            shutil.rmtree(self.state, ignore_errors=True)
         except OSError as error:
             self.remove_partial()
             self._fall_back(write, fallbacks, error)

@@ -59,7 +59,7 @@ def result():
     )
     classifier = dataclasses.replace(classifier_of(build_tiny_classifier()), name="net")
     job = Job(classifier, RECIPES[DEFAULT_RECIPE], tuple(m.bit_widths for m in models))
-    return Result(job, images, models, Baselines(b"float", b"noise"), 1.0)
+    return Result(job, images, images, models, Baselines(b"float", b"noise"), 1.0)
 
 
 def test_models_are_found_by_their_widths(result):

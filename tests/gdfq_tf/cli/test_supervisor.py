@@ -278,6 +278,26 @@ def test_an_interrupted_command_leaves_nothing(command, tmp_path, number):
     assert entries(tmp_path / "folder") == set()
 
 
+@pytest.mark.parametrize("body", ["wait()", "os.abort()"])
+@pytest.mark.parametrize("begun", [False, True])
+def test_the_command_that_goes_on_is_told(command, tmp_path, body, begun):
+    """There must be something to go on from."""
+    state = tmp_path / "folder" / ".run.state"
+    if begun:
+        state.mkdir()
+    arguments = ["/usr/bin/gdfq", "quantize", "a b.keras"]
+    program = f"import sys; sys.argv = {arguments}\n{_START}"
+    tell = "session.resumable(Path('.run.state').absolute())"
+    process = command(f"{tell}; {body}", program=program)
+    if body == "wait()":
+        os.kill(child_of(process), signal.SIGTERM)
+    _, message = one_line(process)
+    told = "; to go on where it was: gdfq quantize 'a b.keras'"
+    assert message.endswith(told) == begun
+    assert ("go on" in message) == begun
+    assert state.exists() == begun
+
+
 @pytest.mark.parametrize("taken", [False, True])
 def test_what_is_worth_it_outlives_a_crash(command, tmp_path, taken):
     folder = tmp_path / "folder"

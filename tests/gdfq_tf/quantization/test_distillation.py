@@ -175,8 +175,10 @@ def test_training_ends_at_the_first_loss_that_is_not_finite(student, tiny_classi
 def test_steps_are_traced_once(student, tiny_classifier):
     classifier = classifier_of(tiny_classifier)
     loss_function = make_distillation_loss(student, classifier, CONFIG)
+    trained = student.model.trainable_variables
+    moves = [tf.Variable(tf.zeros_like(variable)) for variable in trained]
     step = make_distillation_step(
-        loss_function, student.model.trainable_variables, keras.optimizers.Adam(1e-3)
+        loss_function, trained, moves, keras.optimizers.Adam(1e-3)
     )
     for number in range(3):
         step(augment(tf.constant(IMAGES.pixels[:16]), (0, number)))
