@@ -37,6 +37,7 @@ PARTS: Mapping[str, Callable[..., str]] = {
     "refusals": reference_tables.refusals,
     "runtimes": result_tables.runtimes,
     "speed": result_tables.speed,
+    "summary-keys": reference_tables.summary_keys,
 }
 _PART = re.compile(r"(<!-- made: ([^\n]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import importlib.resources
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from gdfq_tf.cli.flags import COMMANDS
 from gdfq_tf.config import RECIPES, FineTuningConfig, Recipe
@@ -130,3 +133,24 @@ def operations() -> str:
 
 def _code(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names) or "-"
+
+
+def summary_keys() -> str:
+    """Every key of summary.json, as its schema describes it."""
+    path = importlib.resources.files("gdfq_tf.report") / "files/summary.schema.json"
+    rows = _described(json.loads(path.read_text(encoding="utf-8")), "")
+    return markdown_table(("key", "type", "what it is"), rows, "lll")
+
+
+def _described(schema: Mapping[str, Any], place: str) -> Iterator[tuple[str, str, str]]:
+    """Key, type and description of all properties of an object, and of theirs."""
+    for name, part in schema.get("properties", {}).items():
+        kinds = part.get("type", "integer")
+        kind = kinds if isinstance(kinds, str) else " or ".join(kinds)
+        optional = "" if name in schema["required"] else " (optional)"
+        text = part["description"].replace("|", "\\|")
+        yield f"`{place}{name}`", f"{kind}{optional}", text
+        inner = part
+        while inner.get("type") == "array":
+            inner, name = inner["items"], f"{name}[]"
+        yield from _described(inner, f"{place}{name}.")

@@ -61,7 +61,12 @@ def expected_stages(job: Job, *, has_pool: bool) -> list[ExpectedStage]:
             stage("estimation", _ESTIMATION, 300 * of_image),
         ]
     evaluated = 128 * of_image * (3 + len(job.bit_widths))
-    return [*stages, ExpectedStage("evaluation", 1 + evaluated)]
+    figures = 1 + 100 * of_image * len(job.bit_widths)
+    return [
+        *stages,
+        ExpectedStage("evaluation", 1 + evaluated),
+        ExpectedStage("layer figures", figures),
+    ]
 
 
 def _stage_of_layers(

@@ -25,6 +25,7 @@ from gdfq_tf.progress import NullProgress, Progress, whole_stage
 from gdfq_tf.quantization.estimation import estimate
 from gdfq_tf.quantization.layer_figures import layer_figures
 from gdfq_tf.quantization.lowering import lower
+from gdfq_tf.recording import RecordingProgress
 from gdfq_tf.result import QuantizedModel, Result
 from gdfq_tf.synthesis.growing_pool import GrowingPool
 from gdfq_tf.synthesis.image_pool import ImagePool
@@ -74,7 +75,7 @@ def quantize(
       ExportError: the converter refused, or an exported model broke a rule or
         differs from its student by more than 1 output LSB.
     """
-    job, progress = job.checked(), progress or NullProgress()
+    job, progress = job.checked(), RecordingProgress(progress or NullProgress())
     if pool is not None and job.alternates:
         raise UserError(
             f"recipe {job.recipe.name!r} makes its images in turn with the student; "
@@ -96,6 +97,7 @@ def quantize(
         tuple(models),
         baselines,
         fitted.synthesis_seconds,
+        tuple(progress.stages),
     )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,18 +17,22 @@ from gdfq_tf.config import DEFAULT_RECIPE, BitWidths, parse_bit_widths
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.evaluation import ModelFile, compare
 from gdfq_tf.job import Job
-from gdfq_tf.progress import NullProgress, Progress
+from gdfq_tf.progress import NullProgress, Progress, whole_stage
 from gdfq_tf.provenance import versions
 from gdfq_tf.quantization.estimation import Estimate
 from gdfq_tf.quantization.layer_figures import LayerTable
 from gdfq_tf.quantization.trade_off import TradeOff
+from gdfq_tf.recording import StageRecord
+from gdfq_tf.report.pictures import sheet
 from gdfq_tf.run_directory import (
+    SCHEMA_VERSION,
     claim_run_directory,
     write_images,
     write_models,
     write_student,
     write_summary,
 )
+from gdfq_tf.synthesis.bn_gaps import bn_gaps
 from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.system.machine import describe_machine
 from gdfq_tf.system.output_files import write_whole
@@ -113,6 +116,7 @@ class Result:
       models: one per width, in the order asked.
       baselines: see `Baselines`.
       synthesis_seconds: generator, pool and refinement; 0 where recipes alternate.
+      stages: what each stage told, with the losses of its steps.
     """
 
     job: Job
@@ -121,6 +125,7 @@ class Result:
     models: tuple[QuantizedModel, ...]
     baselines: Baselines
     synthesis_seconds: float
+    stages: tuple[StageRecord, ...] = ()
 
     def __getitem__(self, bits: str) -> QuantizedModel:
         """The model of a width such as "w4a8" or "w4a4/paper".
@@ -204,22 +209,32 @@ class Result:
         return rows
 
     def summary(
-        self, rows: Sequence[Mapping[str, Any]], **more: object
+        self,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        progress: Progress | None = None,
+        **more: object,
     ) -> dict[str, Any]:
         """All figures, ready for JSON: what `summary.json` holds.
 
         Args:
           rows: from `compare`.
+          progress: is told of the stage: layers are measured.
           more: further entries.
         """
         job, classifier = self.job, self.job.classifier
-        count = len(rows) - len(self.models)
-        own: list[dict[str, Any]] = [{}] * count + [_facts(x) for x in self.models]
+        with whole_stage(progress or NullProgress(), "layer figures"):
+            own = [_facts(model) for model in self.models]
+            gaps = bn_gaps(classifier, self.images)
+        own = [{}] * (len(rows) - len(own)) + own
         return {
+            "schema_version": SCHEMA_VERSION,
             "seed": job.seed,
             "recipe": dataclasses.asdict(job.recipe),
             "target": job.target,
+            "keep_layers": list(job.keep_layers),
             "limits": dataclasses.asdict(job.limits),
+            "class_names": list(job.labels) or None,
             "classifier": {
                 "name": classifier.name,
                 "input_shape": classifier.example_shape,
@@ -240,6 +255,8 @@ class Result:
                 **_uint8_input(job),
             },
             "models": [{**row, **facts} for row, facts in zip(rows, own, strict=True)],
+            "bn_gaps": [{"layer": name, "gap": gap} for name, gap in gaps.items()],
+            "stages": [dataclasses.asdict(stage) for stage in self.stages],
             "seconds": {"synthesis": self.synthesis_seconds},
             "machine": describe_machine(),
             "versions": versions(),
@@ -256,6 +273,10 @@ class Result:
         for model in self.models:
             write_student(directory, model.name, model.bit_widths, model.network)
         write_images(directory, self.pool)
+        # Imported late: plotting takes a while to load.
+        from gdfq_tf.report.files import write_figures
+
+        write_figures(directory, dict(summary), self.images)
         write_summary(directory, dict(summary))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
@@ -291,8 +312,6 @@ class Result:
           UserError: `num_images` is below 1, or the images have neither 1 nor 3
             channels.
         """
-        from PIL import Image
-
         pixels = self.images.pixels[:num_images]
         channels = pixels.shape[-1]
         if num_images < 1 or channels not in (1, 3):
@@ -300,14 +319,7 @@ class Result:
                 f"{option('num_images', num_images)} images of {channels} channels "
                 "cannot be shown; expected 1 or more, of 1 or 3 channels"
             )
-        side = math.ceil(math.sqrt(len(pixels)))
-        count, height, width, _ = pixels.shape
-        rows = math.ceil(count / side)
-        places = np.full((rows * side, height, width, channels), 255, np.uint8)
-        places[:count] = pixels
-        in_rows = places.reshape(rows, side, height, width, channels).swapaxes(1, 2)
-        sheet = in_rows.reshape(rows * height, side * width, channels)
-        return Image.fromarray(sheet.squeeze(-1) if channels == 1 else sheet)
+        return sheet(pixels)
 
 
 def _uint8_input(job: Job) -> dict[str, Any]:
@@ -339,5 +351,6 @@ def _facts(model: QuantizedModel) -> dict[str, Any]:
             "rules": [dataclasses.asdict(finding) for finding in model.findings],
             "student_agreement": dataclasses.asdict(model.agreement),
         },
+        "layers": model.layers.as_dicts(),
         "seconds": model.seconds,
     }

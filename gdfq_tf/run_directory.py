@@ -1,4 +1,4 @@
-"""The directory a run leaves behind: models, students, images, summary.json."""
+"""The directory a run leaves behind: models, students, images, figures."""
 
 from __future__ import annotations
 
@@ -26,6 +26,16 @@ from tflite_export.student_file import save_network
 
 SUMMARY = "summary.json"
 SYNTHETIC_IMAGES = "synthetic.npz"
+REPORT = "report.html"
+# TensorBoard takes any file for one of events that has "tfevents" in its name.
+EVENTS = "events.out.tfevents"
+# Files that every run may have, besides those of its models.
+_OF_RUNS = frozenset({SUMMARY, SYNTHETIC_IMAGES, REPORT, EVENTS})
+
+# Of summary.json, as gdfq_tf/report/files/summary.schema.json describes it. It grows
+# when a key is gone or means something else; keys may be added to any version.
+SCHEMA_VERSION = 1
+
 # What damaged bytes raise on their way through zipfile, zlib and numpy.
 _DAMAGE = (
     OSError,
@@ -63,16 +73,21 @@ def _what_no_run_wrote(path: Path) -> str | None:
     if SUMMARY not in found:
         return f"it has no {SUMMARY}"
     try:
-        models = model_and_student_files(read_summary(path))
+        of_models = files_of_models(read_summary(path))
     except UserError:
         return f"its {SUMMARY} is no run's"
-    foreign = sorted(found - models - {SUMMARY, SYNTHETIC_IMAGES})
+    foreign = sorted(found - of_models - _OF_RUNS)
     return f"it holds {foreign[0]}" if foreign else None
 
 
 def student_file(tflite_file: str) -> str:
     """Name of the student beside a `.tflite` file of a run."""
     return f"{tflite_file.removesuffix('.tflite')}_student.npz"
+
+
+def layers_file(tflite_file: str) -> str:
+    """Name of the table of layers beside a `.tflite` file of a run."""
+    return f"{tflite_file.removesuffix('.tflite')}_layers.csv"
 
 
 def write_models(directory: Path, files: Sequence[ModelFile]) -> None:
@@ -175,10 +190,11 @@ def _require_names(summary: dict[str, Any]) -> None:
         raise ValueError(f"{names} lead elsewhere")
 
 
-def model_and_student_files(summary: dict[str, Any]) -> set[str]:
-    """Names of the `.tflite` files of a run and of the students beside them, if any."""
+def files_of_models(summary: dict[str, Any]) -> set[str]:
+    """Names of the `.tflite` files of a run and of what may lie beside them."""
     files = {row["file"] for row in summary["models"]}
-    return files | {student_file(file) for file in files}
+    beside = (student_file, layers_file)
+    return files | {name_of(file) for file in files for name_of in beside}
 
 
 def input_format_of(summary: dict[str, Any]) -> InputFormat:

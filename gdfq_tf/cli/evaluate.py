@@ -30,8 +30,8 @@ from gdfq_tf.cli.reporting import results_table
 from gdfq_tf.errors import UserError
 from gdfq_tf.input_format import InputFormat
 from gdfq_tf.run_directory import (
+    files_of_models,
     input_format_of,
-    model_and_student_files,
     read_summary,
     student_file,
 )
@@ -147,7 +147,7 @@ def _summary_of(path: Path) -> dict | None:
         summary = read_summary(path.parent)
     except UserError:  # none, or some other program's
         return None
-    return summary if path.name in model_and_student_files(summary) else None
+    return summary if path.name in files_of_models(summary) else None
 
 
 def _input_format(

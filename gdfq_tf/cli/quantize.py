@@ -30,11 +30,10 @@ from gdfq_tf.cli.float_doubts import float_doubts
 from gdfq_tf.cli.labelled_images import LabelledImages, read_labelled_images
 from gdfq_tf.cli.reporting import results_table, trade_off_table
 from gdfq_tf.cli.runner import CommandProgress
-from gdfq_tf.cli.verdict import complaints, verdict
 from gdfq_tf.config import BitWidths, Limits, get_recipe, parse_bit_widths
 from gdfq_tf.job import Job
 from gdfq_tf.pipeline import quantize
-from gdfq_tf.progress import whole_stage
+from gdfq_tf.progress import Progress, whole_stage
 from gdfq_tf.provenance import image_facts
 from gdfq_tf.result import Result
 from gdfq_tf.run_directory import (
@@ -46,6 +45,7 @@ from gdfq_tf.run_directory import (
 from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.system.machine import fix_num_threads
 from gdfq_tf.system.output_directory import OutputDirectory
+from gdfq_tf.verdict import complaints, verdict
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.target_rules import warnings_of
 
@@ -94,8 +94,7 @@ def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
     if data is not None:
         given = given_preprocessing(values, classifier)
         doubts = float_doubts(classifier, given, data, rows[0])
-    summary = _summary(result, rows, values)
-    summary["class_names"] = names or None
+    summary = _summary(result, rows, values, progress)
     summary["seconds"]["total"] = time.monotonic() - started
     session.stage("writing")
     output.publish(
@@ -161,11 +160,15 @@ def _save_student(
 
 
 def _summary(
-    result: Result, rows: list[dict[str, Any]], values: flags.FlagValues
+    result: Result,
+    rows: list[dict[str, Any]],
+    values: flags.FlagValues,
+    progress: Progress,
 ) -> dict[str, Any]:
     labelled = "top1" in rows[0]
     summary = result.summary(
         rows,
+        progress=progress,
         command=sys.argv,
         evaluated_on=values.data or ("embedded" if labelled else None),
     )

@@ -259,14 +259,10 @@ def _absorb_input_shift(
     """
     if grid_shift == 0.0:
         return
-    consumed_by = consumers(model)
-    shifted = {model.layers[0].name}
+    consumed_by, shifted = consumers(model), shifted_layers(model)
     for layer in model.layers[1:]:
-        if not shifted.issuperset(x.name for x in input_layers(layer)):
-            continue
-        if _hands_constants_on(layer):
-            shifted.add(layer.name)
-        elif has_kernel(layer):
+        takes_it = shifted.issuperset(x.name for x in input_layers(layer))
+        if takes_it and has_kernel(layer):
             kernel = channels_last_kernel(layer.get_weights()[0], is_depthwise(layer))
             shift = grid_shift * np.sum(kernel, axis=tuple(range(kernel.ndim - 1)))
             following = consumed_by[layer.name]
@@ -276,6 +272,19 @@ def _absorb_input_shift(
             elif isinstance(following[0], _layers.BatchNormalization):
                 copy = base.get_layer(following[0].name)
                 copy.moving_mean.assign_sub(shift)
+
+
+def shifted_layers(model: keras.Model) -> set[str]:
+    """Names of layers, the input first, whose outputs a constant on the input reaches.
+
+    What they give in a student is less by its grid shift (`Preprocessing.grid_shift`).
+    """
+    shifted = {model.layers[0].name}
+    for layer in model.layers[1:]:
+        takes_it = shifted.issuperset(x.name for x in input_layers(layer))
+        if takes_it and _hands_constants_on(layer):
+            shifted.add(layer.name)
+    return shifted
 
 
 def _hands_constants_on(layer: keras.layers.Layer) -> bool:

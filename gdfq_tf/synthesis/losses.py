@@ -88,6 +88,14 @@ def relative_bn_statistics_loss(
     whose activations are large would otherwise hide all others; in absolute
     units the variances of one network easily span four orders of magnitude.
     """
+    gaps = relative_bn_gaps(stored=stored, batch=batch)
+    return tf.add_n(gaps) / len(gaps)
+
+
+def relative_bn_gaps(
+    *, stored: Sequence[BNStatistics], batch: Sequence[BNStatistics]
+) -> list[tf.Tensor]:
+    """What each layer has in `relative_bn_statistics_loss`, scalars."""
 
     def distance(s: BNStatistics, b: BNStatistics) -> tf.Tensor:
         # A channel that never varied says nothing about scale: a floor relative
@@ -97,5 +105,4 @@ def relative_bn_statistics_loss(
         squares = tf.square(b.mean - s.mean) + tf.square(std_error)
         return tf.reduce_mean(squares / variance)
 
-    layers = [distance(s, b) for s, b in zip(stored, batch, strict=True)]
-    return tf.add_n(layers) / len(layers)
+    return [distance(s, b) for s, b in zip(stored, batch, strict=True)]

@@ -25,7 +25,9 @@ from tflite_export.quantization_params import QuantParams
 from tflite_export.student_file import load_network
 from tflite_export.verification.verify import Agreement
 
-LAYERS = LayerTable([LayerFigures("conv [1]", "conv", 4, 12, 0.5, -3, 20.25)])
+LAYERS = LayerTable(
+    [LayerFigures("conv [1]", "conv", 4, 8, 12, 0.5, -3, 20.25, 0.995, 0.3, 0.01)]
+)
 
 
 @pytest.fixture
@@ -106,9 +108,15 @@ def no_litert(monkeypatch):
     """The bytes are no models."""
 
     def compare(self):
-        return [{"title": file.title, "file": file.file} for file in self.files()]
+        facts = {"sha256": "0" * 64, "size_bytes": 5, "latency_ms": 1.0}
+        facts |= {"num_images": 2, "agreement_with_float": 1.0}
+        return [
+            {"title": file.title, "file": file.file, **facts} for file in self.files()
+        ]
 
     monkeypatch.setattr(Result, "compare", compare)
+    # The images are none of the classifier's.
+    monkeypatch.setattr(module, "bn_gaps", lambda *_: {})
 
     class File:
         output_quantization = QuantParams(0.25, 7)
@@ -119,12 +127,16 @@ def no_litert(monkeypatch):
 def test_everything_a_run_made_is_written(result, tmp_path, no_litert):
     path = result.save(tmp_path / "run")
     assert sorted(file.name for file in path.iterdir()) == [
+        "events.out.tfevents",
         "net_float.tflite",
         "net_int8_noise.tflite",
         "net_w4a4_paper.tflite",
+        "net_w4a4_paper_layers.csv",
         "net_w4a4_paper_student.npz",
         "net_w8a8.tflite",
+        "net_w8a8_layers.csv",
         "net_w8a8_student.npz",
+        "report.html",
         "summary.json",
         SYNTHETIC_IMAGES,
     ]

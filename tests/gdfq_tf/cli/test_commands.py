@@ -83,7 +83,8 @@ def test_quantize_writes_a_complete_run(run):
     directory, stdout, stderr = run
     files = {f"{name}.tflite" for name in MODELS}
     files |= {f"{name}_student.npz" for name in MODELS[2:]}
-    files |= {"summary.json", "synthetic.npz"}
+    files |= {f"{name}_layers.csv" for name in MODELS[2:]}
+    files |= {"summary.json", "synthetic.npz", "report.html", "events.out.tfevents"}
     assert {path.name for path in directory.iterdir()} == files
     assert list(directory.parent.iterdir()) == [directory]
     assert "tiny, 20 labelled test images" in stdout
@@ -176,6 +177,9 @@ def test_the_summary_tells_the_whole_run(run):
     assert paper["int8_output"] == dataclasses.asdict(file.output_quantization)
     assert all(rule["passed"] for rule in paper["verification"]["rules"])
     assert summary["versions"]["tensorflow"]
+    page = (directory / "report.html").read_text()
+    assert "Top-1, measured" in page
+    assert f"{100 * summary['models'][0]['top1']:.2f}" in page
 
 
 def test_evaluate_finds_the_same_top1_in_the_run_directory(run, inputs, tmp_path):
@@ -368,11 +372,14 @@ def test_an_earlier_run_is_replaced_on_request_only(run, inputs):
     assert code == 0, stderr
     again = directory.parent / "again"
     assert {path.name for path in again.iterdir()} == {
+        "events.out.tfevents",
+        "report.html",
         "summary.json",
         "synthetic.npz",
         "tiny_float.tflite",
         "tiny_int8_noise.tflite",
         "tiny_w4a8.tflite",
+        "tiny_w4a8_layers.csv",
         "tiny_w4a8_student.npz",
     }
     # Without data there is agreement with the classifier, and no accuracy.

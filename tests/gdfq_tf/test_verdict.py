@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gdfq_tf.cli.verdict import choose, complaint, complaints, verdict
+from gdfq_tf.verdict import choose, complaint, complaints, verdict
 
 NO_LIMITS = {"max_accuracy_loss": None, "max_bytes": None, "max_latency_ratio": None}
 
