@@ -23,6 +23,7 @@ from gdfq_tf.quantization.student import Student
 from gdfq_tf.quantization.trade_off import TradeOff
 from gdfq_tf.synthesis.growing_pool import GrowingPool, make_pool
 from gdfq_tf.synthesis.image_pool import ImagePool
+from gdfq_tf.system.memory import give_back
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.targets import TARGETS
 
@@ -97,6 +98,7 @@ def _reconstruct(
         budget = config.budgets.of(bit_widths)
         count = budget.images_of(job.classifier.input_shape)
         made = pool.first(count)
+        give_back()  # the graphs of generator and refinement
         images, held_out = made.split()
         if job.recipe.refinement is not None:
             held_out = blend(held_out)

@@ -29,6 +29,7 @@ from gdfq_tf.recording import RecordingProgress
 from gdfq_tf.result import QuantizedModel, Result
 from gdfq_tf.synthesis.growing_pool import GrowingPool
 from gdfq_tf.synthesis.image_pool import ImagePool
+from gdfq_tf.system.memory import give_back
 from gdfq_tf.system.reproducibility import reproducible
 from tflite_export.convert import convert_network
 from tflite_export.flatbuffer import read_model
@@ -85,11 +86,13 @@ def quantize(
         progress.expect(expected_stages(job, has_pool=pool is not None))
         with whole_stage(progress, "baselines"):
             baselines = make_baselines(job.classifier, job.seed, checkpoints)
+        give_back()
         models, pools = [], []
         for fitted in fit_students(job, pool, progress, checkpoints):
             models.append(_export(job, fitted, baselines, on_student, progress))
             pools.append(fitted.pool)
             _logger.info("%r", models[-1])
+            give_back()
     return Result(
         job,
         fitted.images,

@@ -18,7 +18,7 @@ its unrounded kernel.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import scipy.linalg
@@ -34,6 +34,7 @@ from gdfq_tf.quantization.calibration import weight_scales
 from gdfq_tf.quantization.moments import Moments, measure_moments
 from gdfq_tf.quantization.quantizers import channels_last_kernel
 from gdfq_tf.quantization.student import Student
+from gdfq_tf.system.large_arrays import ArrayFile, stacked
 from tflite_export.quantization_params import weight_levels
 
 _AS_DESCRIBED = RoundingConfig()  # all three steps
@@ -70,10 +71,12 @@ def round_kernels(
     model, preprocessing = classifier.model, classifier.preprocessing
     consumed_by = consumers(model)
     first = model.layers[0].name
-    teacher_tensors = {first: preprocessing.to_input(pixels)}
-    student_tensors = {
-        first: student.quantize_input(preprocessing.to_student_input(pixels))
-    }
+
+    def student_input(batch: np.ndarray) -> tf.Tensor:
+        return student.quantize_input(preprocessing.to_student_input(batch))
+
+    teacher_tensors = {first: _in_batches(preprocessing.to_input, [pixels])}
+    student_tensors = {first: _in_batches(student_input, [pixels])}
     waiting = {name: len(layers) for name, layers in consumed_by.items()}
     with_kernel = [layer.name for layer in model.layers if has_kernel(layer)]
     done = set(with_kernel[:num_rounded])
@@ -81,10 +84,14 @@ def round_kernels(
         producers = [producer.name for producer in input_layers(layer)]
         teacher_output = _in_batches(layer, [teacher_tensors[p] for p in producers])
         if has_kernel(layer) and layer.name not in done:
-            moments = measure_moments(
-                layer, student_tensors[producers[0]], teacher_output
+            _round_layer(
+                student,
+                layer,
+                # Only there, so that it goes when it is used up.
+                measure_moments(layer, student_tensors[producers[0]], teacher_output),
+                consumed_by[layer.name],
+                rounding,
             )
-            _round_layer(student, layer, moments, consumed_by[layer.name], rounding)
             advance()
         student_output = _in_batches(
             student.wrapper(layer.name), [student_tensors[p] for p in producers]
@@ -97,12 +104,17 @@ def round_kernels(
                 del teacher_tensors[producer], student_tensors[producer]
 
 
-def _in_batches(layer: keras.layers.Layer, inputs: list[tf.Tensor]) -> tf.Tensor:
-    outputs = []
-    for start in range(0, len(inputs[0]), _BATCH_SIZE):
-        batch = [x[start : start + _BATCH_SIZE] for x in inputs]
-        outputs.append(layer(batch if len(batch) > 1 else batch[0]))
-    return tf.concat(outputs, axis=0)
+def _in_batches(
+    layer: Callable[..., tf.Tensor], inputs: Sequence[np.ndarray | ArrayFile]
+) -> np.ndarray | ArrayFile:
+    """What a layer, or the like, gives for all images, (N, ...)."""
+
+    def outputs() -> Iterator[tf.Tensor]:
+        for start in range(0, len(inputs[0]), _BATCH_SIZE):
+            batch = [x[start : start + _BATCH_SIZE] for x in inputs]
+            yield layer(batch if len(batch) > 1 else batch[0])
+
+    return stacked(outputs(), len(inputs[0]))
 
 
 def _round_layer(
@@ -121,6 +133,8 @@ def _round_layer(
     kernel = np.asarray(kernel, np.float64)
     kernel = kernel.reshape(size, groups, channels).transpose(1, 0, 2)
     target, damped = best_kernel(kernel, moments)
+    x_mean, y_mean = moments.x_mean, moments.y_mean
+    del moments
     if not rounding.fits_target:
         target = kernel
     scale = weight_scales(target.transpose(1, 0, 2).reshape(size, -1), quantizer.bits)
@@ -134,7 +148,7 @@ def _round_layer(
     num_rounds = _NUM_DESCENTS if again else 0
     levels, scale = descend(levels, target, damped, scale, bounds, num_rounds)
     rounded = levels * scale[:, np.newaxis, :]
-    shift = moments.y_mean - np.einsum("gk,gkm->gm", moments.x_mean, rounded)
+    shift = y_mean - np.einsum("gk,gkm->gm", x_mean, rounded)
     quantizer.assign(rounded.transpose(1, 0, 2).reshape(shape), scale.reshape(-1))
     student.set_output_shift(layer, following, shift.reshape(-1))
 
@@ -154,7 +168,8 @@ def best_kernel(kernel: np.ndarray, moments: Moments) -> tuple[np.ndarray, np.nd
     diagonal = np.einsum("gkk->g", moments.xx) / size
     # Channels that are constant in all images keep their teacher's kernel.
     diagonal = np.maximum(diagonal, 1e-6 * diagonal.max() + 1e-12)
-    damped = moments.xx + (ridge * diagonal)[:, np.newaxis, np.newaxis] * np.eye(size)
+    damped = moments.xx.copy()
+    np.einsum("gkk->gk", damped)[...] += ridge * diagonal[:, np.newaxis]
     right = moments.xy + (ridge * diagonal)[:, np.newaxis, np.newaxis] * kernel
     solved = [
         scipy.linalg.solve(matrix, values, assume_a="pos")
@@ -195,8 +210,9 @@ def round_rows(
     errors = np.zeros_like(target)
     # With X^T X = L L^T, row k of L^T tells what row k has to make good for those after
     # it. These are the same sums as with the factor of the inverse, for less work.
-    lower = np.linalg.cholesky(ordered)
-    shares = np.swapaxes(lower, 1, 2) / np.einsum("gkk->gk", lower)[..., np.newaxis]
+    shares = np.swapaxes(np.linalg.cholesky(ordered), 1, 2)
+    del ordered
+    shares /= np.einsum("gkk->gk", shares).copy()[..., np.newaxis]
     for stop in range(size, 0, -_BLOCK_SIZE):
         start = max(0, stop - _BLOCK_SIZE)
         wanted[:, start:stop] += shares[:, start:stop, stop:] @ errors[:, stop:]

@@ -17,6 +17,7 @@ import tensorflow as tf
 from gdfq_tf.graph.queries import is_depthwise
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.memory_needs import images_per_batch
+from gdfq_tf.system.large_arrays import ArrayFile
 
 _layers = keras.layers
 
@@ -46,7 +47,9 @@ class Moments:
 
 
 def measure_moments(
-    layer: keras.layers.Layer, inputs: tf.Tensor, outputs: tf.Tensor
+    layer: keras.layers.Layer,
+    inputs: np.ndarray | ArrayFile,
+    outputs: np.ndarray | ArrayFile,
 ) -> Moments:
     """Moments of the rows that the layer's kernel multiplies.
 
@@ -70,19 +73,13 @@ def measure_moments(
     num_rows = 0
     for start in range(0, len(inputs), batch_size):
         batch = slice(start, start + batch_size)
-        count = len(outputs[batch]) * positions
-        chosen = np.arange(count)
+        taken, given = inputs[batch], outputs[batch]
+        count = len(given) * positions
+        chosen: np.ndarray = np.arange(count)
         if kept < positions:
             chosen = rng.choice(count, count // positions * kept, replace=False)
-        x = _rows(
-            layer,
-            inputs[batch],
-            (len(outputs[batch]), *outputs.shape[1:]),
-            chosen,
-            groups,
-        )
-        y = tf.reshape(outputs[batch], (count, groups, -1))
-        y = tf.gather(y, chosen)
+        x = _rows(layer, taken, given.shape, chosen, groups)
+        y = tf.gather(tf.reshape(given, (count, groups, -1)), chosen)
         if not num_rows:
             # Centred before float32 squares them: neighbouring pixels are alike, so
             # that variances are small beside means.
@@ -93,9 +90,11 @@ def measure_moments(
         sums[1] += tf.einsum("rgk,rgm->gkm", x, y).numpy().astype(np.float64)
         sums[2] += tf.reduce_sum(x, 0).numpy().astype(np.float64)
         sums[3] += tf.reduce_sum(y, 0).numpy().astype(np.float64)
-    xx, xy, x_mean, y_mean = (s / num_rows for s in sums)
-    xx = xx - x_mean[:, :, np.newaxis] * x_mean[:, np.newaxis, :]
-    xy = xy - x_mean[:, :, np.newaxis] * y_mean[:, np.newaxis, :]
+    for total in sums:
+        total /= num_rows  # in place, as all that has the size of X^T X
+    xx, xy, x_mean, y_mean = sums
+    xx -= x_mean[:, :, np.newaxis] * x_mean[:, np.newaxis, :]
+    xy -= x_mean[:, :, np.newaxis] * y_mean[:, np.newaxis, :]
     return Moments(
         xx, xy, x_mean + x_center.numpy(), y_mean + y_center.numpy(), num_rows
     )

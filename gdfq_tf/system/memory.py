@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import gc
 import os
 import re
 import resource
@@ -31,6 +34,18 @@ def require_memory(num_bytes: float, what: str, advice: str) -> None:
             f"{what} takes about {gibibytes(num_bytes)} of memory, and "
             f"{gibibytes(available)} are available; {advice}"
         )
+
+
+def give_back() -> None:
+    """Gives memory that nothing uses any more back to the system.
+
+    Graphs of TensorFlow and of the converter, with copies of all weights, refer to
+    themselves, so that they stay until Python looks for such circles; and the C library
+    keeps what it once had.
+    """
+    gc.collect()
+    with contextlib.suppress(AttributeError):  # a library other than glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def gibibytes(num_bytes: float) -> str:

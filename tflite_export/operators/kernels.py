@@ -110,7 +110,7 @@ def conv_sums(op: IntegerOp, centered: tf.Tensor) -> tf.Tensor:
     Returns:
       float64 integers (N, H', W', output channels).
     """
-    filters = _float64_kernel(op)
+    filters = _float64_kernel(op, centered)
     groups, strides = op.attributes.get("groups", 1), op.attributes["strides"]
     if groups == 1:
         return tf.nn.conv2d(centered, filters, strides, **_window(op))
@@ -125,7 +125,8 @@ def conv_sums(op: IntegerOp, centered: tf.Tensor) -> tf.Tensor:
 def depthwise_sums(op: IntegerOp, centered: tf.Tensor) -> tf.Tensor:
     """`conv_sums` of a depthwise convolution."""
     strides = [1, *op.attributes["strides"], 1]
-    return tf.nn.depthwise_conv2d(centered, _float64_kernel(op), strides, **_window(op))
+    filters = _float64_kernel(op, centered)
+    return tf.nn.depthwise_conv2d(centered, filters, strides, **_window(op))
 
 
 def dense_sums(op: IntegerOp, centered: tf.Tensor) -> tf.Tensor:
@@ -137,12 +138,20 @@ def dense_sums(op: IntegerOp, centered: tf.Tensor) -> tf.Tensor:
 
 def pointwise_sums(op: IntegerOp, centered: tf.Tensor) -> tf.Tensor:
     """`conv_sums` of a pointwise layer."""
-    filters = _float64_kernel(op)[tf.newaxis, tf.newaxis]
+    filters = _float64_kernel(op, centered)[tf.newaxis, tf.newaxis]
     return tf.nn.conv2d(centered, filters, 1, "VALID")
 
 
-def _float64_kernel(op: IntegerOp) -> tf.Tensor:
-    return tf.constant(kernel_of(op).values.astype(np.float64))
+def _float64_kernel(op: IntegerOp, centered: tf.Tensor) -> tf.Tensor:
+    """The kernel that `centered` is multiplied with, made once that is there.
+
+    A graph refers to the int8 tensor. Constants of its own it would hold many times
+    over, and as float64 for as long as it lives.
+    """
+    with tf.init_scope():
+        stored = tf.constant(kernel_of(op).values)
+    with tf.control_dependencies([centered]):
+        return tf.cast(stored, tf.float64)
 
 
 def _window(op: IntegerOp) -> dict[str, Any]:

@@ -23,6 +23,8 @@ from gdfq_tf.quantization.gptq import (
 from gdfq_tf.quantization.moments import Moments
 from gdfq_tf.quantization.plan import make_plan
 from gdfq_tf.quantization.student import Student, build_student
+from gdfq_tf.system import large_arrays
+from gdfq_tf.system.large_arrays import ArrayFile
 from tests.tiny import INPUT_SHAPE, build_tiny_classifier, classifier_of
 
 layers = keras.layers
@@ -426,6 +428,32 @@ def test_rounding_again_changes_nothing(classifier):
     round_kernels(student, classifier_of(classifier), PIXELS, no_progress)
     for variable, value in zip(student.model.variables, before, strict=True):
         np.testing.assert_array_equal(variable, value)
+
+
+def test_activations_in_files_give_the_same_kernels(classifier, monkeypatch):
+    students = [make_student(classifier, "w3a4/paper") for _ in range(2)]
+    files = []
+    for student, largest in zip(students, (2**27, 0), strict=True):
+        monkeypatch.setattr(large_arrays, "_LARGEST_BYTES_IN_MEMORY", largest)
+        with monkeypatch.context() as patch:
+            patch.setattr(ArrayFile, "append", appending(files))
+            round_kernels(student, classifier_of(classifier), PIXELS, no_progress)
+        assert bool(files) == (largest == 0)
+    for in_files, in_memory in zip(
+        *(student.model.variables for student in students), strict=True
+    ):
+        np.testing.assert_array_equal(in_files, in_memory)
+
+
+def appending(files: list[ArrayFile]):
+    """`ArrayFile.append` that also puts the files into a list."""
+    append = ArrayFile.append
+
+    def appended(file: ArrayFile, values: np.ndarray) -> None:
+        files.append(file)
+        append(file, values)
+
+    return appended
 
 
 def test_depthwise_multiplier_concatenation_and_kernels_that_cannot_shift():

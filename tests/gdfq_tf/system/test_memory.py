@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import re
+import weakref
 
 import pytest
 
@@ -15,7 +17,7 @@ from gdfq_tf.memory_needs import (
     require_memory_for_run,
 )
 from gdfq_tf.system import memory
-from gdfq_tf.system.memory import available_memory, require_memory
+from gdfq_tf.system.memory import available_memory, give_back, require_memory
 
 W8A8, W4A4 = BitWidths(8, 8), BitWidths(4, 4, "paper")
 GIB = 2**30
@@ -101,6 +103,23 @@ def test_what_takes_more_is_refused(monkeypatch):
         r"available; drop it$",
     ):
         require_memory(3.5 * GIB, "reading it", "drop it")
+
+
+def test_what_only_refers_to_itself_is_given_back():
+    class Circle:
+        pass
+
+    circle = Circle()
+    circle.itself = circle
+    alive = weakref.ref(circle)
+    gc.disable()
+    try:
+        del circle
+        assert alive() is not None
+        give_back()
+        assert alive() is None
+    finally:
+        gc.enable()
 
 
 # ---- what a run takes
