@@ -18,7 +18,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from gdfq_tf.api import quantize
+    from gdfq_tf.api import quantize, quantize_from_manifest, synthesize
     from gdfq_tf.classifier import Classifier
     from gdfq_tf.config import RECIPES, BitWidths, Recipe, get_recipe
     from gdfq_tf.errors import ExportError, UserError
@@ -41,6 +41,8 @@ _HOMES = {
     "get_recipe": "gdfq_tf.config",
     "load_classifier": "gdfq_tf.frontend.load",
     "quantize": "gdfq_tf.api",
+    "quantize_from_manifest": "gdfq_tf.api",
+    "synthesize": "gdfq_tf.api",
 }
 __all__ = [
     "RECIPES",
@@ -56,6 +58,8 @@ __all__ = [
     "get_recipe",
     "load_classifier",
     "quantize",
+    "quantize_from_manifest",
+    "synthesize",
 ]
 
 

@@ -1,23 +1,39 @@
-"""`quantize`: the whole program as one call."""
+"""The whole program as one call, `quantize`, and its neighbours."""
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from gdfq_tf.config import DEFAULT_RECIPE, Limits, Recipe, get_recipe, parse_bit_widths
+from gdfq_tf.config import (
+    DEFAULT_RECIPE,
+    BitWidths,
+    Limits,
+    Recipe,
+    get_recipe,
+    parse_bit_widths,
+)
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.file_interface import read_labels
 from gdfq_tf.frontend.load import ModelLike, load_classifier
 from gdfq_tf.job import Job
+from gdfq_tf.manifest import read_manifest
+from gdfq_tf.pipeline import make_images
 from gdfq_tf.pipeline import quantize as run
 from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.progress import ConsoleProgress, NullProgress, Progress, whole_stage
+from gdfq_tf.provenance import make_manifest, require_same_classifier
 from gdfq_tf.quiet_tensorflow import quiet_work
 from gdfq_tf.result import Result
+from gdfq_tf.run_directory import read_images
 from gdfq_tf.synthesis.image_pool import ImagePool
 from tflite_export.interface import DEFAULT_END_TYPE
 from tflite_export.quiet import quiet_stderr
@@ -110,6 +126,9 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
       UserError: the model cannot be taken or an option does not fit; says what to do.
       ExportError: the TFLite converter or the verification failed.
     """
+    options = {name: value for name, value in locals().items() if name != "progress"}
+    if isinstance(constant_inputs, Mapping):
+        options["constant_inputs"] = _as_flags(constant_inputs)
     if isinstance(bits, str):
         bits = bits.split(",")
     bit_widths = tuple(parse_bit_widths(text) for text in bits)
@@ -122,8 +141,7 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
         )
     if isinstance(keep_layers, str):
         keep_layers = keep_layers.split(",")
-    if isinstance(progress, bool):
-        progress = ConsoleProgress() if progress else NullProgress()
+    progress = _progress(progress)
     _start_quietly()
     with quiet_work():
         with whole_stage(progress, "loading"):
@@ -153,7 +171,102 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
             output_type,
             read_labels(labels),
         )
-        return run(job, pool=pool, progress=progress)
+        result = run(job, pool=pool, progress=progress)
+        return dataclasses.replace(result, manifest=make_manifest(job, options))
+
+
+def quantize_from_manifest(path: str | Path, **given: Any) -> Result:  # noqa: ANN401
+    """Makes an earlier run again, with the same bytes on the same machine.
+
+    Args:
+      path: of the run's `manifest.json`, or of its directory.
+      **given: options of `quantize` in place of the manifest's: files that have moved,
+        objects that were given to the earlier run, `progress`.
+
+    Raises:
+      UserError: the manifest cannot be read, the model is another, or an option is
+        missing that was an object.
+      ExportError: see `quantize`.
+    """
+    manifest = read_manifest(Path(path))
+    missing = [name for name in manifest.from_program if name not in given]
+    if missing:
+        raise UserError(
+            f"{path} does not hold {', '.join(missing)} of the earlier run, being "
+            "objects of a program; pass them besides"
+        )
+    stored = {**manifest.options, **given}
+    manifest.require_files(stored)
+    known = inspect.signature(quantize).parameters
+    options = {name: value for name, value in stored.items() if name in known}
+    for name in ("mean", "std", "input_range"):
+        options[name] = [float(value) for value in options.get(name) or ()]
+    if isinstance(options.get("constant_inputs"), list):
+        options["constant_inputs"] = dict(map(_constant, options["constant_inputs"]))
+    if stored.get("images") is not None:
+        options["pool"] = read_images(Path(stored["images"]))
+    result = quantize(**options)
+    require_same_classifier(manifest, result.job.classifier)
+    made = result.manifest
+    if made and (found := manifest.differences(made.versions, made.machine)):
+        warnings.warn(
+            f"bytes may differ from the earlier run's: {'; '.join(found)}", stacklevel=2
+        )
+    return result
+
+
+def _as_flags(constant_inputs: Mapping[str, npt.ArrayLike]) -> list[str] | object:
+    """As flags have them; what is there unless all are numbers."""
+    numbers = [x for x in constant_inputs.values() if isinstance(x, (int, float))]
+    if len(numbers) < len(constant_inputs):
+        return constant_inputs
+    pairs = zip(constant_inputs, numbers, strict=True)
+    return [f"{name}={value}" for name, value in pairs]
+
+
+def _constant(entry: str) -> tuple[str, npt.ArrayLike]:
+    """Name and value of a constant input, as flags have it."""
+    name, _, text = entry.partition("=")
+    return name, np.load(text) if text.endswith(".npy") else float(text)
+
+
+def synthesize(
+    model: ModelLike,
+    *,
+    num_images: int = 512,
+    recipe: str | Recipe = DEFAULT_RECIPE,
+    preprocessing: Preprocessing | str | None = None,
+    seed: int = 0,
+    progress: bool | Progress = True,
+) -> ImagePool:
+    """Makes images that stand for the lost training data, for other tools too.
+
+    Args:
+      model: see `quantize`; one that needs more than its preprocessing told is loaded
+        by `load_classifier` first.
+      num_images: how many.
+      recipe: how much work, see `quantize`.
+      preprocessing: what the model was trained on, see `quantize`.
+      seed: of everything random.
+      progress: see `quantize`.
+
+    Raises:
+      UserError: see `quantize`.
+    """
+    recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
+    progress = _progress(progress)
+    _start_quietly()
+    with quiet_work():
+        with whole_stage(progress, "loading"):
+            classifier = load_classifier(model, preprocessing=preprocessing)
+        job = Job(classifier, recipe, (BitWidths(8, 8),), seed=seed)
+        return make_images(job, num_images, progress=progress)
+
+
+def _progress(progress: bool | Progress) -> Progress:
+    if isinstance(progress, bool):
+        return ConsoleProgress() if progress else NullProgress()
+    return progress
 
 
 def _start_quietly() -> None:

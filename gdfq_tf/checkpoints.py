@@ -192,7 +192,7 @@ class SavedCheckpoints:
         """
         self._directory = directory
         self._facts: dict[str, Any] = json.loads(_as_json(facts))
-        self.path = directory / _digest(self._facts)
+        self.path = directory / facts_digest(self._facts)
         self._saved_at = time.monotonic()
         self._interval = _INTERVAL
         self._has_warned = False
@@ -201,7 +201,7 @@ class SavedCheckpoints:
     def of(self, stage: str, **facts: object) -> _SavedCheckpoint:
         """See `Checkpoints.of`."""
         name = re.sub(r"\W+", "-", stage)
-        return _SavedCheckpoint(self, self.path / f"{name}-{_digest(facts)}.state")
+        return _SavedCheckpoint(self, self.path / f"{name}-{facts_digest(facts)}.state")
 
     def stages(self) -> list[str]:
         """Names of the stages that have states, finished or not, oldest first."""
@@ -306,7 +306,8 @@ class _SavedCheckpoint:
         return arrays if facts["finished"] == finished else None
 
 
-def _digest(facts: Mapping[str, object]) -> str:
+def facts_digest(facts: Mapping[str, object]) -> str:
+    """The same for the same facts, in 16 hexadecimal digits."""
     return hashlib.sha256(_as_json(facts).encode()).hexdigest()[:16]
 
 

@@ -75,13 +75,7 @@ def fit_students(
     if isinstance(config, FineTuningConfig):
         return _alternate(job, config, progress, checkpoints)
     if pool is None:
-        pool = make_pool(
-            job.classifier,
-            job.recipe,
-            seed=job.seed,
-            progress=progress,
-            checkpoints=checkpoints,
-        )
+        pool = make_pool(job.classifier, job.recipe, seed=job.seed, progress=progress)
     return _reconstruct(job, config, pool, progress, checkpoints)
 
 

@@ -69,6 +69,15 @@ class InputFormat:
         images = self.reshaped(examples)
         return images if self.takes_pixels else self.preprocessing.levels(images)
 
+    def features(self, levels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Features (N, *shape), float32, of levels (N, *image_shape), as of `images`.
+
+        Raises:
+          ValueError: the model takes pixels.
+        """
+        found = self.preprocessing.features(levels)
+        return found.reshape(len(levels), *self.shape)
+
     def reshaped(self, examples: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Examples as images, of their own type.
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from gdfq_tf.baselines import Baselines, make_baselines
 from gdfq_tf.checkpoints import NO_CHECKPOINTS, Checkpoints
+from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.expected_stages import expected_stages
@@ -27,7 +28,8 @@ from gdfq_tf.quantization.layer_figures import layer_figures
 from gdfq_tf.quantization.lowering import lower
 from gdfq_tf.recording import RecordingProgress
 from gdfq_tf.result import QuantizedModel, Result
-from gdfq_tf.synthesis.growing_pool import GrowingPool
+from gdfq_tf.synthesis.generator_training import synthesize
+from gdfq_tf.synthesis.growing_pool import GrowingPool, make_pool, refine_parts
 from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.system.memory import give_back
 from gdfq_tf.system.reproducibility import reproducible
@@ -40,6 +42,7 @@ from tflite_export.verification.rules import Expectation, Finding
 from tflite_export.verification.verify import Agreement, verify_file
 
 _NUM_VERIFICATION_IMAGES = 64  # of each kind: random, synthetic
+_FEWEST_IMAGES = 4  # a quarter of them is held out
 _logger = logging.getLogger(__name__)
 
 # Called with widths, the student in integers and the pool that it was made from.
@@ -53,6 +56,7 @@ def quantize(
     on_student: OnStudent | None = None,
     progress: Progress | None = None,
     checkpoints: Checkpoints = NO_CHECKPOINTS,
+    earlier: ImagePool | None = None,
 ) -> Result:
     """Quantizes a classifier to each of the job's widths without any data.
 
@@ -69,10 +73,12 @@ def quantize(
       progress: is told of every stage.
       checkpoints: keep what stages make, so that a run that is killed goes on where it
         was and ends with the same bytes.
+      earlier: images that an earlier run made of the same; those that are missing are
+        made.
 
     Raises:
       UserError: see `Job.checked`; a loss stopped being finite; there is a pool, and
-        the recipe makes images in turn with the student.
+        the recipe makes images in turn with the student, or it does not fit the model.
       ExportError: the converter refused, or an exported model broke a rule or
         differs from its student by more than 1 output LSB.
     """
@@ -82,8 +88,19 @@ def quantize(
             f"recipe {job.recipe.name!r} makes its images in turn with the student; "
             f"expected no pool: take another {option('recipe')}"
         )
+    if isinstance(pool, ImagePool):
+        pool = _fitting(pool, job.classifier)
     with reproducible(job.seed), computing_in_float32():
         progress.expect(expected_stages(job, has_pool=pool is not None))
+        if pool is None and not job.alternates:
+            pool = make_pool(
+                job.classifier,
+                job.recipe,
+                seed=job.seed,
+                progress=progress,
+                checkpoints=checkpoints,
+                earlier=earlier,
+            )
         with whole_stage(progress, "baselines"):
             baselines = make_baselines(job.classifier, job.seed, checkpoints)
         give_back()
@@ -102,6 +119,61 @@ def quantize(
         fitted.synthesis_seconds,
         tuple(progress.stages),
     )
+
+
+def make_images(
+    job: Job,
+    num_images: int,
+    *,
+    progress: Progress | None = None,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
+) -> ImagePool:
+    """Synthetic images of a classifier alone.
+
+    Args:
+      job: its widths, limits and the like do not matter.
+      num_images: how many.
+      progress: is told of every stage.
+      checkpoints: see `quantize`.
+
+    Raises:
+      UserError: see `Job.checked`; a loss stopped being finite.
+    """
+    job, progress = job.checked(), progress or NullProgress()
+    with reproducible(job.seed), computing_in_float32():
+        generated = synthesize(
+            job.classifier,
+            job.recipe.synthesis,
+            num_images,
+            seed=job.seed,
+            progress=progress,
+            checkpoints=checkpoints,
+        )
+        refine_part = refine_parts(
+            job.classifier,
+            job.recipe.refinement,
+            seed=job.seed,
+            progress=progress,
+            checkpoints=checkpoints,
+        )
+        return refine_part(generated, 0)
+
+
+def _fitting(pool: ImagePool, classifier: Classifier) -> ImagePool:
+    """Images in the shape that the classifier's are worked on.
+
+    Raises:
+      UserError: there are fewer than a split into two needs, or they have another
+        shape.
+    """
+    taken, shape = classifier.input_format, pool.pixels.shape
+    if len(pool) < _FEWEST_IMAGES or not taken.fits(shape[1:]):
+        raise UserError(
+            f"{option('images')} are {shape[0]} of {shape[1:]}; {classifier.name} "
+            f"needs {_FEWEST_IMAGES} or more of {taken.shape}: take those of a run of "
+            "this model, or make some with `gdfq synthesize`"
+        )
+    return ImagePool(pool.pixels.reshape(-1, *taken.image_shape), pool.labels)
 
 
 def _export(

@@ -113,6 +113,17 @@ class Preprocessing:
         low, high = np.transpose(self.input_range)
         return np.asarray((features - low) * (255.0 / (high - low)), np.float32)
 
+    def features(self, levels: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        """Features, float32, of levels (…, channels): the inverse of `levels`.
+
+        Raises:
+          ValueError: the preprocessing is of pixels.
+        """
+        if self.input_range is None:
+            raise ValueError(f"preprocessing {self.name!r} takes pixels")
+        low, high = np.transpose(self.input_range)
+        return np.asarray(levels * ((high - low) / 255.0) + low, np.float32)
+
     def to_input(self, pixels: Pixels) -> tf.Tensor:
         """Model input, float32, of pixels or levels (…, channels) in [0, 255]."""
         pixels = tf.cast(pixels, tf.float32)

@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ import numpy as np
 
 import gdfq_tf
 import tflite_export
+from gdfq_tf.checkpoints import facts_digest
 from gdfq_tf.classifier import Classifier
+from gdfq_tf.errors import UserError, option
 from gdfq_tf.job import Job
+from gdfq_tf.manifest import Manifest, absolute, file_digests
 from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.system.machine import describe_machine
 
 _PACKAGES = (
+    "gdfq-tf",
     "tensorflow",
     "tf_keras",
     "keras",
@@ -39,6 +44,59 @@ def versions() -> dict[str, str]:
     }
 
 
+def make_manifest(job: Job, options: Mapping[str, Any]) -> Manifest:
+    """What a run was made from.
+
+    Args:
+      job: as it was carried out.
+      options: of `gdfq quantize`, by name; what JSON does not have was an object of a
+        Python program.
+    """
+    plain, from_program = {}, []
+    for name, value in options.items():
+        value = list(value) if isinstance(value, tuple) else value
+        if _is_plain(value):
+            plain[name] = value
+        else:
+            from_program.append(name)
+    plain = absolute(plain)
+    return Manifest(
+        plain,
+        from_program,
+        file_digests(plain),
+        classifier_digest(job.classifier),
+        facts_digest(image_facts(job)),
+        versions(),
+        machine_facts(),
+    )
+
+
+def require_same_classifier(manifest: Manifest, classifier: Classifier) -> None:
+    """Refuses another network than the run of the manifest was made from.
+
+    Files are held against their own digests, and other versions of this program may
+    read them otherwise.
+
+    Raises:
+      UserError: it is another one.
+    """
+    digest = classifier_digest(classifier)
+    if "model" not in manifest.files and digest != manifest.classifier:
+        raise UserError(
+            f"{classifier.name} is SHA-256 {digest}, but the run of the manifest was "
+            f"made from a network of {manifest.classifier}; pass that one as "
+            f"{option('model')}"
+        )
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, list):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return value is None or isinstance(value, (str, bool, int, float))
+
+
 def machine_facts() -> dict[str, Any]:
     """What of a machine decides how floats are rounded."""
     facts = describe_machine()
@@ -51,7 +109,8 @@ def image_facts(job: Job) -> dict[str, Any]:
         "model": classifier_digest(job.classifier),
         "recipe": job.recipe,
         "seed": job.seed,
-        "versions": {**versions(), "gdfq-tf": _source_digest()},
+        "versions": versions(),
+        "source": _source_digest(),
         "machine": machine_facts(),
     }
 

@@ -17,6 +17,7 @@ from gdfq_tf.config import DEFAULT_RECIPE, BitWidths, parse_bit_widths
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.evaluation import ModelFile, compare
 from gdfq_tf.job import Job
+from gdfq_tf.manifest import Manifest
 from gdfq_tf.progress import NullProgress, Progress, whole_stage
 from gdfq_tf.provenance import versions
 from gdfq_tf.quantization.estimation import Estimate
@@ -115,6 +116,7 @@ class Result:
         `pool` of `gdfq_tf.quantize` takes to make the same students again.
       models: one per width, in the order asked.
       baselines: see `Baselines`.
+      manifest: what it was made from.
       synthesis_seconds: generator, pool and refinement; 0 where recipes alternate.
       stages: what each stage told, with the losses of its steps.
     """
@@ -126,6 +128,7 @@ class Result:
     baselines: Baselines
     synthesis_seconds: float
     stages: tuple[StageRecord, ...] = ()
+    manifest: Manifest | None = None
 
     def __getitem__(self, bits: str) -> QuantizedModel:
         """The model of a width such as "w4a8" or "w4a4/paper".
@@ -277,6 +280,8 @@ class Result:
         from gdfq_tf.report.files import write_figures
 
         write_figures(directory, dict(summary), self.images)
+        if self.manifest is not None:
+            self.manifest.write(directory)
         write_summary(directory, dict(summary))
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:

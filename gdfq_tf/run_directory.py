@@ -18,6 +18,7 @@ from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.evaluation import ModelFile
 from gdfq_tf.input_format import InputFormat
+from gdfq_tf.manifest import MANIFEST
 from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.system.output_directory import OutputDirectory, claim
@@ -30,7 +31,7 @@ REPORT = "report.html"
 # TensorBoard takes any file for one of events that has "tfevents" in its name.
 EVENTS = "events.out.tfevents"
 # Files that every run may have, besides those of its models.
-_OF_RUNS = frozenset({SUMMARY, SYNTHETIC_IMAGES, REPORT, EVENTS})
+_OF_RUNS = frozenset({SUMMARY, SYNTHETIC_IMAGES, MANIFEST, REPORT, EVENTS})
 
 # Of summary.json, as gdfq_tf/report/files/summary.schema.json describes it. It grows
 # when a key is gone or means something else; keys may be added to any version.
@@ -42,6 +43,8 @@ _DAMAGE = (
     EOFError,
     ValueError,
     LookupError,
+    TypeError,
+    AttributeError,
     MemoryError,
     OverflowError,
     RuntimeError,
@@ -116,9 +119,7 @@ def write_student(
 
 def write_images(directory: Path, images: ImagePool) -> None:
     """Writes the images that students were made from, and estimates."""
-    np.savez_compressed(
-        directory / SYNTHETIC_IMAGES, pixels=images.pixels, labels=images.labels
-    )
+    (directory / SYNTHETIC_IMAGES).write_bytes(images.to_bytes())
 
 
 def write_summary(directory: Path, summary: dict[str, Any]) -> None:
@@ -136,14 +137,17 @@ def read_images(path: Path) -> ImagePool:
     """What `write_images` wrote, or any images in this form.
 
     Args:
-      path: of an .npz file, perhaps a stranger's.
+      path: of an .npz file, perhaps a stranger's, or of a run's directory.
 
     Raises:
       UserError: it cannot be read, or does not hold uint8 pixels (N, H, W, C) and as
         many int32 labels.
     """
+    path = path.expanduser()
+    path = path / SYNTHETIC_IMAGES if path.is_dir() else path
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # NumPy leaves files open that it refuses.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             pixels, labels = arrays["pixels"], arrays["labels"]
     except _DAMAGE as error:
         raise UserError(

@@ -144,6 +144,9 @@ _LONG_VARIANTS = re.compile(
             r"test_augmentation\.py::test_files_with_all.*\[keras-\.keras",
             r"test_other_networks\.py::test_layers_without_a_bias",
             r"test_lowering\.py::test_a_bound_inside.*bounds2",
+            r"test_checkpoints\.py::test_a_killed_stage.*"
+            r"(generated-4|refined-4|reconstructed-0|from_noise|alternated-0)",
+            r"test_images\.py::test_images_of_the_run_that_is_replaced",
         ]
     )
 )

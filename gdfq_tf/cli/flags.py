@@ -13,6 +13,8 @@ import re
 import shutil
 import textwrap
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -27,6 +29,7 @@ from gdfq_tf.config import (
     parse_bit_widths,
 )
 from gdfq_tf.errors import UserError, option
+from gdfq_tf.manifest import read_manifest
 from tflite_export.interface import DEFAULT_END_TYPE, END_TYPES
 from tflite_export.targets import CORTEX_M, DEFAULT_TARGET, NPUS, TARGETS
 
@@ -147,13 +150,21 @@ class Flags:
                 )
         return "\n".join(lines)
 
-    def parse(self, arguments: Sequence[str], bare: str, *, several: bool) -> None:
+    def parse(
+        self,
+        arguments: Sequence[str],
+        bare: str,
+        *,
+        several: bool,
+        fill: Callable[[flags.FlagValues], None] = lambda values: None,
+    ) -> None:
         """Sets the values.
 
         Args:
           arguments: flags, and what stands without one.
           bare: the flag that this is for.
           several: whether that may be a list of them.
+          fill: called before flags are missed, to set those that were not given.
 
         Raises:
           UserError: an unknown flag, a wrong value, a missing flag.
@@ -164,7 +175,9 @@ class Flags:
             if rest and not self.values[bare].present:
                 count = len(rest) if several else 1
                 self.values[bare].parse(",".join(rest[:count]))
+                self.values[bare].present += 1
                 rest = rest[count:]
+            fill(self.values)
         except flags.Error as error:
             raise UserError(" ".join(str(error).split())) from error
         if rest:
@@ -200,6 +213,7 @@ class Command:
       argument: the flag that a bare argument stands for; `takes_several`: whether
         several may be given, for a list.
       define: makes its flags.
+      fill: gives flags that were not given values from elsewhere.
       check: what can be told of them alone; raises `UserError`.
     """
 
@@ -208,6 +222,7 @@ class Command:
     example: str
     argument: str
     define: Callable[[Flags], None]
+    fill: Callable[[flags.FlagValues], None] = lambda values: None
     check: Callable[[flags.FlagValues], None] = lambda values: None
     takes_several: bool = False
 
@@ -223,7 +238,9 @@ class Command:
           UserError: see `Flags.parse`; or they do not go together.
         """
         defined = self._flags()
-        defined.parse(arguments, self.argument, several=self.takes_several)
+        defined.parse(
+            arguments, self.argument, several=self.takes_several, fill=self.fill
+        )
         _check_messages(defined.values)
         self.check(defined.values)
         return defined.values
@@ -372,6 +389,11 @@ def _define_quantize(flags_: Flags) -> None:
         "Begin anew, where a run for --output_dir was interrupted: without this, the "
         "same command goes on where that one was.",
     )
+    flags_.string(
+        "from_manifest",
+        "Make an earlier run again, from its manifest.json or directory: all flags are "
+        "that run's but --output_dir and what only places or shows things.",
+    )
     flags_.texts(
         "bits",
         "w8a8,w4a8",
@@ -407,6 +429,23 @@ def _define_quantize(flags_: Flags) -> None:
     _define_end_types(flags_, DEFAULT_END_TYPE)
     _define_labels(flags_)
     flags_.group("How much work")
+    _define_recipe(flags_)
+    flags_.string(
+        "images",
+        "Images to work with in place of making some: the directory of an earlier run, "
+        "or an .npz file of gdfq synthesize.",
+    )
+    _define_reproduction(flags_)
+    flags_.group("The closing table")
+    flags_.string(
+        "data",
+        "Labelled test images, for this table alone: an .npz with x_test and y_test, a "
+        "keras.datasets name, or a folder of class folders.",
+    )
+    flags_.integer("num_images", None, "How many of them at most.", low=1)
+
+
+def _define_recipe(flags_: Flags) -> None:
     costs = RECIPE_COSTS.items()
     flags_.choice(
         "recipe",
@@ -421,6 +460,9 @@ def _define_quantize(flags_: Flags) -> None:
         "Generator steps, instead of the recipe's; all other steps change as much.",
         low=1,
     )
+
+
+def _define_reproduction(flags_: Flags) -> None:
     flags_.integer("seed", 0, "Seed of everything random.", low=0, high=2**32 - 1)
     flags_.integer(
         "num_threads",
@@ -429,13 +471,93 @@ def _define_quantize(flags_: Flags) -> None:
         "same number gives the same bytes on however many CPUs of one kind.",
         low=1,
     )
-    flags_.group("The closing table")
+
+
+def _define_synthesize(flags_: Flags) -> None:
+    define_classifier_flags(flags_)
+    flags_.group("What comes out")
     flags_.string(
-        "data",
-        "Labelled test images, for this table alone: an .npz with x_test and y_test, a "
-        "keras.datasets name, or a folder of class folders.",
+        "output",
+        "The .npz file to write: pixels, uint8 (N, height, width, channels), and "
+        "labels, int32 (N,).",
+        required=True,
     )
-    flags_.integer("num_images", None, "How many of them at most.", low=1)
+    flags_.switch("overwrite", "Replace what is at --output.")
+    flags_.string(
+        "png_dir",
+        "Also a new directory of PNG files, with one folder for each class.",
+    )
+    flags_.switch(
+        "fresh",
+        "Begin anew, where this command was interrupted: without this, it goes on "
+        "where it was.",
+    )
+    flags_.group("How much work")
+    flags_.integer("num_images", 512, "How many images.", low=1)
+    _define_recipe(flags_)
+    _define_reproduction(flags_)
+
+
+def _check_synthesize(values: flags.FlagValues) -> None:
+    check_classifier_flags(values)
+    get_recipe(values.recipe, values.num_steps)
+
+
+# What a manifest does not hold: where a run is and what it shows.
+_NOT_IN_MANIFESTS = (
+    "output_dir",
+    "overwrite",
+    "fresh",
+    "from_manifest",
+    "data",
+    "num_images",
+    "verbosity",
+    "quiet",
+)
+# What it holds, and may have moved since.
+_MAY_MOVE = ("model", "weights", "images")
+
+
+def manifest_options(values: flags.FlagValues) -> dict[str, Any]:
+    """All flags of `gdfq quantize` that its bytes may depend on, as they are set."""
+    return {
+        name: values[name].value for name in values if name not in _NOT_IN_MANIFESTS
+    }
+
+
+def _fill_from_manifest(values: flags.FlagValues) -> None:
+    """Sets flags that were not given as `--from_manifest` has them.
+
+    Raises:
+      UserError: it cannot be read, holds what was an object of a Python program, or
+        flags that are not known or were given otherwise.
+    """
+    if values.from_manifest is None:
+        return
+    manifest = read_manifest(Path(values.from_manifest))
+    if manifest.from_program:
+        raise UserError(
+            f"{option('from_manifest', values.from_manifest)} is of a run in Python, "
+            f"whose {', '.join(manifest.from_program)} it does not hold; pass them to "
+            "gdfq_tf.quantize_from_manifest"
+        )
+    for name, value in manifest.options.items():
+        if name not in values or name in _NOT_IN_MANIFESTS:
+            raise UserError(
+                f"{option('from_manifest', values.from_manifest)} has {name}, which "
+                "this version does not know; take the version that it names"
+            )
+        flag = values[name]
+        if not flag.present:
+            if value is None:
+                flag.value = None
+            else:
+                flag.parse(value)
+        elif flag.value != value and name not in _MAY_MOVE:
+            raise UserError(
+                f"{option(name, flag.value)} does not go with "
+                f"{option('from_manifest')}, which has {value}; drop one of them"
+            )
 
 
 def _check_quantize(values: flags.FlagValues) -> None:
@@ -614,7 +736,16 @@ COMMANDS = {
             "gdfq quantize classifier.keras --preprocessing=torch --output_dir=runs/x",
             "model",
             _define_quantize,
+            _fill_from_manifest,
             _check_quantize,
+        ),
+        Command(
+            "synthesize",
+            "Makes images that stand for the lost training data, for other tools too.",
+            "gdfq synthesize classifier.keras --preprocessing=torch --output=x.npz",
+            "model",
+            _define_synthesize,
+            check=_check_synthesize,
         ),
         Command(
             "convert",
@@ -643,7 +774,7 @@ COMMANDS = {
             "gdfq evaluate runs/x --data=cifar10",
             "model",
             _define_evaluate,
-            _check_evaluate,
+            check=_check_evaluate,
         ),
         Command(
             "benchmark",

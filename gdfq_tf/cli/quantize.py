@@ -6,10 +6,11 @@ been quantized.
 
 from __future__ import annotations
 
-import collections
+import dataclasses
 import functools
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import rich.console
 from absl import flags
 
 from gdfq_tf import embedded
-from gdfq_tf.checkpoints import SavedCheckpoints
+from gdfq_tf.checkpoints import SavedCheckpoints, facts_digest
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.cli import session
 from gdfq_tf.cli.class_names import numbering, read_class_names
@@ -26,19 +27,29 @@ from gdfq_tf.cli.classifier_flags import (
     load_classifier_from_flags,
     require_classes,
 )
+from gdfq_tf.cli.flags import manifest_options
 from gdfq_tf.cli.float_doubts import float_doubts
 from gdfq_tf.cli.labelled_images import LabelledImages, read_labelled_images
 from gdfq_tf.cli.reporting import results_table, trade_off_table
+from gdfq_tf.cli.resuming import open_checkpoints
 from gdfq_tf.cli.runner import CommandProgress
 from gdfq_tf.config import BitWidths, Limits, get_recipe, parse_bit_widths
+from gdfq_tf.errors import UserError
 from gdfq_tf.job import Job
+from gdfq_tf.manifest import Manifest, read_manifest
 from gdfq_tf.pipeline import quantize
 from gdfq_tf.progress import Progress, whole_stage
-from gdfq_tf.provenance import image_facts
+from gdfq_tf.provenance import (
+    image_facts,
+    make_manifest,
+    pool_digest,
+    require_same_classifier,
+)
 from gdfq_tf.result import Result
 from gdfq_tf.run_directory import (
     SYNTHETIC_IMAGES,
     claim_run_directory,
+    read_images,
     write_images,
     write_student,
 )
@@ -54,6 +65,9 @@ def main(values: flags.FlagValues) -> None:
     """The whole run, from flags to summary.json and the closing words."""
     if values.num_threads is not None:
         fix_num_threads(values.num_threads)
+    if values.from_manifest is not None:
+        manifest = read_manifest(Path(values.from_manifest))
+        manifest.require_files(manifest_options(values))
     path = Path(values.output_dir).expanduser()
     with claim_run_directory(path, overwrite=values.overwrite) as output:
         session.holds(output.lock, output.partial, output.removed)
@@ -81,13 +95,24 @@ def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
         values.output_type,
         names,
     )
+    manifest = _manifest_of(values, job)
+    pool, earlier = _given_images(values, progress), None
+    if pool is None and values.overwrite and not values.fresh and not job.alternates:
+        earlier = _earlier_images(output, job, progress)
     started = time.monotonic()
     result = quantize(
         job,
+        pool=pool,
+        earlier=earlier,
         on_student=functools.partial(_save_student, output, classifier.name),
         progress=progress,
-        checkpoints=_checkpoints(output, job, progress, fresh=values.fresh),
+        checkpoints=open_checkpoints(
+            SavedCheckpoints(output.state, _facts(job, pool)),
+            progress,
+            fresh=values.fresh,
+        ),
     )
+    result = dataclasses.replace(result, manifest=manifest)
     images = (None, None) if data is None else (data.pixels, data.labels)
     rows = result.compare(*images, progress=progress)
     doubts = []
@@ -104,22 +129,50 @@ def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
     _close(result, summary, values.output_dir, doubts)
 
 
-def _checkpoints(
-    output: OutputDirectory, job: Job, progress: CommandProgress, *, fresh: bool
-) -> SavedCheckpoints:
-    """What the run is to go on from if it is killed, or goes on from now."""
-    checkpoints = SavedCheckpoints(output.state, image_facts(job))
-    if fresh:
-        checkpoints.forget()
-    if stages := checkpoints.stages():
-        count = collections.Counter(stages)
-        left = [name if n == 1 else f"{name} ({n})" for name, n in count.items()]
-        progress.note(
-            f"goes on where an interrupted run was, which has left {', '.join(left)}; "
-            "--fresh begins anew"
-        )
-    session.resumable(checkpoints.path)
-    return checkpoints
+def _given_images(
+    values: flags.FlagValues, progress: CommandProgress
+) -> ImagePool | None:
+    """Images that the flags name in place of synthetic ones."""
+    if values.images is None:
+        return None
+    images = read_images(Path(values.images))
+    progress.note(f"works with the {len(images)} images of {values.images}")
+    return images
+
+
+def _facts(job: Job, images: ImagePool | None) -> dict[str, object]:
+    """All that the run's bytes depend on besides its widths and the like."""
+    facts = image_facts(job)
+    return facts if images is None else {**facts, "images": pool_digest(images)}
+
+
+def _earlier_images(
+    output: OutputDirectory, job: Job, progress: CommandProgress
+) -> ImagePool | None:
+    """Those of the run that is to be replaced, if they depend on the same."""
+    try:
+        if read_manifest(output.path).images != facts_digest(image_facts(job)):
+            return None
+        images = read_images(output.path)
+    except UserError:  # there is no run, or one of an earlier version
+        return None
+    progress.note(f"takes the {len(images)} images of the earlier run in {output.path}")
+    return images
+
+
+def _manifest_of(values: flags.FlagValues, job: Job) -> Manifest:
+    """What the run is made from; what it was to be made from is held against it."""
+    options = {**manifest_options(values), "labels": list(job.labels)}
+    made = make_manifest(job, options)
+    if values.from_manifest is not None:
+        earlier = read_manifest(Path(values.from_manifest))
+        require_same_classifier(earlier, job.classifier)
+        if found := earlier.differences(made.versions, made.machine):
+            warnings.warn(
+                f"bytes may differ from the earlier run's: {'; '.join(found)}",
+                stacklevel=2,
+            )
+    return made
 
 
 def _read_data(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from gdfq_tf.system.output_files import write_whole
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -34,6 +38,25 @@ class ImagePool:
     def first(self, num_images: int) -> ImagePool:
         """The first `num_images`, or all if there are fewer."""
         return self[:num_images]
+
+    def save(self, path: str | Path) -> Path:
+        """Writes an `.npz` of `pixels` and `labels`; what is there is replaced.
+
+        Returns:
+          The path, with `~` as the home directory.
+
+        Raises:
+          UserError: the file cannot be written.
+        """
+        path = Path(path).expanduser()
+        write_whole(path, self.to_bytes())
+        return path
+
+    def to_bytes(self) -> bytes:
+        """What `save` writes."""
+        file = io.BytesIO()
+        np.savez_compressed(file, pixels=self.pixels, labels=self.labels)
+        return file.getvalue()
 
     def __len__(self) -> int:
         """The number of images N."""

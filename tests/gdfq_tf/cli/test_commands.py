@@ -85,6 +85,7 @@ def test_quantize_writes_a_complete_run(run):
     files |= {f"{name}_student.npz" for name in MODELS[2:]}
     files |= {f"{name}_layers.csv" for name in MODELS[2:]}
     files |= {"summary.json", "synthetic.npz", "report.html", "events.out.tfevents"}
+    files |= {"manifest.json"}
     assert {path.name for path in directory.iterdir()} == files
     assert list(directory.parent.iterdir()) == [directory]
     assert "tiny, 20 labelled test images" in stdout
@@ -373,6 +374,7 @@ def test_an_earlier_run_is_replaced_on_request_only(run, inputs):
     again = directory.parent / "again"
     assert {path.name for path in again.iterdir()} == {
         "events.out.tfevents",
+        "manifest.json",
         "report.html",
         "summary.json",
         "synthetic.npz",

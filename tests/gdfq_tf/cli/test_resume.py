@@ -7,7 +7,8 @@ import types
 import numpy as np
 import pytest
 
-from gdfq_tf.cli import quantize
+from gdfq_tf.checkpoints import SavedCheckpoints
+from gdfq_tf.cli.resuming import open_checkpoints
 from gdfq_tf.cli.runner import CommandProgress
 from gdfq_tf.config import RECIPES, parse_bit_widths
 from gdfq_tf.job import Job
@@ -23,9 +24,9 @@ def job():
 
 
 def opened(tmp_path, job, *, fresh=False):
-    output = types.SimpleNamespace(state=tmp_path / ".run.state")
     values = types.SimpleNamespace(quiet=False, verbosity="info")
-    return quantize._checkpoints(output, job, CommandProgress(values), fresh=fresh)
+    checkpoints = SavedCheckpoints(tmp_path / ".run.state", image_facts(job))
+    return open_checkpoints(checkpoints, CommandProgress(values), fresh=fresh)
 
 
 def test_what_is_there_is_told_in_one_line(tmp_path, job, capsys):
