@@ -1,17 +1,17 @@
 r"""The frontier of accuracy against work: what more steps and images buy.
 
     python -m benchmarks.frontier --model=classifier.keras --preprocessing=torch \
-        --data=test.npz --bits=w8a8,w4a8 --budgets=g20-r25-n128,g20-r40-n512-t200 \
+        --data=test.npz --bits=w8a8,w4a8 --budgets=g10-r12-l.03-n128,g20-r40-n512-t200 \
         --seeds=0,1 --output=frontier.json
 
-A budget is written as generator steps g, refinement steps r, images of the pool n (a
-quarter of them is for the estimate, as in every recipe) and distillation steps t, none
-if left out. r0 leaves images as the generator made them. Work is counted in image
-passes, forward and backward. Students are run in fake quantization, as the files would
-answer but for a level: divergence is the Kullback-Leibler divergence of their outputs
-from the float classifier's at temperature 1, less noisy than agreement. Budget `real`
-takes as many real images of the second half of --data as n says, e.g. real-n128; all
-figures are of the first half.
+A budget is written as generator steps g, refinement steps r, their learning rate l
+(0.02 if left out), images of the pool n (a quarter of them is for the estimate, as in
+every recipe) and distillation steps t, none if left out. r0 leaves images as the
+generator made them. Work is counted in image passes, forward and backward. Students are
+run in fake quantization, as the files would answer but for a level: divergence is the
+Kullback-Leibler divergence of their outputs from the float classifier's at temperature
+1, less noisy than agreement. Budget `real` takes as many real images of the second half
+of --data as n says, e.g. real-n128; all figures are of the first half.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ from gdfq_tf.progress import ConsoleProgress
 from gdfq_tf.system.machine import describe_machine
 from gdfq_tf.system.reproducibility import reproducible
 
-_BUDGET = re.compile(r"(?:g(\d+)-r(\d+)|real)-n(\d+)(?:-t(\d+))?")
+_BUDGET = re.compile(r"(?:g(\d+)-r(\d+)(?:-l(\d*\.\d+))?|real)-n(\d+)(?:-t(\d+))?")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,14 +61,14 @@ class Budget:
     Attributes:
       name: as it is written.
       generator_steps: None: images are real ones.
-      refinement_steps: of each image.
+      refinement: of each image; None: as the generator made it.
       num_images: of the pool.
       training_steps: of the student, once reconstructed.
     """
 
     name: str
     generator_steps: int | None
-    refinement_steps: int
+    refinement: RefinementConfig | None
     num_images: int
     training_steps: int
 
@@ -80,11 +80,10 @@ class Budget:
     def recipe(self) -> Recipe:
         """The recipe that spends it, whatever the widths."""
         spent = StudentBudget(self.num_images, self.training)
-        refinement = self.refinement_steps
         return Recipe(
             self.name,
             SynthesisConfig(self.generator_steps or 1),
-            RefinementConfig(refinement) if refinement else None,
+            self.refinement,
             ReconstructionConfig(WidthBudgets(spent, spent, spent)),
         )
 
@@ -110,11 +109,15 @@ def parse_budget(text: str) -> Budget:
             f"{option('budgets')} names {text!r}; expected steps and images such as "
             "g20-r25-n128, g20-r40-n512-t200 or real-n128"
         )
-    generator, refinement, images, training = found.groups()
+    generator, steps, rate, images, training = found.groups()
+    refinement = None
+    if int(steps or 0):
+        usual = RefinementConfig.learning_rate
+        refinement = RefinementConfig(int(steps), learning_rate=float(rate or usual))
     return Budget(
         text,
         None if generator is None else int(generator),
-        int(refinement or 0),
+        refinement,
         int(images),
         int(training or 0),
     )

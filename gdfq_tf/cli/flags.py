@@ -370,7 +370,7 @@ def check_classifier_flags(values: flags.FlagValues) -> None:
 # Of ResNet-20 at 32x32, widths w8a8 and w4a8, on two CPU cores.
 RECIPE_COSTS = {
     "calibrate": "half a minute, from noise alone",
-    "fast": "2 minutes, images are made",
+    "fast": "a minute, images are made",
     "balanced": "several times that, students of few bits are trained besides",
     "best": "longest",
     "gdfq": "25 minutes, as published",
