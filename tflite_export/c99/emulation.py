@@ -64,9 +64,8 @@ PROCESSORS: Mapping[str, Processor] = {
     "cortex-m7": Processor(
         ("-mcpu=cortex-m7", "-mfloat-abi=hard", "-mfpu=fpv5-sp-d16"), "mps2-an500"
     ),
-    # Without its vector unit, for which there is no code.
     "cortex-m55": Processor(
-        ("-mcpu=cortex-m55+nomve", "-mfloat-abi=hard"), "mps3-an547", 512 << 10, 31.25
+        ("-mcpu=cortex-m55", "-mfloat-abi=hard"), "mps3-an547", 512 << 10, 31.25
     ),
 }
 

@@ -22,6 +22,12 @@ _INCLUDES = """#include "@prefix@.h"
 #include <stddef.h>
 #include <string.h>
 """
+# What fills in the files of parts of the code, in the order of a part's name.
+_USUAL_BLANKS = ("@WEIGHTS@", "@FINISH@", "@PAIRS@")
+_BLANKS = {
+    "combine": ("@HOW@",),
+    **dict.fromkeys(("store_four", "four_channels"), ("@FINISH@",)),
+}
 _FLAGS = "-std=c99 -pedantic -Wall -Wextra -Werror -O2"
 
 
@@ -115,11 +121,9 @@ def _kernel(part: str) -> str:
     file, *filled = part.split(":")
     path = importlib.resources.files(__package__) / "kernels" / f"{file}.c"
     text = path.read_text()
-    if not filled:
-        return text
-    for blank in ("@WEIGHTS@", "@HOW@"):
-        text = text.replace(blank, filled[0])
-    return text.replace("@FINISH@", filled[-1])
+    for blank, value in zip(_BLANKS.get(file, _USUAL_BLANKS), filled, strict=False):
+        text = text.replace(blank, value)
+    return text
 
 
 def _header(program: Program, description: Description) -> str:

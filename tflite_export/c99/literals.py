@@ -13,7 +13,11 @@ _WIDTH = 88
 
 
 # Bytes of a value.
-_SIZES = {"int8_t": 1, "int16_t": 2, "int32_t": 4, "uint32_t": 4, "float": 4}
+_SIZES = {
+    **dict.fromkeys(("int8_t", "uint8_t"), 1),
+    "int16_t": 2,
+    **dict.fromkeys(("int32_t", "uint32_t", "float"), 4),
+}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -51,6 +51,10 @@ _FINISHES = (
     *("float", "quick_float", "bounded_float"),
     *("fixed", "quick_fixed", "bounded_fixed"),
 )
+# Of so few pairs of inputs, products are taken without a loop.
+_FEW_PAIRS = range(1, 7)
+# Positions from which on it is worth while to lay out a plane of pairs; see `plane.c`.
+_PLANE_POSITIONS = 64
 # Functions of two values each.
 _COMBINED = ("weighted_sum", "product", "maximum", "minimum")
 # Of 1.5 * 2^23, a float32.
@@ -77,47 +81,93 @@ _NEEDS: Mapping[str, tuple[str, ...]] = {
     "within": ("scaling",),
     **{f"finish_quick_{x}": (f"quick_{x}", "saturate") for x in ("float", "fixed")},
     **{f"finish_bounded_{x}": (f"quick_{x}", "within") for x in ("float", "fixed")},
+    "mve": ("pairs",),
+    "finish_vector": ("mve", "scaling"),
+    **{f"store_four:{x}": (f"finish_{x}", "finish_vector") for x in _FINISHES},
     "fixed_point": (),
     "window": (),
     "taps": ("window",),
-    "copy_patch": ("window",),
+    "find_window": ("window",),
+    "copy_patch": ("find_window",),
     "linear_types": ("scaling",),
     "widen": ("four",),
     "weights_int8": ("pairs",),
     "weights_int4": ("pairs",),
-    **{f"dot:{x}": (f"weights_{x}",) for x in _STORED},
+    "unrolled": (),
+    "vector_int8": ("mve",),
+    "vector_int4": ("mve", "unrolled"),
+    **{f"dot:{x}": (f"weights_{x}", f"vector_{x}") for x in _STORED},
     **{f"dot_long:{x}": (f"dot:{x}", "linear_types") for x in _STORED},
     **{
         f"linear:{dot}{stored}:{finish}": (
             "linear_types",
             f"dot{long}:{stored}",
+            f"store_four:{finish}",
+        )
+        for stored in _STORED
+        for dot, long in (("", ""), ("long_", "_long"))
+        for finish in _FINISHES
+    },
+    **{f"dot_row:{x}": ("four", f"weights_{x}") for x in _STORED},
+    **{f"dot_row_long:{x}": (f"dot_row:{x}", "linear_types") for x in _STORED},
+    **{
+        f"dense:{dot}{stored}:{finish}": (
+            "linear_types",
+            f"dot_row{long}:{stored}",
             f"finish_{finish}",
         )
         for stored in _STORED
         for dot, long in (("", ""), ("long_", "_long"))
         for finish in _FINISHES
     },
+    "rows": ("linear_types", "widen"),
+    "conv": ("linear_types", "widen", "copy_patch"),
     **{
-        f"dense:{stored}:{finish}": (
+        f"few:{stored}:{finish}:{pairs}": (
             "linear_types",
-            "four",
+            "unrolled",
             f"weights_{stored}",
             f"finish_{finish}",
         )
         for stored in _STORED
         for finish in _FINISHES
+        for pairs in _FEW_PAIRS
     },
-    "rows": ("linear_types", "widen"),
-    "conv": ("linear_types", "widen", "copy_patch"),
+    **{
+        f"{name}_few:{which}": (*needs, f"few:{which}")
+        for name, needs in (("rows", ("four",)), ("conv", ("copy_patch",)))
+        for which in (
+            f"{stored}:{finish}:{pairs}"
+            for stored in _STORED
+            for finish in _FINISHES
+            for pairs in _FEW_PAIRS
+        )
+    },
     "depthwise_types": ("scaling", "taps"),
     "add_four": ("four",),
     "unpack_int8": ("pairs",),
     "unpack_int4": ("pairs",),
     **{
+        f"four_channels:{x}": ("add_four", "finish_vector", f"finish_{x}")
+        for x in _FINISHES
+    },
+    **{
         f"depthwise:{stored}:{finish}": (
             "depthwise_types",
-            "add_four",
             f"unpack_{stored}",
+            f"four_channels:{finish}",
+        )
+        for stored in _STORED
+        for finish in _FINISHES
+    },
+    "plane": ("pairs", "scaling", "window"),
+    **{f"nine_{x}": ("pairs",) for x in _STORED},
+    "add_row": ("pairs",),
+    **{
+        f"depthwise_3x3:{stored}:{finish}": (
+            "plane",
+            f"nine_{stored}",
+            "add_row",
             f"finish_{finish}",
         )
         for stored in _STORED
@@ -409,19 +459,43 @@ def _relative_bounds(op: IntegerOp) -> tuple[int, int]:
     return low - op.quant_params.zero_point, high - op.quant_params.zero_point
 
 
-def _scaling(
-    op: IntegerOp, source: Tensor, name: str
-) -> tuple[str, str, tuple[Constant, ...]]:
-    """How sums are finished, the structure that says how, and declarations.
+def _sums(op: IntegerOp, source: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Of each output channel its bias, with what the zero point of the input adds.
 
-    Those are of the structure and of `{name}_channels`, whose biases include the zero
-    point of the input. There is one more where a group, read in pairs, has an odd one.
+    Beside it, how large sums become: int64 (outputs,) each. A bias that makes outputs
+    reach a bound whatever the inputs are is no larger than it takes.
     """
     kernel = kernel_of(op)
     # Output channels lie last; depthwise kernels have them on two dimensions.
     taps = kernel.values.reshape(-1, len(kernel.scale)).astype(np.int64)
     bias = kernel.bias - source.quant_params.zero_point * taps.sum(axis=0)
-    largest_sums = np.abs(bias) - INT8_MIN * np.abs(taps).sum(axis=0)
+    largest_products = -INT8_MIN * np.abs(taps).sum(axis=0)
+    low, high = _relative_bounds(op)
+    multipliers = float_multipliers(op, source.quant_params).astype(np.float64)
+    bias = np.clip(
+        bias,
+        np.floor((low - 1) / multipliers) - largest_products,
+        np.ceil((high + 1) / multipliers) + largest_products,
+    ).astype(np.int64)
+    return bias, np.abs(bias) + largest_products
+
+
+def _scaling(
+    op: IntegerOp, source: Tensor, name: str, begins: np.ndarray
+) -> tuple[str, str, tuple[Constant, ...]]:
+    """How sums are finished, the structure that says how, and declarations.
+
+    Those are of the structure and of `{name}_channels`. There is one more channel where
+    a group, read in pairs, has an odd one.
+
+    Args:
+      op: with a kernel.
+      source: its input.
+      name: of the constants.
+      begins: int64 (outputs,), what the sums of each channel begin with.
+    """
+    kernel = kernel_of(op)
+    _, largest_sums = _sums(op, source)
     zero_point = op.quant_params.zero_point
     columns: tuple[np.ndarray, ...]
     if uses_double_rounding(op.kind, kernel):
@@ -434,22 +508,22 @@ def _scaling(
         # Of these, no sum comes to half a unit.
         tiny = exponents < -31
         mantissas[tiny], exponents[tiny] = 0, -1
-        away = np.arange(len(bias)) >= first_in_scalar_code(op)
-        columns = (bias, mantissas, exponents, away.astype(np.int64))
+        away = np.arange(len(begins)) >= first_in_scalar_code(op)
+        columns = (begins, mantissas, exponents, away.astype(np.int64))
         quick = np.all((exponents < 0) & ~away)
     else:
         finish, size = "float", 8
         multipliers = float_multipliers(op, source.quant_params)
-        columns = (bias, multipliers)
+        columns = (begins, multipliers)
         far = largest_sums * multipliers.astype(np.float64) >= _FAR
         quick = np.all((multipliers >= 2.0**-31) & (multipliers < 1) & ~far)
     lowest, highest = activation_bounds(op)
     if quick:
         full = (lowest, highest) == (INT8_MIN, INT8_MAX)
         finish = f"{'quick' if full else 'bounded'}_{finish}"
-    spare = len(bias) // op.attributes.get("groups", 1) % 2
     channels = [*zip(*columns, strict=True)]
-    channels += channels[-1:] * spare
+    if len(begins) // op.attributes.get("groups", 1) % 2:
+        channels.append((0, *channels[-1][1:]))
     declarations = (
         structures(f"{finish}_channel_t", f"{name}_channels", channels, size),
         structure(
@@ -469,12 +543,19 @@ def _scaling(
 def _linear(
     op: IntegerOp, source: Tensor, name: str, matrix: np.ndarray
 ) -> tuple[tuple[Constant, ...], str, str]:
-    """Declarations of a `linear_t`, how its weights are stored and outputs finished.
+    """Declarations of a `linear_t`, how its sums are taken and how they are finished.
 
     `matrix`: int8 (groups, inputs, outputs of each).
     """
     stored = f"int{storage_bits(kernel_of(op).bits)}"
-    finish, scaling, declarations = _scaling(op, source, name)
+    begins, largest_sums = _sums(op, source)
+    # Channels that two groups have in one pair would have to begin with two values.
+    in_pairs = len(matrix) == 1 or matrix.shape[2] % 2 == 0
+    if largest_sums.max() < _MAX_SUMS[stored] and in_pairs:
+        dot, begins = stored, _BEGINS[stored](begins)
+    else:
+        dot = f"long_{stored}"
+    finish, scaling, declarations = _scaling(op, source, name, begins)
     groups, inputs, outputs = matrix.shape
     pads = ((0, 0), (0, -inputs % 4), (0, -outputs % 2))
     padded = np.pad(matrix.astype(np.int64), pads)
@@ -494,7 +575,23 @@ def _linear(
             stride=words[0, 0].size,
         ),
     )
-    return declarations, stored, finish
+    return declarations, dot, finish
+
+
+def _begins_of_int8(bias: np.ndarray) -> np.ndarray:
+    """See `weights_int8.c`; modulo 2^32."""
+    begins = bias.copy()
+    begins[0::2] *= 256
+    begins[0 : 2 * (len(bias) // 2) : 2] += bias[1::2]
+    return (begins + 2**31) % 2**32 - 2**31
+
+
+def _begins_of_int4(bias: np.ndarray) -> np.ndarray:
+    """See `weights_int4.c`."""
+    return 4096 * bias
+
+
+_BEGINS = {"int8": _begins_of_int8, "int4": _begins_of_int4}
 
 
 def _words_of_int8(weights: np.ndarray) -> np.ndarray:
@@ -520,11 +617,13 @@ def _halves_joined(lower: np.ndarray, upper: np.ndarray) -> np.ndarray:
     return (lower & 0xFFFF) | (upper & 0xFFFF) << 16
 
 
-def _rows_function(matrix: np.ndarray, stored: str, finish: str) -> str:
-    """The part of the code that computes two positions."""
-    sums = -INT8_MIN * np.abs(matrix.astype(np.int64)).sum(axis=1)
-    dot = stored if sums.max() < _MAX_SUMS[stored] else f"long_{stored}"
-    return f"linear:{dot}:{finish}"
+def _few_pairs(dot: str, inputs: int) -> int | None:
+    """Pairs of inputs, if they are few; see `few.c`.
+
+    Those of four inputs are 0 and 2, 1 and 3.
+    """
+    pairs = inputs // 4 * 2 + min(2, inputs % 4)
+    return pairs if pairs in _FEW_PAIRS and not dot.startswith("long") else None
 
 
 def _window(
@@ -581,10 +680,22 @@ def _conv(op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str) ->
     single = (height, width) == (1, 1) and list(op.attributes["strides"]) == [1, 1]
     if single and groups == 1 and "margins" not in op.attributes:
         return _rows(op, source, output, name, matrix)
-    constants, stored, finish = _linear(op, source, name, matrix)
-    linear = _rows_function(matrix, stored, finish)
+    constants, dot, finish = _linear(op, source, name, matrix)
     window = _window(op, source, output, (height, width), name)
     patch = height * width * depth
+    pairs = _few_pairs(dot, patch) if groups == 1 else None
+    if pairs:
+        few = f"conv_few:{dot}:{finish}:{pairs}"
+        return Call(
+            (
+                f"{_function(few)}(&{name}_linear, &{name}_window, {name}_offsets, "
+                "{in0}, (int8_t *)({scratch}), {out});",
+            ),
+            (few,),
+            (*constants, window, _offsets(op, source, pairs, name)),
+            scratch=patch,
+        )
+    linear = f"linear:{dot}:{finish}"
     return Call(
         (
             f"conv({_function(linear)}, &{name}_linear, &{name}_window, {groups}, "
@@ -594,6 +705,19 @@ def _conv(op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str) ->
         (*constants, window),
         scratch=_column_bytes(patch) + patch,
     )
+
+
+def _offsets(op: IntegerOp, source: Tensor, pairs: int, name: str) -> Constant:
+    """Where the inputs of each pair lie on an image, and in a patch of one window."""
+    height, width, depth, _ = kernel_of(op).values.shape
+    step_y, step_x = op.attributes.get("dilation", (1, 1))
+    _, image_width, channels = source.image_shape
+    y, x, channel = np.indices((height, width, depth))
+    on_image = ((step_y * y * image_width + step_x * x) * channels + channel).ravel()
+    fours = np.arange(-(-on_image.size // 4) * 4).reshape(-1, 2, 2).transpose(0, 2, 1)
+    # What is not there has weights of zero.
+    inputs = np.minimum(fours.ravel()[: 2 * pairs], on_image.size - 1)
+    return array("int32_t", f"{name}_offsets", np.stack([on_image[inputs], inputs]))
 
 
 def _column_bytes(inputs: int) -> int:
@@ -606,13 +730,23 @@ def _rows(
 ) -> Call:
     """Of inputs as they lie, each row times the one matrix."""
     _, inputs, outputs = matrix.shape
-    constants, stored, finish = _linear(op, source, name, matrix)
+    constants, dot, finish = _linear(op, source, name, matrix)
     count = output.size // outputs
     if count == 1:
-        dense = f"dense:{stored}:{finish}"
-        statement = f"{_function(dense)}(&{name}_linear, {{in0}}, {{out}});"
-        return Call((statement,), (dense,), constants)
-    linear = _rows_function(matrix, stored, finish)
+        dense = f"dense:{dot}:{finish}"
+        call = f"{_function(dense)}(&{name}_linear, {{}}, {{{{out}}}});"
+        if inputs % 4 == 0:
+            return Call((call.format("{in0}"),), (dense,), constants)
+        # Room for whole fours; what lies behind the inputs has weights of zero.
+        copy = f"memcpy({{scratch}}, {{in0}}, {inputs});"
+        call = call.format("(int8_t *)({scratch})")
+        return Call((copy, call), (dense,), constants, scratch=inputs)
+    pairs = _few_pairs(dot, inputs)
+    if pairs and inputs % 4 == 0:
+        few = f"rows_few:{dot}:{finish}:{pairs}"
+        statement = f"{_function(few)}(&{name}_linear, {{in0}}, {count}, {{out}});"
+        return Call((statement,), (few,), constants)
+    linear = f"linear:{dot}:{finish}"
     statement = (
         f"rows({_function(linear)}, &{name}_linear, {{in0}}, {count}, {{scratch}}, "
         "{out});"
@@ -624,7 +758,11 @@ def _rows(
 
 def _function(part: str) -> str:
     """The function that a part of the code defines."""
-    return part.replace(":", "_")
+    name, *filled = part.split(":")
+    if name.endswith("few"):
+        *filled, pairs = filled
+        name += pairs
+    return "_".join([name, *filled])
 
 
 def _dense(op: IntegerOp, inputs: Sequence[Tensor], output: Tensor, name: str) -> Call:
@@ -638,9 +776,30 @@ def _depthwise(
     kernel = kernel_of(op)
     height, width, channels, multiplier = kernel.values.shape
     stored = f"int{storage_bits(kernel.bits)}"
-    finish, scaling, constants = _scaling(op, source, name)
+    biases, _ = _sums(op, source)
+    finish, scaling, constants = _scaling(op, source, name, biases)
     taps, outputs = height * width, channels * multiplier
     values = kernel.values.reshape(taps, outputs).astype(np.int64)
+    window = _window(op, source, output, (height, width), name)
+    if _has_plane(op, output):
+        part = f"depthwise_3x3:{stored}:{finish}"
+        rows, words = _plane_shape(op, output)
+        constants += (
+            array("uint8_t", f"{name}_weights", _NINES[stored](values.T)),
+            structure(
+                "depthwise_3x3_t",
+                f"{name}_depthwise",
+                scaling=f"&{scaling}",
+                weights=f"{name}_weights",
+                channels=f"{name}_channels",
+                multiplier=multiplier,
+                words=words,
+            ),
+            window,
+        )
+        return Call(
+            (_depthwise_statement(part, name),), (part,), constants, 4 * rows * words
+        )
     padded = np.pad(values, ((0, 0), (0, -outputs % 4)))
     # (fours of outputs, taps, 4)
     fours = padded.reshape(taps, -1, 4).transpose(1, 0, 2)
@@ -655,18 +814,53 @@ def _depthwise(
             channels=f"{name}_channels",
             multiplier=multiplier,
         ),
-        _window(op, source, output, (height, width), name),
+        window,
     )
     return Call(
-        (
-            f"{_function(part)}(&{name}_depthwise, &{name}_window, {{in0}}, "
-            "{scratch}, {out});",
-        ),
+        (_depthwise_statement(part, name),),
         (part,),
         constants,
         scratch=8 * taps * len(fours) + channels,
         num_taps=taps,
     )
+
+
+def _depthwise_statement(part: str, name: str) -> str:
+    return (
+        f"{_function(part)}(&{name}_depthwise, &{name}_window, {{in0}}, {{scratch}}, "
+        "{out});"
+    )
+
+
+def _has_plane(op: IntegerOp, output: Tensor) -> bool:
+    """Whether channels are laid out one by one; see `plane.c`."""
+    height, width, _ = output.image_shape
+    return (
+        kernel_of(op).values.shape[:2] == (3, 3)
+        and op.attributes["strides"][1] == 1
+        and tuple(op.attributes.get("dilation", (1, 1))) == (1, 1)
+        and height * width >= _PLANE_POSITIONS
+    )
+
+
+def _plane_shape(op: IntegerOp, output: Tensor) -> tuple[int, int]:
+    """Rows of a plane, and the words of each: windows are taken two at a time."""
+    height, width, _ = output.image_shape
+    return (height - 1) * op.attributes["strides"][0] + 3, -(-width // 2) + 1
+
+
+def _nines_of_int8(nines: np.ndarray) -> np.ndarray:
+    """(outputs, 9) -> the same, see `nine_int8.c`."""
+    return nines & 255
+
+
+def _nines_of_int4(nines: np.ndarray) -> np.ndarray:
+    """(outputs, 9) -> (outputs, 5), see `nine_int4.c`."""
+    even = np.pad(nines & 15, ((0, 0), (0, 1)))
+    return even[:, 0::2] | even[:, 1::2] << 4
+
+
+_NINES = {"int8": _nines_of_int8, "int4": _nines_of_int4}
 
 
 def _fours_of_int8(fours: np.ndarray) -> np.ndarray:

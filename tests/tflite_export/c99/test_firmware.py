@@ -86,6 +86,63 @@ def test_softmax(scale, tmp_path):
     assert code == 0, output
 
 
+def special_kernels_network():
+    """Layers that have kernels of their own: few inputs, or planes of 3 x 3 taps.
+
+    Returns it and its number of each sort.
+    """
+    b = NetworkBuilder(seed=3)
+    gray = b.op("gray", "channel_mean", ["image"], (8, 8, 1), OUTPUT_GRID)
+    number = {"conv_few": 0, "rows_few": 0, "depthwise_3x3": 0}
+    for bits in (8, 4):
+        for sort, kind, source, options in (
+            ("conv_few", "conv", gray, {"outputs": 3, "relu": True}),
+            ("conv_few", "conv", gray, {"outputs": 4, "dilation": 2}),
+            ("conv_few", "conv", gray, {"outputs": 2, "size": 2, "padding": "valid"}),
+            ("rows_few", "conv", "image", {"outputs": 5, "size": 1}),
+            ("depthwise_3x3", "depthwise", "image", {"multiplier": 2}),
+            ("depthwise_3x3", "depthwise", gray, {"relu": True}),
+        ):
+            name = f"{sort}_{number[sort]}_w{bits}"
+            b.branch(b.kernel(name, kind, source, bits=bits, **options))
+            number[sort] += 1
+    # Pairs that lie beside the image as a whole.
+    pads = {"pads": [[2, 1], [2, 2]]}
+    padded = b.op("padded", "pad", ["image"], (11, 12, 4), attributes=pads)
+    b.branch(b.kernel("margins", "depthwise", padded, bits=8, padding="valid"))
+    return b.build()[0], number
+
+
+@needs_compiler
+@pytest.mark.parametrize("flags", ["", " -DMODEL_NO_FLOAT", " -fsanitize=undefined"])
+def test_kernels_of_special_shapes(flags, tmp_path, monkeypatch):
+    monkeypatch.setattr("tflite_export.c99.program._PLANE_POSITIONS", 1)
+    network, number = special_kernels_network()
+    text = "".join(x for step in make_program(network).steps for x in step.statements)
+    number["depthwise_3x3"] += 1
+    assert {name: text.count(name) for name in number} == number
+    code, output = built(network, tmp_path, f"{CLEAN} -O1{flags}")
+    assert code == 0, output
+    assert "runtime error" not in output
+
+
+@needs_compiler
+def test_channels_without_weights_may_have_any_bias(tmp_path):
+    """As those that never see anything but zeros in training have."""
+    b = NetworkBuilder()
+    x = b.kernel("conv", "conv", "image", bits=8, outputs=6, size=1, relu=True)
+    b.kernel("logits", "dense", b.flatten(x), bits=8)
+    network = b.build_ops()
+    kernel = network.ops[0].kernel
+    values, bias = kernel.values.copy(), kernel.bias.copy()
+    values[..., 1:3] = 0
+    bias[1:3] = -(2**23) - 5, 2**24
+    network = with_kernel(network, "conv", values=values, bias=bias)
+    assert "linear:long_int8" not in str(make_program(network).sources)
+    code, output = built(network, tmp_path)
+    assert code == 0, output
+
+
 def with_kernel(network, name, **fields):
     """The network with other fields of one operation's kernel."""
     ops = tuple(
@@ -280,9 +337,8 @@ def test_values_may_be_changed_in_place_unless_they_are_read_again():
         b.kernel("logits", "dense", b.flatten(end), bits=8)
         return make_program(b.build_ops()).plan.size
 
-    # 8 x 8 x 4 values, beside them two positions of 4 inputs in 2 bytes.
-    assert size(again=False) == 256 + 16
-    assert size(again=True) == 512
+    assert size(again=False) == 8 * 8 * 4
+    assert size(again=True) == 2 * 8 * 8 * 4
 
 
 def test_the_folder_says_what_people_have_to_know():

@@ -5,7 +5,8 @@ static void conv(linear_rows_t linear, const linear_t *l, const window_t *w,
   const int32_t count = w->out_height * w->out_width;
   const int32_t channels = w->channels / groups;
   const int32_t width = groups * l->outputs;
-  int8_t *const patch = (int8_t *)(columns + (l->inputs + 3) / 4 * 4);
+  uint32_t *const second = columns + (l->inputs + 3) / 4 * 2;
+  int8_t *const patch = (int8_t *)(second + (second - columns));
   int32_t group, position;
   for (group = 0; group < groups; ++group) {
     int8_t *out = output + group * l->outputs;
@@ -16,7 +17,7 @@ static void conv(linear_rows_t linear, const linear_t *l, const window_t *w,
       if (next) {
         copy_patch(w, input, position + 1, group * channels, channels, patch);
       }
-      widen(patch, l->inputs, columns + 2);
+      widen(patch, l->inputs, second);
       linear(l, group, columns, out, out + next * width);
       out += 2 * width;
     }
