@@ -116,6 +116,7 @@ def _reconstruct(
             teacher,
             images,
             held_out,
+            checkpoints,
         )
         if budget.distillation is not None:
             distill(

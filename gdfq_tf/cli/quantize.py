@@ -34,6 +34,7 @@ from gdfq_tf.cli.reporting import results_table, trade_off_table
 from gdfq_tf.cli.resuming import open_checkpoints
 from gdfq_tf.cli.runner import CommandProgress
 from gdfq_tf.config import BitWidths, Limits, get_recipe, parse_bit_widths
+from gdfq_tf.disk_needs import disk_need, require_room
 from gdfq_tf.errors import UserError
 from gdfq_tf.job import Job
 from gdfq_tf.manifest import Manifest, read_manifest
@@ -95,6 +96,8 @@ def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
         values.output_type,
         names,
     )
+    need = disk_need(classifier.model, job.recipe, job.bit_widths)
+    require_room(need, classifier.name, output.path.parent, output.state)
     manifest = _manifest_of(values, job)
     pool, earlier = _given_images(values, progress), None
     if pool is None and values.overwrite and not values.fresh and not job.alternates:
