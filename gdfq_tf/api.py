@@ -21,6 +21,7 @@ from gdfq_tf.config import (
     get_recipe,
     parse_bit_widths,
 )
+from gdfq_tf.distribution.strategies import Strategy, make_strategy
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.file_interface import read_labels
 from gdfq_tf.frontend.load import ModelLike, load_classifier
@@ -68,6 +69,7 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
     output_type: str = DEFAULT_END_TYPE,
     labels: str | Path | Sequence[str] = (),
     progress: bool | Progress = True,
+    distribution: str | Strategy = "none",
 ) -> Result:
     """Quantizes a trained Keras classifier to integer TFLite, without any data.
 
@@ -117,6 +119,9 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
         in each line, to be packed into the files.
       progress: True shows it on standard error or in the notebook, False does not; a
         `Progress` is told.
+      distribution: who shares the steps of training: "none"; "mirrored", all GPUs of
+        this machine; "multi_worker", the processes of TF_CONFIG, all of which call
+        this; or a `tf.distribute.Strategy`, made before TensorFlow computed anything.
 
     Returns:
       One verified model for each width: `result["w8a8"].save("classifier.tflite")`,
@@ -142,8 +147,8 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
     if isinstance(keep_layers, str):
         keep_layers = keep_layers.split(",")
     progress = _progress(progress)
-    _start_quietly()
     with quiet_work():
+        strategy = _start(distribution)
         with whole_stage(progress, "loading"):
             classifier = load_classifier(
                 model,
@@ -170,6 +175,7 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
             input_type,
             output_type,
             read_labels(labels),
+            strategy,
         )
         result = run(job, pool=pool, progress=progress)
         return dataclasses.replace(result, manifest=make_manifest(job, options))
@@ -230,7 +236,7 @@ def _constant(entry: str) -> tuple[str, npt.ArrayLike]:
     return name, np.load(text) if text.endswith(".npy") else float(text)
 
 
-def synthesize(
+def synthesize(  # noqa: PLR0913 - each is an option of the command line
     model: ModelLike,
     *,
     num_images: int = 512,
@@ -238,6 +244,7 @@ def synthesize(
     preprocessing: Preprocessing | str | None = None,
     seed: int = 0,
     progress: bool | Progress = True,
+    distribution: str | Strategy = "none",
 ) -> ImagePool:
     """Makes images that stand for the lost training data, for other tools too.
 
@@ -249,17 +256,18 @@ def synthesize(
       preprocessing: what the model was trained on, see `quantize`.
       seed: of everything random.
       progress: see `quantize`.
+      distribution: see `quantize`.
 
     Raises:
       UserError: see `quantize`.
     """
     recipe = get_recipe(recipe) if isinstance(recipe, str) else recipe
     progress = _progress(progress)
-    _start_quietly()
     with quiet_work():
+        strategy = _start(distribution)
         with whole_stage(progress, "loading"):
             classifier = load_classifier(model, preprocessing=preprocessing)
-        job = Job(classifier, recipe, (BitWidths(8, 8),), seed=seed)
+        job = Job(classifier, recipe, (BitWidths(8, 8),), seed=seed, strategy=strategy)
         return make_images(job, num_images, progress=progress)
 
 
@@ -269,7 +277,13 @@ def _progress(progress: bool | Progress) -> Progress:
     return progress
 
 
-def _start_quietly() -> None:
-    """TensorFlow finds its devices at its first operation, and notes what it found."""
+def _start(distribution: str | Strategy) -> Strategy:
+    """The strategy of a name, or that given; TensorFlow has then started quietly.
+
+    It finds its devices at its first operation, and notes what it found.
+    """
     with quiet_stderr():
+        if isinstance(distribution, str):
+            distribution = make_strategy(distribution)
         tf.constant(0)
+    return distribution

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from gdfq_tf.distribution.replicas import gathered
 from gdfq_tf.progress import Advance
 from gdfq_tf.system.state_file import Arrays, DamagedError, read_state, write_state
 
@@ -49,8 +50,11 @@ class Checkpoint(Protocol):
     def unfinished(self) -> Arrays | None:
         """How far an earlier process came; None: it ended, or was not begun."""
 
+    def is_due(self) -> bool:
+        """Whether the last saving was long enough ago."""
+
     def keep(self, state: Callable[[], Arrays]) -> None:
-        """Saves how far the stage is, if the last saving was long enough ago."""
+        """Saves how far the stage is, if that is due."""
 
     def finish(self, state: Arrays) -> None:
         """Saves what came out, in place of how far it was."""
@@ -81,6 +85,10 @@ class NullCheckpoints:
 
     def unfinished(self) -> None:
         """See `Checkpoint.unfinished`."""
+
+    def is_due(self) -> bool:
+        """See `Checkpoint.is_due`."""
+        return False
 
     def keep(self, state: Callable[[], Arrays]) -> None:
         """See `Checkpoint.keep`."""
@@ -148,7 +156,8 @@ def resumed_steps(
       num_steps: of the stage.
       advance: of the stage; told of the steps that were done.
       variables: that steps change.
-      made: arrays or tensors that steps leave besides, by name.
+      made: what steps leave besides, by name: arrays, or tensors, of which each
+        replica may have its part; they are kept as arrays.
     """
     made = {} if made is None else made
     first = 0
@@ -162,7 +171,9 @@ def resumed_steps(
 
     def state() -> Arrays:
         return together(
-            steps={"done": np.array(done)}, variables=values_of(variables), made=made
+            steps={"done": np.array(done)},
+            variables=values_of(variables),
+            made={name: gathered(value) for name, value in made.items()},
         )
 
     for step in range(first, num_steps):
@@ -280,9 +291,13 @@ class _SavedCheckpoint:
         """See `Checkpoint.unfinished`."""
         return self._read(finished=False)
 
+    def is_due(self) -> bool:
+        """See `Checkpoint.is_due`."""
+        return self._of.is_due()
+
     def keep(self, state: Callable[[], Arrays]) -> None:
         """See `Checkpoint.keep`."""
-        if self._of.is_due():
+        if self.is_due():
             self._of.save(self._path, state(), finished=False)
 
     def finish(self, state: Arrays) -> None:

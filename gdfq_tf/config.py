@@ -14,6 +14,8 @@ from gdfq_tf.errors import UserError, option
 PREPROCESSINGS = ("tf", "torch", "caffe", "unit", "uint8", "custom")
 # What outputs are; see `load_classifier`.
 TASKS = ("classification", "features")
+# Where training is done; see `distribution.strategies.make_strategy`.
+DISTRIBUTIONS = ("none", "mirrored", "multi_worker")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -418,6 +420,13 @@ class Recipe:
         if isinstance(student, FineTuningConfig):
             return [images_in_pool(student.num_images, input_shape)]
         return sorted({x.images_of(input_shape) for x in student.budgets.all()})
+
+    def fewest_images_per_step(self, input_shape: tuple[int, int, int]) -> int:
+        """Of all its trainings' steps, see `images_per_step`."""
+        student = self.student
+        budgets = () if isinstance(student, FineTuningConfig) else student.budgets.all()
+        stages = (self.synthesis, self.refinement, *(x.distillation for x in budgets))
+        return min(x.images_per_step(input_shape) for x in stages if x is not None)
 
     def image_passes(
         self, input_shape: tuple[int, int, int], bit_widths: Sequence[BitWidths]

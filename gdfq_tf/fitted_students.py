@@ -91,7 +91,8 @@ def _reconstruct(
     for bit_widths in job.bit_widths:
         budget = config.budgets.of(bit_widths)
         count = budget.images_of(job.classifier.input_shape)
-        made = pool.first(count)
+        with job.strategy.scope():
+            made = pool.first(count)
         give_back()  # the graphs of generator and refinement
         images, held_out = made.split()
         if job.recipe.refinement is not None:
@@ -116,18 +117,18 @@ def _reconstruct(
             teacher,
             images,
             held_out,
-            checkpoints,
         )
         if budget.distillation is not None:
-            distill(
-                student,
-                job.classifier,
-                images,
-                budget.distillation,
-                seed=job.seed,
-                progress=progress,
-                checkpoints=checkpoints,
-            )
+            with job.strategy.scope():
+                distill(
+                    student,
+                    job.classifier,
+                    images,
+                    budget.distillation,
+                    seed=job.seed,
+                    progress=progress,
+                    checkpoints=checkpoints,
+                )
         seconds = time.monotonic() - started
         yield FittedStudent(
             bit_widths,
@@ -153,15 +154,17 @@ def _alternate(
     """Students trained in turn with a generator each, as published."""
     for bit_widths in job.bit_widths:
         started = time.monotonic()
-        student, made = train_alternating(
-            job.classifier,
-            make_plan(job.classifier.model, bit_widths, frozenset(job.keep_layers)),
-            job.recipe.synthesis,
-            config,
-            seed=job.seed,
-            progress=progress,
-            checkpoints=checkpoints,
-        )
+        plan = make_plan(job.classifier.model, bit_widths, frozenset(job.keep_layers))
+        with job.strategy.scope():
+            student, made = train_alternating(
+                job.classifier,
+                plan,
+                job.recipe.synthesis,
+                config,
+                seed=job.seed,
+                progress=progress,
+                checkpoints=checkpoints,
+            )
         images, held_out = made.split()
         seconds = time.monotonic() - started
         yield FittedStudent(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+import tensorflow as tf
+
 from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.config import NO_LIMITS, BitWidths, FineTuningConfig, Limits, Recipe
+from gdfq_tf.distribution.strategies import Strategy, num_processes
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.file_interface import check_labels, interface_of
 from gdfq_tf.graph.traits import becomes_operation, kind_of
@@ -45,6 +48,8 @@ class Job:
       target: what the files are made for, a key of `tflite_export.targets.TARGETS`.
       input_type: of the files' input, "int8" or "uint8"; `output_type`: likewise.
       labels: names of the classes, in the order of the outputs; none if not known.
+      strategy: whose replicas share the steps of training, see
+        `distribution.strategies`.
     """
 
     classifier: Classifier
@@ -57,6 +62,7 @@ class Job:
     input_type: str = DEFAULT_END_TYPE
     output_type: str = DEFAULT_END_TYPE
     labels: tuple[str, ...] = ()
+    strategy: Strategy = dataclasses.field(default_factory=tf.distribute.get_strategy)
 
     def interface(self, bit_widths: BitWidths) -> Interface:
         """How the file with those widths presents itself."""
@@ -94,8 +100,8 @@ class Job:
         Raises:
           UserError: there are no or equal bit widths, `keep_layers` match nothing,
             there is no such target or it does not take widths or layers, recipe or
-            limits do not fit the classifier or the widths, or memory does not hold the
-            run.
+            limits do not fit the classifier or the widths, there are more replicas
+            than images, or memory does not hold the run.
         """
         job = self
         if not self.bit_widths or len(set(self.bit_widths)) < len(self.bit_widths):
@@ -115,6 +121,7 @@ class Job:
         kept = match_kernel_layers(self.classifier.model, self.keep_layers)
         self._check_limits()
         self._check_recipe()
+        self._check_distribution()
         if not self.classifier.has_bn_statistics:
             recipe = self.recipe.without_bn_statistics()
             job = dataclasses.replace(job, recipe=recipe)
@@ -153,6 +160,24 @@ class Job:
             raise UserError(
                 f"recipe {recipe.name!r} trains on classes, and {classifier.name} is "
                 f"{_KINDS[classifier.head]}; take another recipe"
+            )
+
+    def _check_distribution(self) -> None:
+        """Every replica is to have a part of every batch."""
+        num_replicas = self.strategy.num_replicas_in_sync
+        # Batches of refinement are of nearly that size.
+        most = self.recipe.fewest_images_per_step(self.classifier.input_shape) // 2
+        if num_replicas > max(1, most):
+            raise UserError(
+                f"{option('distribution')} gives {num_replicas} replicas, too many for "
+                f"the recipe's batches; expected {most} at most"
+            )
+        limit = self.limits.max_latency_ratio
+        if limit is not None and num_processes(self.strategy) > 1:
+            raise UserError(
+                f"{option('max_latency_ratio', limit)} is held by times, which several "
+                f"machines measure differently: name layers with "
+                f"{option('keep_layers')} instead"
             )
 
     def _check_limits(self) -> None:

@@ -6,10 +6,11 @@ classifier -> teacher + BN statistics -> generator -> synthetic images -> refine
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 
@@ -17,17 +18,20 @@ from gdfq_tf.baselines import Baselines, make_baselines
 from gdfq_tf.checkpoints import NO_CHECKPOINTS, Checkpoints
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import BitWidths
+from gdfq_tf.distribution.strategies import lost_processes_told, require_same
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.expected_stages import expected_stages
 from gdfq_tf.fitted_students import FittedStudent, fit_students
 from gdfq_tf.job import Job
 from gdfq_tf.keras_compat import computing_in_float32
 from gdfq_tf.progress import NullProgress, Progress, whole_stage
+from gdfq_tf.provenance import job_facts, pool_digest
 from gdfq_tf.quantization.estimation import estimate
 from gdfq_tf.quantization.layer_figures import layer_figures
 from gdfq_tf.quantization.lowering import lower
 from gdfq_tf.recording import RecordingProgress
 from gdfq_tf.result import QuantizedModel, Result
+from gdfq_tf.shared_checkpoints import shared_checkpoints
 from gdfq_tf.synthesis.generator_training import synthesize
 from gdfq_tf.synthesis.growing_pool import GrowingPool, make_pool, refine_parts
 from gdfq_tf.synthesis.image_pool import ImagePool
@@ -78,7 +82,8 @@ def quantize(
 
     Raises:
       UserError: see `Job.checked`; a loss stopped being finite; there is a pool, and
-        the recipe makes images in turn with the student, or it does not fit the model.
+        the recipe makes images in turn with the student, or it does not fit the model;
+        of several processes, one is gone or does another job.
       ExportError: the converter refused, or an exported model broke a rule or
         differs from its student by more than 1 output LSB.
     """
@@ -88,9 +93,11 @@ def quantize(
             f"recipe {job.recipe.name!r} makes its images in turn with the student; "
             f"expected no pool: take another {option('recipe')}"
         )
+    facts: dict[str, object] = {}
     if isinstance(pool, ImagePool):
         pool = _fitting(pool, job.classifier)
-    with reproducible(job.seed), computing_in_float32():
+        facts["images"] = pool_digest(pool)
+    with _working(job, checkpoints, facts) as checkpoints:
         progress.expect(expected_stages(job, has_pool=pool is not None))
         if pool is None and not job.alternates:
             pool = make_pool(
@@ -140,7 +147,8 @@ def make_images(
       UserError: see `Job.checked`; a loss stopped being finite.
     """
     job, progress = job.checked(), progress or NullProgress()
-    with reproducible(job.seed), computing_in_float32():
+    facts = {"num_images": num_images}
+    with _working(job, checkpoints, facts) as checkpoints, job.strategy.scope():
         generated = synthesize(
             job.classifier,
             job.recipe.synthesis,
@@ -157,6 +165,33 @@ def make_images(
             checkpoints=checkpoints,
         )
         return refine_part(generated, 0)
+
+
+@contextlib.contextmanager
+def _working(
+    job: Job, checkpoints: Checkpoints, facts: Mapping[str, object]
+) -> Iterator[Checkpoints]:
+    """What holds while a job is done, in all processes that do it.
+
+    Args:
+      job: checked.
+      checkpoints: of this process.
+      facts: that all processes are to have alike, besides the job's.
+
+    Returns:
+      The checkpoints to go on from.
+
+    Raises:
+      UserError: of several processes, one is gone or does another job.
+    """
+    strategy = job.strategy
+    with (
+        lost_processes_told(strategy),
+        reproducible(job.seed),
+        computing_in_float32(),
+    ):
+        require_same(strategy, {**job_facts(job), **facts})
+        yield shared_checkpoints(checkpoints, strategy)
 
 
 def _fitting(pool: ImagePool, classifier: Classifier) -> ImagePool:

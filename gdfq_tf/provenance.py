@@ -112,6 +112,19 @@ def image_facts(job: Job) -> dict[str, Any]:
         "versions": versions(),
         "source": _source_digest(),
         "machine": machine_facts(),
+        "replicas": job.strategy.num_replicas_in_sync,
+    }
+
+
+def job_facts(job: Job) -> dict[str, Any]:
+    """What all processes of a run are to have alike: machines may differ."""
+    facts = image_facts(job)
+    del facts["machine"]
+    return {
+        **facts,
+        "bits": job.bit_widths,
+        "keep_layers": job.keep_layers,
+        "limits": job.limits,
     }
 
 

@@ -22,12 +22,14 @@ from gdfq_tf import embedded
 from gdfq_tf.cli.flag_values import constant_inputs, numbers
 from gdfq_tf.config import (
     DEFAULT_RECIPE,
+    DISTRIBUTIONS,
     PREPROCESSINGS,
     RECIPES,
     TASKS,
     get_recipe,
     parse_bit_widths,
 )
+from gdfq_tf.distribution.cluster import this_task
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.manifest import read_manifest
 from tflite_export.interface import DEFAULT_END_TYPE, END_TYPES
@@ -471,6 +473,7 @@ def _define_reproduction(flags_: Flags) -> None:
         "same number gives the same bytes on however many CPUs of one kind.",
         low=1,
     )
+    _define_distribution(flags_)
 
 
 def _define_synthesize(flags_: Flags) -> None:
@@ -500,6 +503,7 @@ def _define_synthesize(flags_: Flags) -> None:
 
 def _check_synthesize(values: flags.FlagValues) -> None:
     check_classifier_flags(values)
+    _check_distribution(values)
     get_recipe(values.recipe, values.num_steps)
 
 
@@ -560,8 +564,28 @@ def _fill_from_manifest(values: flags.FlagValues) -> None:
             )
 
 
+def _define_distribution(flags_: Flags) -> None:
+    """Where training is done; `_check_distribution` belongs to it."""
+    flags_.choice(
+        "distribution",
+        "none",
+        DISTRIBUTIONS,
+        "Who shares the steps of training: none, one device does all; mirrored, all "
+        "GPUs of this machine; multi_worker, the processes that the environment "
+        "variable TF_CONFIG names, all started with this command; the first of them "
+        "writes.",
+    )
+
+
+def _check_distribution(values: flags.FlagValues) -> None:
+    """Refuses a TF_CONFIG that names no cluster, before anything waits for it."""
+    if values.distribution == "multi_worker":
+        this_task()
+
+
 def _check_quantize(values: flags.FlagValues) -> None:
     check_classifier_flags(values)
+    _check_distribution(values)
     get_recipe(values.recipe, values.num_steps)
     widths = [parse_bit_widths(text) for text in values.bits]
     if not widths or len(set(widths)) < len(widths):

@@ -27,6 +27,7 @@ from gdfq_tf.cli.classifier_flags import (
     load_classifier_from_flags,
     require_classes,
 )
+from gdfq_tf.cli.distributing import strategy_of, take_part
 from gdfq_tf.cli.flags import manifest_options
 from gdfq_tf.cli.float_doubts import float_doubts
 from gdfq_tf.cli.labelled_images import LabelledImages, read_labelled_images
@@ -34,7 +35,8 @@ from gdfq_tf.cli.reporting import results_table, trade_off_table
 from gdfq_tf.cli.resuming import open_checkpoints
 from gdfq_tf.cli.runner import CommandProgress
 from gdfq_tf.config import BitWidths, Limits, get_recipe, parse_bit_widths
-from gdfq_tf.disk_needs import disk_need, require_room
+from gdfq_tf.distribution.cluster import writes
+from gdfq_tf.distribution.strategies import Strategy, num_processes, wait_for_all
 from gdfq_tf.errors import UserError
 from gdfq_tf.job import Job
 from gdfq_tf.manifest import Manifest, read_manifest
@@ -69,22 +71,32 @@ def main(values: flags.FlagValues) -> None:
     if values.from_manifest is not None:
         manifest = read_manifest(Path(values.from_manifest))
         manifest.require_files(manifest_options(values))
+    if not writes(values.distribution):
+        take_part(values, functools.partial(_train, values))
+        return
     path = Path(values.output_dir).expanduser()
     with claim_run_directory(path, overwrite=values.overwrite) as output:
         session.holds(output.lock, output.partial, output.removed)
         _run(output, values)
 
 
-def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
-    progress = CommandProgress(values)
-    with whole_stage(progress, "loading"):
-        classifier = load_classifier_from_flags(values)
-        # Read now to refuse wrong data early; used after quantization only.
-        names = read_class_names(values.labels)
-        data = _read_data(classifier, values, names)
-    if data is not None and data.class_names is not None:
-        names = data.class_names
-    job = Job(
+def _train(
+    values: flags.FlagValues,
+    classifier: Classifier,
+    strategy: Strategy,
+    progress: CommandProgress,
+) -> None:
+    pool = _given_images(values, progress)
+    quantize(_job(values, classifier, strategy), pool=pool, progress=progress)
+
+
+def _job(
+    values: flags.FlagValues,
+    classifier: Classifier,
+    strategy: Strategy,
+    names: tuple[str, ...] = (),
+) -> Job:
+    return Job(
         classifier,
         get_recipe(values.recipe, values.num_steps),
         tuple(parse_bit_widths(text) for text in values.bits),
@@ -95,12 +107,26 @@ def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
         values.input_type,
         values.output_type,
         names,
+        strategy,
     )
-    need = disk_need(classifier.model, job.recipe, job.bit_widths)
-    require_room(need, classifier.name, output.path.parent, output.state)
+
+
+def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
+    progress = CommandProgress(values)
+    strategy = strategy_of(values, progress)
+    with whole_stage(progress, "loading"):
+        classifier = load_classifier_from_flags(values)
+        # Read now to refuse wrong data early; used after quantization only.
+        names = read_class_names(values.labels)
+        data = _read_data(classifier, values, names)
+    if data is not None and data.class_names is not None:
+        names = data.class_names
+    job = _job(values, classifier, strategy, names)
     manifest = _manifest_of(values, job)
     pool, earlier = _given_images(values, progress), None
-    if pool is None and values.overwrite and not values.fresh and not job.alternates:
+    # Other processes would make images that this one has.
+    reuses = values.overwrite and not values.fresh and num_processes(strategy) == 1
+    if pool is None and reuses and not job.alternates:
         earlier = _earlier_images(output, job, progress)
     started = time.monotonic()
     result = quantize(
@@ -129,6 +155,7 @@ def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
         lambda directory: result.write(directory, summary),
         session.fallback_directories(),
     )
+    wait_for_all(strategy)
     _close(result, summary, values.output_dir, doubts)
 
 

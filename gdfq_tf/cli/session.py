@@ -12,7 +12,7 @@ import signal
 import tempfile
 from pathlib import Path
 
-# What asks a command to end; the supervisor passes them on.
+# What asks a command to end; the supervisor ends it.
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _channel: int | None = None

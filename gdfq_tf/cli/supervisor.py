@@ -65,15 +65,20 @@ def supervise(module: str, values: flags.FlagValues) -> NoReturn:
     """
     child = 0
 
-    def pass_on(number: int, frame: object) -> None:
+    stopped_by: signal.Signals | None = None
+
+    def stop(number: int, frame: object) -> None:
+        nonlocal stopped_by
         if child:
+            stopped_by = signal.Signals(number)
+            # The signal itself could be lost: TensorFlow takes SIGTERM in a cluster.
             with contextlib.suppress(ProcessLookupError):
-                os.kill(child, number)
+                os.kill(child, signal.SIGKILL)
 
     # One that is ignored, as SIGHUP is under nohup, stays so.
-    passed_on = [s for s in SIGNALS if signal.getsignal(s) != signal.SIG_IGN]
-    for number in passed_on:
-        signal.signal(number, pass_on)
+    stopping = [s for s in SIGNALS if signal.getsignal(s) != signal.SIG_IGN]
+    for number in stopping:
+        signal.signal(number, stop)
     try:
         temporary_directory = _make_temporary_directory()
     except OSError as error:
@@ -83,7 +88,7 @@ def supervise(module: str, values: flags.FlagValues) -> NoReturn:
     child = os.fork()
     if not child:
         os.close(receiver)
-        for number in passed_on:
+        for number in stopping:
             signal.signal(number, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         die_with_parent(parent)
@@ -97,7 +102,7 @@ def supervise(module: str, values: flags.FlagValues) -> NoReturn:
     shutil.rmtree(temporary_directory, ignore_errors=True)
     if status >= 0:
         sys.exit(status)
-    _tell_of_end(signal.Signals(-status), messages)
+    _tell_of_end(stopped_by or signal.Signals(-status), messages)
 
 
 def _tell_of_end(killer: signal.Signals, messages: list[dict[str, Any]]) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import shutil
 from collections.abc import Iterator
@@ -16,9 +17,12 @@ from gdfq_tf.checkpoints import SavedCheckpoints
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.cli import session
 from gdfq_tf.cli.classifier_flags import load_classifier_from_flags
+from gdfq_tf.cli.distributing import strategy_of, take_part
 from gdfq_tf.cli.resuming import open_checkpoints
 from gdfq_tf.cli.runner import CommandProgress
 from gdfq_tf.config import BitWidths, get_recipe
+from gdfq_tf.distribution.cluster import writes
+from gdfq_tf.distribution.strategies import Strategy, wait_for_all
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.input_format import InputFormat
 from gdfq_tf.job import Job
@@ -38,6 +42,9 @@ def main(values: flags.FlagValues) -> None:
     """Loads, makes images, writes them."""
     if values.num_threads is not None:
         fix_num_threads(values.num_threads)
+    if not writes(values.distribution):
+        take_part(values, functools.partial(_train, values))
+        return
     output = Path(values.output).expanduser()
     if output.exists() and not values.overwrite:
         raise UserError(
@@ -53,12 +60,12 @@ def main(values: flags.FlagValues) -> None:
             )
             session.holds(png_dir.lock, png_dir.partial)
         progress = CommandProgress(values)
+        strategy = strategy_of(values, progress)
         with whole_stage(progress, "loading"):
             classifier = load_classifier_from_flags(values)
         if values.png_dir is not None:
             _require_pictures(classifier)
-        recipe = get_recipe(values.recipe, values.num_steps)
-        job = Job(classifier, recipe, (BitWidths(8, 8),), seed=values.seed)
+        job = _job(values, classifier, strategy)
         state = output.with_name(f".{output.name}.state")
         checkpoints = open_checkpoints(
             SavedCheckpoints(state, image_facts(job)), progress, fresh=values.fresh
@@ -75,7 +82,24 @@ def main(values: flags.FlagValues) -> None:
         if values.png_dir is not None:
             png_dir.publish(lambda directory: write_pngs(directory, images))
         shutil.rmtree(state, ignore_errors=True)
+        wait_for_all(strategy)
     print(f"{output}: {len(images)} images, {classifier.input_format.in_words()}")
+
+
+def _train(
+    values: flags.FlagValues,
+    classifier: Classifier,
+    strategy: Strategy,
+    progress: CommandProgress,
+) -> None:
+    job = _job(values, classifier, strategy)
+    make_images(job, values.num_images, progress=progress)
+
+
+def _job(values: flags.FlagValues, classifier: Classifier, strategy: Strategy) -> Job:
+    recipe = get_recipe(values.recipe, values.num_steps)
+    bit_widths = (BitWidths(8, 8),)
+    return Job(classifier, recipe, bit_widths, seed=values.seed, strategy=strategy)
 
 
 @contextlib.contextmanager

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from gdfq_tf.distribution.replicas import global_moments
 from gdfq_tf.graph.layers import DepthToSpace
 from gdfq_tf.keras_compat import keras
 
@@ -96,7 +97,15 @@ def with_statistics_of(model: keras.Model, inputs: tf.Tensor) -> keras.Model:
 
 def batch_statistics(bn_input: tf.Tensor) -> BNStatistics:
     """The same two measured on a batch, (N, ..., channels), over all but channels."""
-    return BNStatistics(*_moments(bn_input))
+    return all_batch_statistics([bn_input])[0]
+
+
+def all_batch_statistics(bn_inputs: Sequence[tf.Tensor]) -> list[BNStatistics]:
+    """`batch_statistics` of several tensors of one batch, of all replicas' images."""
+    moments = [_moments(x) for x in bn_inputs]
+    if not moments:
+        return []
+    return [BNStatistics(*found) for found in global_moments(moments, bn_inputs[0])]
 
 
 @tf.custom_gradient

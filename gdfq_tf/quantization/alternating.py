@@ -28,6 +28,7 @@ from gdfq_tf.checkpoints import (
 )
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import FineTuningConfig, SynthesisConfig, images_in_pool
+from gdfq_tf.distribution import replicas
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.progress import Progress
 from gdfq_tf.quantization.calibration import calibrate
@@ -132,9 +133,8 @@ def train_alternating(  # noqa: PLR0913 - two of them are for the whole run
     with progress.stage("generator and student", num_steps, batch_size) as advance:
         for step in resumed_steps(checkpoint, num_steps, advance, variables):
             made = generator_step(tf.constant(warm_up + step))
-            trained = student_step(
-                preprocessing.to_pixels(made["images"]), made["labels"], made["logits"]
-            )
+            pixels = replicas.run(preprocessing.to_pixels, made["images"])
+            trained = student_step(pixels, made["labels"], made["logits"])
             metrics = {"loss": trained["loss"], "generator": made["loss"]}
             report(advance, metrics, step, num_steps)
     num_images = images_in_pool(fine_tuning.num_images, classifier.input_shape)
@@ -167,14 +167,14 @@ def make_student_step(
 
     Returns:
       A function of pixels (N, H, W, C), labels (N,) and the teacher's logits
-      (N, classes); it returns the losses by name, "loss" their weighted sum.
+      (N, classes), by replica; it returns the losses by name, "loss" their weighted
+      sum.
     """
     num_classes = classifier.num_classes
     variables = student.model.trainable_variables
     optimizer.build(variables)
 
-    @tf.function(autograph=False)
-    def student_step(
+    def update(
         pixels: tf.Tensor, labels: tf.Tensor, teacher_logits: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         inputs = classifier.preprocessing.to_student_input(pixels)
@@ -190,13 +190,22 @@ def make_student_step(
                 distillation / num_classes
                 + config.classification_weight * cross_entropy
             )
-        gradients = tape.gradient(loss, variables)
+            losses = {
+                "loss": loss,
+                "distillation": distillation,
+                "cross_entropy": cross_entropy,
+            }
+            shares = replicas.shared(losses, labels)
+        gradients = tape.gradient(shares["loss"], variables)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
-        return {
-            "loss": loss,
-            "distillation": distillation,
-            "cross_entropy": cross_entropy,
-        }
+        return replicas.summed(shares)
+
+    @tf.function(autograph=False)
+    def student_step(
+        pixels: tf.Tensor, labels: tf.Tensor, teacher_logits: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        made = replicas.run(update, pixels, labels, teacher_logits)
+        return replicas.from_any(made)
 
     return student_step
 

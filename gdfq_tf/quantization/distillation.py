@@ -27,6 +27,7 @@ from gdfq_tf.checkpoints import (
 )
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import DistillationConfig
+from gdfq_tf.distribution import replicas
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.progress import Progress
 from gdfq_tf.quantization.losses import distillation_loss, relative_error
@@ -90,9 +91,10 @@ def distill(  # noqa: PLR0913 - two of them are for the whole run
         )
         for start in range(0, min(len(images.pixels), _NUM_CHECKED_IMAGES), batch_size)
     ]
+    loss_of = tf.function(loss_function, autograph=False)
 
     def error() -> float:
-        return float(np.mean([loss_function(pixels) for pixels in checked]))
+        return float(np.mean([loss_of(pixels) for pixels in checked]))
 
     weights, error_before = student.model.get_weights(), error()
     chosen = np.random.default_rng(seed).integers(
@@ -131,7 +133,7 @@ def _schedule(
 def make_distillation_loss(
     student: Student, classifier: Classifier, config: DistillationConfig
 ) -> Callable[[tf.Tensor], tf.Tensor]:
-    """How far the student is from the teacher, as a graph function.
+    """How far the student is from the teacher.
 
     The student runs in inference mode, as it will be exported.
 
@@ -146,7 +148,6 @@ def make_distillation_loss(
     """
     preprocessing = classifier.preprocessing
 
-    @tf.function(autograph=False)
     def distillation_loss_of(pixels: tf.Tensor) -> tf.Tensor:
         inputs = preprocessing.to_input(pixels)
         teacher_logits = classifier.model(inputs, training=False)
@@ -187,22 +188,27 @@ def make_distillation_step(
     sizes = [tf.sqrt(tf.reduce_mean(tf.square(start))) for start in starts]
     optimizer.build(moves)
 
-    @tf.function(autograph=False)
-    def distillation_step(pixels: tf.Tensor) -> tf.Tensor:
+    def update(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
+        part = replicas.own_part(pixels)
         with tf.GradientTape() as tape:
-            loss = loss_function(pixels)
-        gradients = tape.gradient(loss, variables)
+            shares = replicas.shared({"loss": loss_function(part)}, part)
+        gradients = tape.gradient(shares["loss"], variables)
         optimizer.apply_gradients(
             (size * gradient, move)
             for size, gradient, move in zip(sizes, gradients, moves, strict=True)
         )
+        return replicas.summed(shares)
+
+    @tf.function(autograph=False)
+    def distillation_step(pixels: tf.Tensor) -> tf.Tensor:
+        losses = replicas.from_any(replicas.run(update, pixels))
         for variable, start, size, move in zip(
             variables, starts, sizes, moves, strict=True
         ):
             moved = start + size * move
             keep = getattr(variable, "constraint", None)
             variable.assign(moved if keep is None else keep(moved))
-        return loss
+        return losses["loss"]
 
     return distillation_step
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import tensorflow as tf
 
+from gdfq_tf.distribution.replicas import global_moments
+
 # Keeps relative errors finite where the targets never vary.
 _EPSILON = 1e-5
 
@@ -32,5 +34,8 @@ def relative_error(*, targets: tf.Tensor, outputs: tf.Tensor) -> tf.Tensor:
       targets: (N, C) float32.
       outputs: likewise.
     """
-    variance = tf.reduce_mean(tf.math.reduce_variance(targets, axis=0))
-    return tf.reduce_mean(tf.square(outputs - targets)) / (variance + _EPSILON)
+    moments = tf.reduce_mean(targets, 0), tf.math.reduce_variance(targets, 0)
+    ((_, variance),) = global_moments([moments], targets)
+    return tf.reduce_mean(tf.square(outputs - targets)) / (
+        tf.reduce_mean(variance) + _EPSILON
+    )

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
+from gdfq_tf.distribution.replicas import global_moments
 from gdfq_tf.graph.bn_statistics import batch_statistics
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import Preprocessing
@@ -147,7 +148,8 @@ class BatchNormalization(keras.layers.Layer):
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """`inputs`: (N, H, W, C) float32."""
-        mean, variance = tf.nn.moments(inputs, [0, 1, 2])
+        own = tf.nn.moments(inputs, [0, 1, 2])
+        ((mean, variance),) = global_moments([own], inputs)
         return tf.nn.batch_normalization(
             inputs, mean, variance, self.beta, self.gamma, 1e-5
         )

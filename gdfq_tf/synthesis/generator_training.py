@@ -16,6 +16,7 @@ from gdfq_tf.checkpoints import (
 )
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import SynthesisConfig
+from gdfq_tf.distribution import replicas
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.graph.queries import multiply_adds
 from gdfq_tf.keras_compat import keras
@@ -68,20 +69,21 @@ def make_generator_step(
 
     Returns:
       A function that returns the losses by name and, for recipes that train the student
-      on them, "images" (model inputs), their "labels" and the teacher's "logits".
+      on them, "images" (model inputs), their "labels" and the teacher's "logits", which
+      several replicas have by replica.
     """
     num_classes = teacher.classifier.num_labels
     batch_size = config.images_per_step(teacher.classifier.input_shape)
     optimizer.build(generator.trainable_variables)
 
-    @tf.function(autograph=False)
-    def generator_step(step: tf.Tensor) -> dict[str, tf.Tensor]:
-        latents, labels = sample_inputs(
+    def update(step: tf.Tensor) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        drawn = sample_inputs(
             seed=seed,
             step=step,
             batch_size=batch_size,
             num_classes=num_classes,
         )
+        latents, labels = map(replicas.own_part, drawn)
         with tf.GradientTape() as tape:
             images = generator([latents, labels], training=True)
             losses, logits = image_losses(
@@ -91,11 +93,18 @@ def make_generator_step(
                 weights=LossWeights(config.bn_weight),
                 relative_bn_loss=config.relative_bn_loss,
             )
-        gradients = tape.gradient(losses["loss"], generator.trainable_variables)
+            shares = replicas.shared(losses, labels)
+        gradients = tape.gradient(shares["loss"], generator.trainable_variables)
         optimizer.apply_gradients(
             zip(gradients, generator.trainable_variables, strict=True)
         )
-        return {**losses, "images": images, "labels": labels, "logits": logits}
+        made = {"images": images, "labels": labels, "logits": logits}
+        return replicas.summed(shares), made
+
+    @tf.function(autograph=False)
+    def generator_step(step: tf.Tensor) -> dict[str, tf.Tensor]:
+        losses, made = replicas.run(update, step)
+        return {**replicas.from_any(losses), **made}
 
     return generator_step
 
@@ -249,7 +258,9 @@ def report(
         advance()
         return
     scalars = {
-        name: float(value) for name, value in metrics.items() if not value.shape.rank
+        name: float(value)
+        for name, value in metrics.items()
+        if isinstance(value, tf.Tensor) and not value.shape.rank
     }
     for name, value in scalars.items():
         if not math.isfinite(value):

@@ -24,6 +24,7 @@ import tensorflow as tf
 from gdfq_tf.checkpoints import NO_CHECKPOINTS, Checkpoints, resumed_steps
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import RefinementConfig
+from gdfq_tf.distribution import replicas
 from gdfq_tf.progress import Progress
 from gdfq_tf.synthesis.collages import make_collages
 from gdfq_tf.synthesis.generator_training import report
@@ -74,6 +75,10 @@ def refine(
     preprocessing, scaled = classifier.preprocessing, _UnitRange(classifier)
     basis = NaturalBasis(classifier.input_shape)
     step = _make_step(classifier, config, scaled, basis)
+
+    def inputs_of(start: tf.Tensor, found: _Found) -> tf.Tensor:
+        return scaled.to_inputs(_images(basis, start, found.waves))
+
     batch_size = config.images_per_step(classifier.input_shape)
     num_batches = max(1, round(len(pool) / batch_size))
     total = num_batches * config.num_steps
@@ -87,20 +92,26 @@ def refine(
             batch, i = divmod(number, config.num_steps)
             if not i or start is None:
                 start = scaled.of_inputs(preprocessing.to_input(starts[batch]))
-            if not i:
-                left |= _Found(*[tf.zeros_like(start)] * 3)._asdict()
+                if not i:
+                    left |= _Found(*[tf.zeros_like(start)] * 3)._asdict()
+                start, own_labels, *found = replicas.run(
+                    _own_parts,
+                    start,
+                    labels[batch],
+                    *(left[name] for name in _Found._fields),
+                )
             decay = 0.5 * (1 + math.cos(math.pi * i / config.num_steps))
             found, losses = step(
                 start,
-                _Found(*[left[name] for name in _Found._fields]),
-                labels[batch],
+                _Found(*found),
+                own_labels,
                 tf.constant(config.learning_rate * decay),
                 tf.constant(i + 1.0),
             )
             left |= found._asdict()
             report(advance, losses, number, total)
             if i + 1 == config.num_steps:
-                inputs = scaled.to_inputs(_images(basis, start, found.waves))
+                inputs = replicas.gathered(replicas.run(inputs_of, start, found))
                 left[f"batch {batch}"] = preprocessing.to_pixels(inputs).numpy()
     refined = [left[f"batch {batch}"] for batch in range(num_batches)]
     result = ImagePool(np.concatenate(refined), pool.labels)
@@ -144,6 +155,10 @@ class _Found(NamedTuple):
     square: tf.Tensor
 
 
+def _own_parts(*batches: tf.Tensor | np.ndarray) -> list[tf.Tensor | np.ndarray]:
+    return [replicas.own_part(batch) for batch in batches]
+
+
 def _images(basis: NaturalBasis, start: tf.Tensor, waves: tf.Tensor) -> tf.Tensor:
     """Images in [-1, 1]: those at the start with waves added."""
     return tf.clip_by_value(start + basis.images(waves), -1.0, 1.0)
@@ -160,24 +175,22 @@ def _make_step(
     Returns:
       A function of the images at the start, what was found so far, labels, learning
       rate and the number of the step, from 1 on. It returns what is found now, and the
-      losses before the step by name.
+      losses before the step by name. All but rate, number and losses are by replica.
     """
     teacher = Teacher(classifier)
     weights = LossWeights(config.bn_weight, config.class_weight)
     batch = tf.TensorSpec((None, *classifier.input_shape))
     scalar = tf.TensorSpec(())
 
-    @tf.function(
-        autograph=False,
-        input_signature=[
-            batch,
-            _Found(batch, batch, batch),
-            tf.TensorSpec((None,), tf.int32),
-            scalar,
-            scalar,
-        ],
-    )
-    def step(
+    signature = [
+        batch,
+        _Found(batch, batch, batch),
+        tf.TensorSpec((None,), tf.int32),
+        scalar,
+        scalar,
+    ]
+
+    def update(
         start: tf.Tensor,
         found: _Found,
         labels: tf.Tensor,
@@ -194,13 +207,24 @@ def _make_step(
                 weights=weights,
                 temperature=config.temperature,
             )
-        gradient = tape.gradient(losses["loss"], waves)
+            shares = replicas.shared(losses, labels)
+        gradient = tape.gradient(shares["loss"], waves)
         mean = _BETA_1 * found.mean + (1 - _BETA_1) * gradient
         square = _BETA_2 * found.square + (1 - _BETA_2) * tf.square(gradient)
         direction = (mean / (1 - _BETA_1**number)) / (
             tf.sqrt(square / (1 - _BETA_2**number)) + 1e-12
         )
-        return _Found(waves - learning_rate * direction, mean, square), losses
+        found = _Found(waves - learning_rate * direction, mean, square)
+        return found, replicas.summed(shares)
+
+    # One for values by replica cannot be told; then each size of batch is traced.
+    @tf.function(
+        autograph=False,
+        input_signature=signature if replicas.num_replicas() == 1 else None,
+    )
+    def step(*args: replicas.PerReplica) -> tuple[_Found, dict[str, tf.Tensor]]:
+        found, losses = replicas.run(update, *args)
+        return found, replicas.from_any(losses)
 
     return step
 

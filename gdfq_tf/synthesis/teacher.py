@@ -10,8 +10,8 @@ import tensorflow as tf
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.graph.bn_statistics import (
     BNStatistics,
+    all_batch_statistics,
     batch_normalization_layers,
-    batch_statistics,
     normalized_tensor,
     stored_statistics,
 )
@@ -49,4 +49,4 @@ class Teacher:
     def __call__(self, inputs: tf.Tensor) -> TeacherOutputs:
         """Logits and batch statistics of `inputs`, (N, H, W, C) float32."""
         logits, *bn_inputs = tf.nest.flatten(self._probe(inputs, training=False))
-        return TeacherOutputs(logits, [batch_statistics(x) for x in bn_inputs])
+        return TeacherOutputs(logits, all_batch_statistics(bn_inputs))

@@ -22,7 +22,11 @@ _GRAPH_OPTIMIZER = "disable_meta_optimizer"
 
 @contextlib.contextmanager
 def reproducible(seed: int) -> Iterator[None]:
-    """All random numbers follow from `seed`, all operations are deterministic.
+    """All random numbers follow from `seed`, all operations of CPUs are deterministic.
+
+    Of those of GPUs, TensorFlow has no deterministic gradients of fake quantization, of
+    BatchNormalization in inference mode and of nearest-neighbour upsampling: asked for
+    determinism it refuses them.
 
     Whatever the process had before, it has afterwards, also if the block raises.
     """
@@ -30,7 +34,8 @@ def reproducible(seed: int) -> Iterator[None]:
     options = tf.config.optimizer.get_experimental_options()
     with random_states_kept():
         keras.utils.set_random_seed(seed)
-        tf.config.experimental.enable_op_determinism()
+        if not tf.config.get_visible_devices("GPU"):
+            tf.config.experimental.enable_op_determinism()
         # The graph optimizer reorders sums of gradients differently in every process.
         tf.config.optimizer.set_experimental_options({_GRAPH_OPTIMIZER: True})
         try:

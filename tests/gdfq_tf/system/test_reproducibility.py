@@ -69,6 +69,13 @@ def test_determinism_and_optimizer_options_are_put_back(fails):
     )
 
 
+def test_gpus_are_not_asked_for_what_they_lack(monkeypatch):
+    """There, TensorFlow refuses gradients that every run needs."""
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [kind])
+    with reproducible(0):
+        assert not config.is_op_determinism_enabled()
+
+
 def test_determinism_that_was_on_stays_on():
     """In a process that never drew a random number."""
     program = (
