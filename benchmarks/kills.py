@@ -1,282 +1,258 @@
-"""Kills runs of tools/quantize.py at every moment and looks at what is left.
+"""Kills runs of `gdfq quantize` in every stage and goes on with them.
 
     python -m benchmarks.kills --output=docs/results/kills.json
 
-A small network is quantized, to a new directory and over an earlier run in turn, and
-the run is killed: at any moment, at one since the first file was saved, or while it is
-being written and put in its place. Signals go to the supervisor, as `kill` sends them,
-to the command's own process, as the system kills for want of memory, or to both, as a
-terminal does. Then the directory must hold the earlier run, the new one or, where there
-was none, nothing; the same command must succeed; and it must leave nothing else.
+A run is killed by SIGKILL at a random moment of a random stage, the same command is
+given again, killed in a later stage, and so on, until it is let to its end. Then all
+that it made must be what an unbroken run made, byte for byte, and nothing else may be
+left. The signal goes to the supervisor, to the command's own process, as the system
+kills for want of memory, or to both, as a power cut does.
 """
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures
 import contextlib
 import hashlib
 import json
 import os
+import queue
 import random
-import shutil
+import re
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
-import gdfq_tf.cli.quiet_tensorflow  # noqa: F401
-import numpy as np
 import rich.box
 import rich.console
 import rich.table
-from absl import flags
-from gdfq_tf.cli.output_files import write_whole
+from absl import app, flags
 
 from gdfq_tf.cli import runner
-from gdfq_tf.cli.runner import EXIT_ERROR
-from gdfq_tf.keras_compat import keras
+from gdfq_tf.system.output_files import write_whole
 
 FLAGS = flags.FLAGS
-flags.DEFINE_integer("num_kills", 100, "Runs to kill.", lower_bound=1)
-flags.DEFINE_integer("num_jobs", 2, "Runs at a time.", lower_bound=1)
+flags.DEFINE_string("model", "embedded", "What is quantized.")
+flags.DEFINE_integer("num_kills", 50, "Kills.", lower_bound=1)
+flags.DEFINE_integer("num_runs", 2, "Runs that they are shared among.", lower_bound=1)
+flags.DEFINE_integer("num_steps", None, "Generator steps, see `gdfq quantize`.")
 flags.DEFINE_integer("seed", 0, "Of the moments.")
-flags.DEFINE_string("output", None, "JSON file for one row per kill.", required=True)
+flags.DEFINE_string("output", None, "JSON file of all kills.", required=True)
 
 _ROOT = Path(__file__).parent.parent
-_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-_TARGETS = ("supervisor", "command", "both")
-_MOMENTS = ("any", "saving", "writing")
-# Seconds after a file has been seen: until the run's end, and until it is in its place.
-_LONGEST_DELAY = {"saving": 4.0, "writing": 0.08}
-_EARLIER_SEED, _NEW_SEED = 1, 2
+_TARGETS = ("both", "command", "supervisor")
+# A stage in which files are written comes after the last that tells of itself.
+_WRITING = "writing"
+_BEGUN = re.compile(r"([a-zA-Z ]+?)(?:: \d+ steps)?(?:, run [^=]*)?\n")
+_ENDED = re.compile(r"([a-zA-Z ]+): \d+\.\d+ s\b.*\n")
+# What differs between runs: seconds and latencies.
+_WITH_TIMES = ("summary.json", "report.html", "events.out.tfevents")
 
 
 def main() -> None:
-    """Kills, looks, runs again; writes a row for each and prints a table."""
-    # Shells start background jobs with it ignored, which the runs would inherit.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Kills, goes on, compares; writes a row for each kill and prints a table."""
     rng = random.Random(FLAGS.seed)
+    rows: list[dict] = []
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
         folder = Path(name)
-        model = folder / "tiny.keras"
-        _save_network(model)
-        earlier = folder / "earlier"
-        started = time.monotonic()
-        done = _finish(_start(model, earlier, folder, seed=_EARLIER_SEED))
-        if done[0] != 0:
-            raise RuntimeError(f"the run fails unkilled: {done}")
-        seconds = time.monotonic() - started
-        plans = [
-            {
-                "signal": _SIGNALS[number % 3].name,
-                "to": _TARGETS[number // 3 % 3],
-                "moment": rng.choice(_MOMENTS),
-                "over_earlier_run": bool(number // 9 % 2),
-                "delay": rng.random(),
-            }
-            for number in range(FLAGS.num_kills)
-        ]
-
-        def carry_out(number: int) -> dict:
-            workplace, plan = folder / str(number), plans[number]
-            row = plan | _kill_and_look(model, earlier, workplace, plan, seconds)
-            shutil.rmtree(workplace)
-            print(f"{number + 1}: {row}", flush=True)
-            return row
-
-        with concurrent.futures.ThreadPoolExecutor(FLAGS.num_jobs) as pool:
-            rows = list(pool.map(carry_out, range(len(plans))))
-    write_whole(Path(FLAGS.output), json.dumps(rows, indent=1).encode() + b"\n")
+        stages = _unbroken(folder / "unbroken")
+        expected = _digests(folder / "unbroken")
+        for run in range(FLAGS.num_runs):
+            directory = folder / str(run) / "run"
+            count = len(range(run, FLAGS.num_kills, FLAGS.num_runs))
+            moments = sorted(
+                (rng.randrange(len(stages)), rng.random()) for _ in range(count)
+            )
+            kills = []
+            for number, moment in enumerate(moments):
+                target = _TARGETS[number % len(_TARGETS)]
+                kills.append({"run": run} | _kill(directory, stages, moment, target))
+                print(f"{len(rows) + len(kills)}: {kills[-1]}", flush=True)
+            faults = _faults_at_the_end(directory, expected)
+            rows += [kill | {"faults": faults} for kill in kills]
+            text = json.dumps({"stages": stages, "kills": rows}, indent=1) + "\n"
+            write_whole(Path(FLAGS.output), text.encode())
     rich.console.Console().print(_table(rows))
-    faults = [row for row in rows if row["faults"]]
-    sys.exit(f"{len(faults)} kills did harm: {faults}" if faults else 0)
+    harmed = [row for row in rows if row["faults"]]
+    sys.exit(f"{len(harmed)} kills did harm: {harmed}" if harmed else 0)
 
 
-def _kill_and_look(
-    model: Path,
-    earlier: Path,
-    workplace: Path,
-    plan: dict,
-    seconds: float,
-) -> dict:
-    """One kill and what it left, then a run that is not killed."""
-    (workplace / "tmp").mkdir(parents=True)
-    runs = workplace / "runs"
-    runs.mkdir()
-    directory = runs / "run"
-    if plan["over_earlier_run"]:
-        shutil.copytree(earlier, directory)
-    process = _start(model, directory, workplace, seed=_NEW_SEED, overwrite=True)
-    started = time.monotonic()
-    with contextlib.suppress(TimeoutError):  # it ended before
-        _wait_for_moment(plan, process, runs, seconds)
-    killed_after = time.monotonic() - started
-    _send(signal.Signals[plan["signal"]], plan["to"], process)
-    code, stderr = _finish(process)
-    found = _what_is_at(directory)
-    left = sorted(path.name for path in runs.iterdir() if path != directory)
-    allowed = {"new", "earlier" if plan["over_earlier_run"] else "nothing"}
-    faults = [] if found in allowed else [f"{found} is at the directory"]
-    error = [line for line in stderr.splitlines() if line.startswith("error: ")]
-    if code not in _exit_codes(signal.Signals[plan["signal"]], plan["to"]):
-        faults.append(f"exit code {code}")
-    # A killed supervisor says nothing.
-    if "Traceback" in stderr or len(error) != (code > 0):
-        faults.append("not one line of error")
-    again = _finish(_start(model, directory, workplace, seed=_NEW_SEED, overwrite=True))
-    if again[0] != 0 or _what_is_at(directory) != "new":
-        faults.append(f"the next run ended with {again}")
-    kept = {name for name in left if name.startswith("run-")}
-    still = {path.name for path in runs.iterdir()} - {"run"} - kept
-    still |= {path.name for path in (workplace / "tmp").iterdir()}
-    if still:
-        faults.append(f"the next run left {sorted(still)}")
+class Run:
+    """A running command, whose stages are known as they come.
+
+    Attributes:
+      process: the supervisor's.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        """Starts it."""
+        directory.parent.mkdir(exist_ok=True)
+        steps = [f"--num_steps={FLAGS.num_steps}"] if FLAGS.num_steps else []
+        self.process = subprocess.Popen(
+            [
+                sys.executable,
+                "tools/quantize.py",
+                f"--model={FLAGS.model}",
+                f"--output_dir={directory}",
+                "--num_threads=1",
+                *steps,
+            ],
+            cwd=_ROOT,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        self._told: list[str] = []
+        stream = self.process.stderr or ()
+        threading.Thread(target=self._read, args=(stream,), daemon=True).start()
+
+    def stages(self) -> Iterator[tuple[str, bool]]:
+        """Names of stages as they begin (True) and end, until all processes are gone.
+
+        Writing, which tells nothing, begins when the evaluation ends.
+        """
+        while (line := self._lines.get()) is not None:
+            if ended := _ENDED.fullmatch(line):
+                yield ended[1], False
+                if ended[1] == "evaluation":
+                    yield _WRITING, True
+            elif begun := _BEGUN.fullmatch(line):
+                yield begun[1], True
+        yield _WRITING, False
+
+    def next_stage(self, seconds: float) -> bool:
+        """Waits so long, or until something is told; whether it was."""
+        deadline = time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            if self._lines.qsize():
+                return True
+            time.sleep(min(left, 0.005))
+        return False
+
+    def kill(self, target: str) -> None:
+        """SIGKILL to the supervisor, the command or both; waits until all are gone."""
+        children = f"/proc/{self.process.pid}/task/{self.process.pid}/children"
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            command = [int(pid) for pid in Path(children).read_text().split()]
+            of = {"supervisor": [self.process.pid], "command": command}
+            for pid in of.get(target, [self.process.pid, *command]):
+                os.kill(pid, signal.SIGKILL)
+        for _ in self.stages():
+            pass
+        self.process.wait()
+
+    def errors(self) -> str:
+        """All that was written to standard error so far."""
+        return "".join(self._told)
+
+    def _read(self, stream: Iterable[str]) -> None:
+        for line in stream:
+            self._told.append(line)
+            self._lines.put(line)
+        self._lines.put(None)
+
+
+def _unbroken(directory: Path) -> list[tuple[str, float]]:
+    """Makes the run that is compared with; its stages and their seconds."""
+    run, found, begun = Run(directory), [], 0.0
+    for name, begins in run.stages():
+        if begins:
+            begun = time.monotonic()
+        else:
+            found.append((name, round(time.monotonic() - begun, 3)))
+    if run.process.wait() != 0:
+        raise RuntimeError(f"the run fails unkilled: {run.errors()}")
+    return found
+
+
+def _kill(
+    directory: Path,
+    stages: Sequence[tuple[str, float]],
+    moment: tuple[int, float],
+    target: str,
+) -> dict[str, Any]:
+    """Starts the command, or goes on with it, and kills it.
+
+    Args:
+      directory: of the run.
+      stages: of the unbroken run.
+      moment: number of a stage, and which share of its time is to go by.
+      target: who gets the signal.
+    """
+    run, place, worked_since = Run(directory), -1, time.time()
+    number, share = moment
+    for name, begins in run.stages():
+        if name == "loading" and not begins:
+            worked_since = time.time()
+        if begins:
+            names = [stage for stage, _ in stages]
+            place = names.index(name, place + 1)
+        if place >= number and begins:
+            run.next_stage(share * stages[number][1])
+            break
+    killed = time.time()
+    states = directory.parent.glob(f".{directory.name}.state/*/*.state")
+    saved = [path.stat().st_mtime for path in states]
+    worked = place > _place_of(stages, "loading")
+    lost = killed - max(worked_since, *saved, 0.0) if worked else 0.0
+    finished = directory.exists()
+    run.kill(target)
     return {
-        "seconds": round(killed_after, 3),
-        "exit_code": code,
-        "error": error[-1].replace(str(workplace), "") if error else None,
-        "found": found,
-        "left": [name.replace(str(process.pid), "PID") for name in left],
-        "faults": faults,
+        "stage": stages[place][0],
+        "place": place,
+        "share": round(share, 3),
+        "to": target,
+        "seconds_lost": round(lost, 2),
+        "too_late": finished,
     }
 
 
-def _start(
-    model: Path, directory: Path, workplace: Path, *, seed: int, overwrite: bool = False
-) -> subprocess.Popen:
-    temporary = workplace / "tmp"
-    temporary.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "tools/quantize.py",
-            f"--model={model}",
-            "--preprocessing=tf",
-            "--recipe=calibrate",
-            "--bits=w8a8",
-            f"--seed={seed}",
-            f"--output_dir={directory}",
-            f"--overwrite={overwrite}",
-        ],
-        cwd=_ROOT,
-        env={**os.environ, "TMPDIR": str(temporary)},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def _place_of(stages: Sequence[tuple[str, float]], name: str) -> int:
+    return [stage for stage, _ in stages].index(name)
 
 
-def _finish(process: subprocess.Popen) -> tuple[int, str]:
-    """Exit code and standard error, when no process of the run lives any more.
-
-    The command holds the other end of standard error until it is gone.
-    """
-    _, stderr = process.communicate()
-    return process.returncode, stderr
-
-
-def _wait_for_moment(
-    plan: dict, process: subprocess.Popen, runs: Path, seconds: float
-) -> None:
-    """Raises TimeoutError if the run ends before."""
-    delay = plan["delay"] * (_LONGEST_DELAY | {"any": seconds})[plan["moment"]]
-    if plan["moment"] != "any":
-        pattern = {"saving": "*", "writing": "*.tflite"}[plan["moment"]]
-        while not any(runs.glob(f".run.partial-*/{pattern}")):
-            if process.poll() is not None:
-                raise TimeoutError
-            time.sleep(0.001)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(delay)
+def _faults_at_the_end(directory: Path, expected: dict[str, str]) -> list[str]:
+    """Goes on with a run until its end; what is not as it should be."""
+    if not directory.exists():
+        run = Run(directory)
+        for _ in run.stages():
+            pass
+        if run.process.wait() != 0:
+            return [f"it failed: {run.errors()}"]
+    found = _digests(directory)
+    names = sorted(expected.keys() | found.keys())
+    faults = [name for name in names if expected.get(name) != found.get(name)]
+    return faults + [str(x) for x in directory.parent.iterdir() if x != directory]
 
 
-def _send(number: signal.Signals, to: str, process: subprocess.Popen) -> None:
-    if process.poll() is not None:
-        return
-    commands = list(_children(process.pid))
-    targets: Sequence[int] = {
-        "supervisor": [process.pid],
-        "command": commands or [process.pid],
-        "both": [*commands, process.pid],
-    }[to]
-    for target in targets:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(target, number)
+def _digests(directory: Path) -> dict[str, str]:
+    """SHA-256 of what holds neither times nor latencies, by name."""
+    return {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in directory.iterdir()
+        if path.name not in _WITH_TIMES
+    }
 
 
-def _exit_codes(number: signal.Signals, to: str) -> set[int]:
-    """Of a run that was killed, and of one that was so no more."""
-    if number != signal.SIGKILL:
-        return {0, 128 + number}
-    return {0, EXIT_ERROR if to == "command" else -number}
-
-
-def _children(process: int) -> Iterator[int]:
-    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
-        yield from map(
-            int, Path(f"/proc/{process}/task/{process}/children").read_text().split()
-        )
-
-
-def _what_is_at(directory: Path) -> str:
-    """`nothing`, `earlier`, `new`, or what is wrong."""
-    if not os.path.lexists(directory):
-        return "nothing"
-    try:
-        summary = json.loads((directory / "summary.json").read_text())
-        for row in summary["models"]:
-            content = (directory / row["file"]).read_bytes()
-            if hashlib.sha256(content).hexdigest() != row["sha256"]:
-                return f"a damaged {row['file']}"
-        with np.load(directory / "synthetic.npz") as images:
-            is_whole = images["pixels"].size > 0
-        with np.load(directory / "tiny_w8a8_student.npz") as student:
-            is_whole &= bool(student.files)
-        count = len(list(directory.iterdir()))
-        if not is_whole or count != len(summary["models"]) + 3:
-            return f"half a run ({count} files)"
-    except Exception as error:
-        return f"half a run ({error!r})"
-    return {_EARLIER_SEED: "earlier", _NEW_SEED: "new"}[summary["seed"]]
-
-
-def _save_network(path: Path) -> None:
-    """A convolution with BatchNormalization and a dense layer, of random weights."""
-    keras.utils.set_random_seed(0)
-    layers = keras.layers
-    image = keras.Input((8, 8, 3))
-    maps = layers.Conv2D(4, 3)(image)
-    normalization = layers.BatchNormalization()
-    maps = layers.ReLU()(normalization(maps))
-    logits = layers.Dense(3)(layers.GlobalAveragePooling2D()(maps))
-    normalization.moving_mean.assign([0.1, -0.1, 0.2, 0.0])
-    normalization.moving_variance.assign([0.5, 0.6, 0.7, 0.8])
-    keras.Model(image, logits, name="tiny").save(path)
-
-
-def _table(rows: Sequence[dict]) -> rich.table.Table:
+def _table(rows: Sequence[dict[str, Any]]) -> rich.table.Table:
     table = rich.table.Table(box=rich.box.SIMPLE_HEAVY)
-    found = ("nothing", "earlier", "new")
-    for name in ("signal", "over an earlier run"):
-        table.add_column(name)
-    for name in ("kills", "too late", *found, "faults"):
-        table.add_column(name, justify="right")
-    groups = collections.defaultdict(list)
-    for row in rows:
-        groups[row["signal"], row["over_earlier_run"]].append(row)
-    for (name, over), group in groups.items():
-        counts = [sum(row["found"] == what for row in group) for what in found]
-        too_late = sum(row["exit_code"] == 0 for row in group)
-        faults = sum(bool(row["faults"]) for row in group)
-        numbers = [len(group), too_late, *counts, faults]
-        table.add_row(name, "yes" if over else "no", *map(str, numbers))
+    for title in ("stage", "kills", "equal", "lost at most"):
+        table.add_column(title, justify="left" if title == "stage" else "right")
+    for place in sorted({row["place"] for row in rows}):
+        group = [row for row in rows if row["place"] == place]
+        equal = sum(not row["faults"] for row in group)
+        lost = max(row["seconds_lost"] for row in group)
+        cells = (group[0]["stage"], str(len(group)), str(equal), f"{lost:.1f} s")
+        table.add_row(*cells)
     return table
 
 
 if __name__ == "__main__":
-    runner.run(main)
+    app.run(lambda _: runner.run(main))

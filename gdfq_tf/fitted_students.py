@@ -117,6 +117,7 @@ def _reconstruct(
             teacher,
             images,
             held_out,
+            checkpoints,
         )
         if budget.distillation is not None:
             with job.strategy.scope():

@@ -35,6 +35,7 @@ from gdfq_tf.cli.reporting import results_table, trade_off_table
 from gdfq_tf.cli.resuming import open_checkpoints
 from gdfq_tf.cli.runner import CommandProgress
 from gdfq_tf.config import BitWidths, Limits, get_recipe, parse_bit_widths
+from gdfq_tf.disk_needs import disk_need, require_room
 from gdfq_tf.distribution.cluster import writes
 from gdfq_tf.distribution.strategies import Strategy, num_processes, wait_for_all
 from gdfq_tf.errors import UserError
@@ -122,6 +123,8 @@ def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
     if data is not None and data.class_names is not None:
         names = data.class_names
     job = _job(values, classifier, strategy, names)
+    need = disk_need(classifier.model, job.recipe, job.bit_widths)
+    require_room(need, classifier.name, output.path.parent, output.state)
     manifest = _manifest_of(values, job)
     pool, earlier = _given_images(values, progress), None
     # Other processes would make images that this one has.

@@ -6,6 +6,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from gdfq_tf.checkpoints import (
+    NO_CHECKPOINTS,
+    Checkpoints,
+    once,
+    part_of,
+    together,
+)
 from gdfq_tf.classifier import Classifier, predict_logits
 from gdfq_tf.config import Limits
 from gdfq_tf.graph.queries import multiply_adds_by_layer
@@ -84,13 +91,14 @@ def choose_kept_layers(
     return frozenset(ranked[:high])
 
 
-def reconstruct_within(
+def reconstruct_within(  # noqa: PLR0913 - checkpoints are for the whole run
     limits: Limits,
     student_with: Callable[[frozenset[str]], Student],
     network_of: Callable[[Student], IntegerNetwork],
     classifier: Classifier,
     images: ImagePool,
     held_out: ImagePool,
+    checkpoints: Checkpoints = NO_CHECKPOINTS,
 ) -> tuple[Student, TradeOff | None]:
     """The student, with those layers at 8 bits that limits ask for.
 
@@ -106,6 +114,7 @@ def reconstruct_within(
       classifier: what students are built from; it has classes if accuracy has a limit.
       images: to measure sensitivity on.
       held_out: for the estimate.
+      checkpoints: keep what was measured and chosen.
 
     Returns:
       The student, and what layers at 8 bits cost, if that was measured.
@@ -114,16 +123,7 @@ def reconstruct_within(
     few = {name for name, bits in student.plan.weight_bits.items() if bits < 8}
     if not limits.any or not few:
         return student, None
-    sensitivity = measure_sensitivity(
-        student, classifier, images.pixels[:_NUM_SENSITIVITY_IMAGES]
-    )
     network = network_of(student)
-    trade_off = measure_trade_off(
-        network,
-        {name: value for name, value in sensitivity.items() if name in few},
-        multiply_adds_by_layer(classifier.model),
-        window_layers(classifier.model),
-    )
     tried: dict[frozenset[str], Student] = {frozenset(): student}
 
     def tried_with(extra: frozenset[str]) -> Student:
@@ -131,11 +131,34 @@ def reconstruct_within(
             tried[extra] = student_with(extra)
         return tried[extra]
 
+    facts = {
+        "plan": student.plan,
+        "num_images": len(images),
+        "target": network.target,
+    }
+    chosen = checkpoints.of("layers at 8 bits", limits=limits, **facts)
+    if (made := chosen.finished()) is not None:
+        extra = frozenset(part_of(made, "chosen")["names"].tolist())
+        return tried_with(extra), TradeOff.of_arrays(part_of(made, "trade_off"))
+
+    def measure() -> dict[str, np.ndarray]:
+        sensitivity = measure_sensitivity(
+            student, classifier, images.pixels[:_NUM_SENSITIVITY_IMAGES]
+        )
+        return measure_trade_off(
+            network,
+            {name: value for name, value in sensitivity.items() if name in few},
+            multiply_adds_by_layer(classifier.model),
+            window_layers(classifier.model),
+        ).arrays()
+
+    trade_off = TradeOff.of_arrays(once(checkpoints.of("trade-off", **facts), measure))
+
     def accuracy_loss(extra: frozenset[str]) -> float:
         outputs = outputs_of_both(tried_with(extra), classifier, held_out.pixels)
         return estimate_accuracy(*outputs).accuracy_loss
 
-    extra: frozenset[str] = frozenset()
+    extra = frozenset()
     if limits.max_accuracy_loss is not None:
         extra = choose_kept_layers(
             trade_off.ranked(), accuracy_loss, limits.max_accuracy_loss
@@ -144,4 +167,10 @@ def reconstruct_within(
         trade_off.assignment(extra).within(limits)
     ):
         extra = best_measured(trade_off, network, limits).layers_at_8_bits
+    chosen.finish(
+        together(
+            trade_off=trade_off.arrays(),
+            chosen={"names": np.array(sorted(extra), np.str_)},
+        )
+    )
     return tried_with(extra), trade_off

@@ -80,6 +80,28 @@ class TradeOff:
     latency_ratio: float
     costs: tuple[LayerCost, ...]
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """All of it by name, for `of_arrays`."""
+        return {
+            "num_bytes": np.array(self.num_bytes),
+            "latency_ratio": np.array(self.latency_ratio),
+            "names": np.array([cost.name for cost in self.costs], np.str_),
+            "divergences": np.array([cost.divergence for cost in self.costs]),
+            "bytes": np.array([cost.num_bytes for cost in self.costs], np.int64),
+            "latencies": np.array([cost.latency for cost in self.costs]),
+        }
+
+    @classmethod
+    def of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> TradeOff:
+        """What `arrays` gave."""
+        columns = ("names", "divergences", "bytes", "latencies")
+        rows = zip(*(arrays[name].tolist() for name in columns), strict=True)
+        return cls(
+            arrays["num_bytes"].item(),
+            arrays["latency_ratio"].item(),
+            tuple(LayerCost(*row) for row in rows),
+        )
+
     def assignment(self, names: Collection[str]) -> Assignment:
         """What comes of some layers at 8 bits."""
         kept = [cost for cost in self.costs if cost.name in names]

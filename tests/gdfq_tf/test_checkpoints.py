@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import errno
 import os
+import types
 
 import numpy as np
 import pytest
@@ -23,16 +24,20 @@ from gdfq_tf.checkpoints import (
 from gdfq_tf.config import (
     RECIPES,
     DistillationConfig,
+    Limits,
     ReconstructionConfig,
     RefinementConfig,
     SynthesisConfig,
     parse_bit_widths,
 )
 from gdfq_tf.progress import NullProgress
+from gdfq_tf.quantization import mixed_precision
 from gdfq_tf.quantization.alternating import train_alternating
 from gdfq_tf.quantization.distillation import distill
+from gdfq_tf.quantization.mixed_precision import reconstruct_within
 from gdfq_tf.quantization.plan import make_plan
 from gdfq_tf.quantization.reconstruction import reconstruct
+from gdfq_tf.quantization.trade_off import LayerCost, TradeOff
 from gdfq_tf.synthesis.generator_training import noise_images, synthesize
 from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.synthesis.refinement import refine
@@ -197,6 +202,43 @@ def test_baselines_are_made_once(tiny_classifier, monkeypatch):
     assert dataclasses.astuple(
         make_baselines(classifier_of(tiny_classifier), 0, checkpoints)
     ) == dataclasses.astuple(first)
+
+
+def test_layers_at_8_bits_are_chosen_once(monkeypatch):
+    costs = (LayerCost("a", 0.5, 10, 0.25), LayerCost("b", -1e-9, 3, 0.0))
+    trade_off, asked = TradeOff(100, 1.5, costs), []
+    monkeypatch.setattr(mixed_precision, "measure_sensitivity", lambda *_: {})
+    monkeypatch.setattr(mixed_precision, "measure_trade_off", lambda *_: trade_off)
+    monkeypatch.setattr(mixed_precision, "multiply_adds_by_layer", lambda _: {})
+    monkeypatch.setattr(mixed_precision, "window_layers", lambda _: ())
+
+    def best_measured(*args):
+        asked.append(args[0])
+        return trade_off.assignment(["b"])
+
+    monkeypatch.setattr(mixed_precision, "best_measured", best_measured)
+    checkpoints = MemoryCheckpoints()
+
+    def run(limits):
+        return reconstruct_within(
+            limits,
+            lambda extra: types.SimpleNamespace(
+                plan=types.SimpleNamespace(weight_bits={"a": 4, "b": 4}), extra=extra
+            ),
+            lambda student: types.SimpleNamespace(target="litert"),
+            types.SimpleNamespace(model=None),
+            IMAGES,
+            IMAGES,
+            checkpoints,
+        )
+
+    for limits, times in ((Limits(max_bytes=99), 1), (Limits(max_bytes=98), 2)):
+        for _ in range(2):
+            student, found = run(limits)
+            assert student.extra == {"b"}
+            assert found == trade_off
+            assert len(asked) == times
+    assert asked == [trade_off] * 2  # also where it was read
 
 
 def test_without_checkpoints_nothing_is_kept():

@@ -1,0 +1,68 @@
+"""How much room on disk a run takes at most, told from the shapes of the classifier."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from gdfq_tf.config import BitWidths, Recipe
+from gdfq_tf.errors import UserError, option
+from gdfq_tf.keras_compat import keras
+from tflite_export.names import shown
+
+# Bytes of a parameter in all files: of those compared with, float32 and int8, which are
+# kept until the run is in its place as well; of each width, the file and its student,
+# then the student in float32 with values and moments of its training, twice while it is
+# written anew.
+_BYTES_OF_BASELINES = 2 * (4 + 1)
+_BYTES_OF_WIDTH = 1 + 1 + 2 * (4 + 3 * 4)
+# Images as they are generated, and as they are refined, each twice: while they are
+# written anew, and in the run.
+_COPIES_OF_IMAGES = 2
+
+
+def disk_need(
+    model: keras.Model, recipe: Recipe, bit_widths: Sequence[BitWidths]
+) -> int:
+    """Bytes that the files of a run take, with all that it goes on from if killed.
+
+    Args:
+      model: canonical.
+      recipe: of the run.
+      bit_widths: one for each student.
+    """
+    shape = tuple(model.input_shape[1:])
+    images = recipe.pool_sizes(shape)[-1] + recipe.pool_size(shape, bit_widths)
+    of_parameter = _BYTES_OF_BASELINES + _BYTES_OF_WIDTH * len(bit_widths)
+    return (
+        _COPIES_OF_IMAGES * images * math.prod(shape)
+        + of_parameter * model.count_params()
+    )
+
+
+def require_room(num_bytes: int, name: str, directory: Path, kept: Path) -> None:
+    """Refuses a run that the disk does not hold, before it is begun.
+
+    Args:
+      num_bytes: see `disk_need`.
+      name: of the classifier.
+      directory: where the run is to be; it exists.
+      kept: what an interrupted run has left of it, if there is any.
+
+    Raises:
+      UserError: there is less room.
+    """
+    left = sum(path.stat().st_size for path in kept.rglob("*") if path.is_file())
+    free = shutil.disk_usage(directory).free
+    if num_bytes - left > free:
+        raise UserError(
+            f"quantizing {shown(name)} takes up to {_megabytes(num_bytes - left)} of "
+            f"disk in {directory}, and {_megabytes(free)} are free; make room there or "
+            f"pass another {option('output_dir')}"
+        )
+
+
+def _megabytes(num_bytes: float) -> str:
+    return f"{num_bytes / 1e6:,.1f} MB"
