@@ -97,6 +97,7 @@ TARGETS: Mapping[str, Target] = {
     )
 }
 DEFAULT_TARGET = "litert"
+PHONE = "android"  # the one that adb finds
 # Processors that firmware is measured on, in an emulator.
 CORTEX_M = ("cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m55")
 # Configurations of Ethos-U, as Vela has them.

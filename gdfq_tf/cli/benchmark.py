@@ -1,4 +1,4 @@
-"""`gdfq benchmark`: time, memory and size of `.tflite` files, or what Vela says."""
+"""`gdfq benchmark`: time, memory and size of `.tflite` files here or on devices."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from absl import flags
 from gdfq_tf.cli import session
 from gdfq_tf.cli.firmware_benchmark import emulate
 from gdfq_tf.cli.npu_benchmark import ask_vela
+from gdfq_tf.cli.phone_benchmark import run_on_phone
 from gdfq_tf.cli.reporting import distinct_names
 from gdfq_tf.system.output_files import write_whole
 from tflite_export.benchmark import (
@@ -25,15 +26,18 @@ from tflite_export.benchmark import (
     benchmark_in_turn,
     operator_times,
 )
-from tflite_export.targets import CORTEX_M
+from tflite_export.targets import CORTEX_M, PHONE
 
 _COLUMNS = ("model", "median", "5-95 %", "init", "MB", "bytes")
 
 
 def main(values: flags.FlagValues) -> None:
-    """Times all files in turn, or asks Vela or QEMU, and prints one row each."""
+    """Times all files in turn, or asks a device's tool, and prints one row each."""
     if values.device in CORTEX_M:
         rows, tables = emulate(values.model, values.device, profile=values.profile)
+    elif values.device == PHONE:
+        rows, table = run_on_phone(values)
+        tables = [table]
     elif values.device:
         rows, table = ask_vela(values.model, values.device)
         tables = [table]

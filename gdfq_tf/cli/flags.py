@@ -33,7 +33,7 @@ from gdfq_tf.distribution.cluster import this_task
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.manifest import read_manifest
 from tflite_export.interface import DEFAULT_END_TYPE, END_TYPES
-from tflite_export.targets import CORTEX_M, DEFAULT_TARGET, NPUS, TARGETS
+from tflite_export.targets import CORTEX_M, DEFAULT_TARGET, NPUS, PHONE, TARGETS
 
 _OF_OTHER_MODELS = (
     "weights",
@@ -739,10 +739,12 @@ def _define_benchmark(flags_: Flags) -> None:
     flags_.choice(
         "device",
         None,
-        (*CORTEX_M, *NPUS),
-        "In place of timing LiteRT: a microcontroller, on which firmware of the files' "
-        "students is measured in QEMU, or an NPU by Arm, whose cycles and memory Vela "
-        "estimates; needs arm-none-eabi-gcc and qemu-system-arm, or ethos-u-vela.",
+        (PHONE, *CORTEX_M, *NPUS),
+        "In place of timing LiteRT here: android, the phone that adb finds, with "
+        "LiteRT's benchmark_model in its /data/local/tmp; a microcontroller, on which "
+        "firmware of the files' students is measured in QEMU; or an NPU by Arm, whose "
+        "cycles and memory Vela estimates. Needs adb; arm-none-eabi-gcc and "
+        "qemu-system-arm; or ethos-u-vela.",
     )
     flags_.integer("num_threads", 1, "Threads of one invocation.", low=1, high=256)
     flags_.integer("num_runs", 50, "Timed invocations of each, in turn.", low=1)
