@@ -23,11 +23,8 @@ from gdfq_tf.run_directory import (
     student_file,
 )
 from gdfq_tf.system.output_directory import claim
-from tflite_export.c99.firmware import (
-    Description,
-    file_names,
-    make_firmware,
-)
+from tflite_export.c99.firmware import Description, make_firmware
+from tflite_export.c99.layouts import DEFAULT_LAYOUT, LAYOUTS
 from tflite_export.convert import convert_network
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interface import DEFAULT_END_TYPE
@@ -57,16 +54,19 @@ def main(values: flags.FlagValues) -> None:
             f"{option('name', prefix)} cannot begin names in C; expected letters, "
             "digits and underscores, a letter first"
         )
-    if values.name and values.target == _TFLM:
-        raise UserError(
-            f"{option('name', prefix)} is for firmware in C99; drop it, or take "
-            f"{option('target', 'c99')}"
-        )
+    for given in ("name", "layout"):
+        value = getattr(values, given)
+        if value and values.target == _TFLM:
+            raise UserError(
+                f"{option(given, value)} is for firmware in C99; drop it, or take "
+                f"{option('target', 'c99')}"
+            )
+    layout = values.layout or DEFAULT_LAYOUT
     student = path
     if path.suffix == ".tflite":
         student = Path(values.student or path.with_name(student_file(path.name)))
     directory = Path(values.output_dir).expanduser()
-    foreign = functools.partial(_foreign, _files(values.target, prefix))
+    foreign = functools.partial(_foreign, _files(values.target, layout, prefix))
     progress = CommandProgress(values)
     with claim(directory, overwrite=values.overwrite, foreign=foreign) as output:
         session.holds(output.lock, output.partial, output.removed)
@@ -74,7 +74,7 @@ def main(values: flags.FlagValues) -> None:
             network = load_network(student)
         description = _description(student, values, prefix)
         examples = _examples(network, student.parent, values.num_tests)
-        make = _tflm if values.target == _TFLM else _c99
+        make = _tflm if values.target == _TFLM else functools.partial(_c99, layout)
         with whole_stage(progress, "writing"):
             files, words = make(network, description, examples)
             output.publish(lambda folder: _write(folder, files))
@@ -82,16 +82,19 @@ def main(values: flags.FlagValues) -> None:
 
 
 def _c99(
-    network: IntegerNetwork, description: Description, examples: np.ndarray
+    layout: str,
+    network: IntegerNetwork,
+    description: Description,
+    examples: np.ndarray,
 ) -> tuple[Mapping[str, str], str]:
     """Files, and how large their parts are, in words."""
     network = in_forms_of(TARGETS["c99"], network)
-    made = make_firmware(network, description, examples)
+    made = make_firmware(network, description, examples, layout)
     plan = made.program.plan
     return made.files, (
         f"{made.num_weight_bytes:,} bytes of constants, {plan.size:,} of memory for "
         f"tensors ({plan.lower_bound:,} are needed at one time), {made.num_tests} "
-        "inputs in the self-test: make test"
+        "inputs in the self-test: see README.md"
     )
 
 
@@ -125,23 +128,25 @@ def _tflm(
     )
 
 
-def _files(target: str, prefix: str) -> tuple[str, ...]:
+def _files(target: str, layout: str, prefix: str) -> tuple[str, ...]:
     """Names of all that a folder may hold, what make leaves there among them."""
     if target == _TFLM:
         return package.FILES
-    return (*file_names(prefix), f"test_{prefix}")
+    return (*LAYOUTS[layout].names(prefix), f"test_{prefix}")
 
 
 def _foreign(files: tuple[str, ...], path: Path) -> str | None:
     """What in a path shows that this command did not write it."""
     if not path.is_dir():
         return "it is a file"
-    strange = sorted({entry.name for entry in path.iterdir()} - {*files})
-    return f"it holds {strange[0]}" if strange else None
+    known = {path / x for name in files for x in (Path(name), *Path(name).parents)}
+    strange = sorted(set(path.rglob("*")) - known)
+    return f"it holds {strange[0].relative_to(path)}" if strange else None
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> None:
     for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
 
 

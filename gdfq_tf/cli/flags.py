@@ -681,6 +681,13 @@ def _define_firmware(flags_: Flags) -> None:
         "Begins the names of C files, functions and macros, so that a program may have "
         "several networks; model if not given.",
     )
+    flags_.choice(
+        "layout",
+        None,
+        ("plain", "arduino", "zephyr"),
+        "How the files of c99 lie: with a Makefile, as an Arduino library or as a "
+        "module of Zephyr; plain if not given.",
+    )
     flags_.texts(
         "labels",
         [],

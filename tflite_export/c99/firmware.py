@@ -9,6 +9,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from tflite_export.c99.arena import ALIGNMENT
+from tflite_export.c99.layouts import (
+    CODE,
+    DEFAULT_LAYOUT,
+    HEADER,
+    LAYOUTS,
+    README,
+    VECTORS,
+)
 from tflite_export.c99.literals import array, comment
 from tflite_export.c99.program import Program, Tensor, make_program
 from tflite_export.integer_network import IntegerNetwork
@@ -49,19 +57,6 @@ class Description:
     prefix: str = "model"
 
 
-def file_names(prefix: str) -> tuple[str, ...]:
-    """Of a firmware folder."""
-    return (
-        f"{prefix}.h",
-        f"{prefix}.c",
-        f"test_{prefix}.c",
-        f"test_{prefix}.h",
-        "Makefile",
-        "CMakeLists.txt",
-        "README.md",
-    )
-
-
 @dataclasses.dataclass(frozen=True)
 class Firmware:
     """A network as C99.
@@ -80,7 +75,10 @@ class Firmware:
 
 
 def make_firmware(
-    network: IntegerNetwork, description: Description, examples: np.ndarray
+    network: IntegerNetwork,
+    description: Description,
+    examples: np.ndarray,
+    layout: str = DEFAULT_LAYOUT,
 ) -> Firmware:
     """All files for one network.
 
@@ -89,31 +87,31 @@ def make_firmware(
       description: of it.
       examples: int8 inputs of the self-test (N, *input_shape); what they give is
         computed by the simulation of LiteRT.
+      layout: a key of `LAYOUTS`.
     """
     network = in_forms_of(TARGETS["c99"], network)
     program = make_program(network)
     expected = infer(network, examples)
-    texts = (
-        _header(program, description),
-        _code(program, description),
-        _resource("test_model.c"),
-        _vectors(examples, expected),
-        _resource("Makefile").replace("@FLAGS@", _FLAGS),
-        _resource("CMakeLists.txt"),
-        _readme(program, description, len(examples)),
-    )
-    num_bytes = sum(x.num_bytes for step in program.steps for x in step.constants)
+    made = {
+        HEADER: _header(program, description),
+        CODE: _code(program, description),
+        VECTORS: _vectors(examples, expected),
+        README: _readme(program, description, len(examples), LAYOUTS[layout].usage),
+    }
     prefix = description.prefix
-    named = [
-        text.replace("@prefix@", prefix).replace("@PREFIX@", prefix.upper())
-        for text in texts
-    ]
-    files = dict(zip(file_names(prefix), named, strict=True))
+    files = {
+        name.replace("@prefix@", prefix): (made.get(what) or _resource(what))
+        .replace("@prefix@", prefix)
+        .replace("@PREFIX@", prefix.upper())
+        for name, what in LAYOUTS[layout].files.items()
+    }
+    num_bytes = sum(x.num_bytes for step in program.steps for x in step.constants)
     return Firmware(files, program, len(examples), num_bytes)
 
 
 def _resource(name: str) -> str:
-    return (importlib.resources.files(__package__) / "files" / name).read_text()
+    text = (importlib.resources.files(__package__) / "files" / name).read_text()
+    return text.replace("@FLAGS@", _FLAGS)
 
 
 def _kernel(part: str) -> str:
@@ -148,6 +146,9 @@ def _header(program: Program, description: Description) -> str:
             f"{_format(program.output, 'the output')}; the largest is the class."
         ),
         *([comment("classes: " + ", ".join(names) + ".")] if names else []),
+        "#ifdef __cplusplus",
+        'extern "C"',
+        "#endif",
         "void @prefix@_invoke(const int8_t input[@PREFIX@_INPUT_SIZE],",
         "                  int8_t output[@PREFIX@_OUTPUT_SIZE]);",
         "",
@@ -212,7 +213,9 @@ def _vectors(examples: np.ndarray, expected: np.ndarray) -> str:
     )
 
 
-def _readme(program: Program, description: Description, num_tests: int) -> str:
+def _readme(
+    program: Program, description: Description, num_tests: int, usage: str
+) -> str:
     plan = program.plan
     above = plan.size - plan.lower_bound
     bound = (
@@ -228,4 +231,5 @@ def _readme(program: Program, description: Description, num_tests: int) -> str:
         bound=bound,
         formula=description.input_formula or f"see `{description.prefix}.h`",
         flags=_FLAGS,
+        usage=usage,
     )

@@ -77,6 +77,22 @@ def test_files_and_functions_have_the_name(student, tmp_path):
     assert "--name=2 cannot begin names in C" in message
 
 
+def test_layouts_have_folders(student, tmp_path):
+    arguments = [str(student), f"--output_dir={tmp_path / 'fw'}", "--layout=zephyr"]
+    code, _, stderr = run_command("firmware", *arguments, "--name=eye")
+    assert code == 0, stderr
+    kconfig = (tmp_path / "fw" / "Kconfig").read_text()
+    assert kconfig.startswith("config EYE\n")
+    assert "kconfig: Kconfig" in (tmp_path / "fw" / "zephyr" / "module.yml").read_text()
+    again = [*arguments, "--name=eye", "--overwrite"]
+    code, _, stderr = run_command("firmware", *again)
+    assert code == 0, stderr
+    (tmp_path / "fw" / "src" / "mine.c").write_text("")
+    assert "it holds src/mine.c" in refusal("firmware", *again, folder=tmp_path)
+    message = refusal("firmware", *arguments, "--target=tflm", folder=tmp_path)
+    assert "--layout=zephyr is for firmware in C99" in message
+
+
 def test_other_files_stay(student, tmp_path):
     (tmp_path / "fw").mkdir()
     (tmp_path / "fw" / "main.c").write_text("mine")

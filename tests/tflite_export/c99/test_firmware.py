@@ -17,7 +17,8 @@ from tests.tiny_network import (
     NetworkBuilder,
     random_images,
 )
-from tflite_export.c99.firmware import Description, file_names, make_firmware
+from tflite_export.c99.firmware import Description, make_firmware
+from tflite_export.c99.layouts import LAYOUTS
 from tflite_export.c99.program import WRITERS, make_program
 from tflite_export.litert.simulator import SIMULATIONS
 from tflite_export.operator_forms import in_forms_of
@@ -293,6 +294,49 @@ def test_a_program_may_have_two_networks(tmp_path):
     assert subprocess.run(["./a.out"], cwd=tmp_path).returncode == 0
 
 
+# What a sketch takes of Arduino's core.
+SKETCH = """
+#include <stdio.h>
+struct { void begin(long) {} void print(int x) { printf("%d", x); }
+  void print(const char *x) { printf("%s", x); }
+  void println(const char *x) { printf("%s\\n", x); } } Serial;
+#include "examples/self_test/self_test.ino"
+int main() { setup(); loop(); }
+"""
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("layout", "include", "compiler", "test"),
+    [
+        ("arduino", "src", "g++", "sketch.cpp"),
+        ("zephyr", "include", "gcc", "self_test/test_eye.c"),
+    ],
+)
+def test_other_layouts_compile_as_they_lie(layout, include, compiler, test, tmp_path):
+    if shutil.which(compiler) is None:
+        pytest.skip(f"there is no {compiler}")
+    b = NetworkBuilder()
+    b.kernel("logits", "dense", b.flatten("image"), bits=8)
+    description = dataclasses.replace(DESCRIPTION, prefix="eye")
+    made = make_firmware(b.build_ops(), description, random_images(3), layout)
+    for name, text in made.files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+        assert "@" not in text
+    (tmp_path / "sketch.cpp").write_text(SKETCH)
+    commands = (
+        ["gcc", *CLEAN.split(), "-c", f"-I{include}", "src/eye.c", "-o", "eye.o"],
+        [compiler, f"-I{include}", "-Wall", test, "eye.o", "-o", "self_test/run"],
+        ["self_test/run"],
+    )
+    (tmp_path / "self_test").mkdir(exist_ok=True)
+    for command in commands:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    assert "3 of 3 inputs give the expected bytes" in done.stdout
+
+
 @needs_compiler
 def test_rounding_is_not_left_to_fast_mathematics(tmp_path):
     b = NetworkBuilder()
@@ -345,7 +389,7 @@ def test_the_folder_says_what_people_have_to_know():
     b = NetworkBuilder()
     b.kernel("logits", "dense", b.flatten("image"), bits=8)
     made = make_firmware(b.build_ops(), DESCRIPTION, random_images(3))
-    assert tuple(made.files) == file_names("model")
+    assert tuple(made.files) == LAYOUTS["plain"].names("model")
     header = made.files["model.h"]
     assert "#define MODEL_INPUT_SIZE 256\n" in header
     assert "#define MODEL_INPUT_ZERO_POINT (5)\n" in header

@@ -1,0 +1,5 @@
+if(CONFIG_@PREFIX@)
+  zephyr_include_directories(include)
+  zephyr_library()
+  zephyr_library_sources(src/@prefix@.c)
+endif()
