@@ -249,16 +249,21 @@ class _Sums:
           alone: of the float layer on the integer network's inputs.
           quant_params: of the integers.
         """
-        a, b, c = (x.astype(np.float64).ravel() for x in (found, expected, alone))
+        a, b, c = found.ravel(), expected.ravel(), alone.ravel()
         half = quant_params.scale / 2
         beyond = (b < quant_params.low - half) | (b > quant_params.high + half)
-        self.signal += float(b @ b)
-        self.power += float(a @ a)
-        self.product += float(a @ b)
-        self.error += float((a - b) @ (a - b))
-        self.error_alone += float((a - c) @ (a - c))
+        self.signal += _dot(b, b)
+        self.power += _dot(a, a)
+        self.product += _dot(a, b)
+        self.error += _dot(a - b, a - b)
+        self.error_alone += _dot(a - c, a - c)
         self.clipped += int(np.count_nonzero(beyond))
         self.count += a.size
+
+
+def _dot(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> float:
+    """The scalar product, summed in float64 without copies."""
+    return float(np.einsum("i,i->", a, b, dtype=np.float64))
 
 
 def _figures(op: IntegerOp, activation_bits: int, sums: _Sums) -> LayerFigures:

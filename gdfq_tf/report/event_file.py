@@ -16,7 +16,8 @@ from gdfq_tf.synthesis.image_pool import ImagePool
 _Event: TypeAlias = tf.compat.v1.Event
 _Summary: TypeAlias = tf.compat.v1.Summary
 _VERSION = "brain.Event:2"
-_NUM_IMAGES = 64
+_MOST_IMAGES = 64
+_MOST_PIXELS = 2**19  # of all images together
 
 
 def write_events(path: Path, summary: dict[str, Any], images: ImagePool) -> None:
@@ -61,7 +62,9 @@ def _scalars(step: int, wall_time: float, values: Mapping[str, float]) -> _Event
 
 
 def _image(images: ImagePool, wall_time: float) -> _Event:
-    grid = sheet(images.pixels[:_NUM_IMAGES])
+    _, height, width, _ = images.pixels.shape
+    count = min(_MOST_IMAGES, max(1, _MOST_PIXELS // (height * width)))
+    grid = sheet(images.pixels[:count])
     image = _Summary.Image(
         height=grid.height,
         width=grid.width,

@@ -8,11 +8,17 @@ import numpy as np
 import tensorflow as tf
 
 from gdfq_tf.classifier import Classifier
-from gdfq_tf.graph.bn_statistics import BNStatistics, batch_normalization_layers
+from gdfq_tf.graph.bn_statistics import (
+    BNStatistics,
+    batch_normalization_layers,
+    batch_statistics,
+    normalized_tensor,
+    stored_statistics,
+)
+from gdfq_tf.keras_compat import keras
 from gdfq_tf.memory_needs import images_per_batch
 from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.synthesis.losses import relative_bn_gaps
-from gdfq_tf.synthesis.teacher import Teacher
 
 # Statistics of so many images have settled.
 _NUM_IMAGES = 128
@@ -31,14 +37,25 @@ def bn_gaps(classifier: Classifier, images: ImagePool) -> dict[str, float]:
     layers = batch_normalization_layers(classifier.model)
     if not layers or not classifier.has_bn_statistics:
         return {}
-    teacher = Teacher(classifier)
-    size = images_per_batch(sum(math.prod(x.input_shape[1:]) for x in layers))
+    probe = keras.Model(
+        classifier.model.input, [normalized_tensor(layer) for layer in layers]
+    )
+    size = images_per_batch(sum(math.prod(x.shape[1:]) for x in probe.outputs))
     pixels = images.pixels[:_NUM_IMAGES]
     batches = [pixels[start : start + size] for start in range(0, len(pixels), size)]
-    found = [teacher(classifier.preprocessing.to_input(x)).statistics for x in batches]
+    found = [
+        list(
+            map(
+                batch_statistics,
+                tf.nest.flatten(probe(classifier.preprocessing.to_input(batch))),
+            )
+        )
+        for batch in batches
+    ]
     weights = np.array([len(batch) for batch in batches], np.float32) / len(pixels)
     together = [_joined(parts, weights) for parts in zip(*found, strict=True)]
-    gaps = relative_bn_gaps(stored=teacher.stored_statistics, batch=together)
+    stored = [stored_statistics(layer) for layer in layers]
+    gaps = relative_bn_gaps(stored=stored, batch=together)
     return {layer.name: math.sqrt(gap) for layer, gap in zip(layers, gaps, strict=True)}
 
 

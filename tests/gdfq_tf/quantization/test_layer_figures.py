@@ -45,6 +45,13 @@ def test_rounding_alone_costs_a_step_over_the_root_of_12(student_of):
         assert found[name].cosine > 0.999
 
 
+def test_half_a_level_between_both_inputs_is_no_error(tiny_classifier, student_of):
+    """Of "tf" the student's inputs are half a level less; equal weights add it up."""
+    layer = tiny_classifier.get_layer("conv1")
+    layer.set_weights([np.ones_like(x) for x in layer.get_weights()])
+    assert figures(*student_of(8))["conv1"].rmse_over_scale < 0.4
+
+
 def test_few_bits_show_where_they_are(student_of):
     eight, four = figures(*student_of(8)), figures(*student_of(4))
     assert four["conv3"].weight_bits == 4

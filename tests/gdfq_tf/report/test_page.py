@@ -268,8 +268,10 @@ def test_the_headline_needs_no_javascript(browser, directory):
     assert complaints == []
 
 
-def test_light_dark_and_phones(browser, directory):
-    path = directory / "report.html"
+def test_light_dark_and_phones(browser, directory, page, tmp_path):
+    path = tmp_path / "report.html"
+    # Names that are longer than a phone is wide.
+    path.write_text(page.replace("tiny_w", f"{40 * 'tiny'}_w"))
     page, complaints = shown(browser, path, color_scheme="light")
     assert complaints == []
     assert background(page) == "rgb(255, 255, 255)"
