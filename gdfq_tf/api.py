@@ -211,14 +211,19 @@ def quantize_from_manifest(path: str | Path, **given: Any) -> Result:  # noqa: A
         options["constant_inputs"] = dict(map(_constant, options["constant_inputs"]))
     if stored.get("images") is not None:
         options["pool"] = read_images(Path(stored["images"]))
-    result = quantize(**options)
-    require_same_classifier(manifest, result.job.classifier)
-    made = result.manifest
-    if made and (found := manifest.differences(made.versions, made.machine)):
+    of_model = inspect.signature(load_classifier).parameters.keys() & options.keys()
+    _start_quietly()
+    with quiet_work():
+        classifier = load_classifier(**{name: options.pop(name) for name in of_model})
+    require_same_classifier(manifest, classifier)
+    result = quantize(classifier, **options)
+    stored.pop("progress", None)
+    made = make_manifest(result.job, stored)
+    if found := manifest.differences(made.versions, made.machine):
         warnings.warn(
             f"bytes may differ from the earlier run's: {'; '.join(found)}", stacklevel=2
         )
-    return result
+    return dataclasses.replace(result, manifest=made)
 
 
 def _as_flags(constant_inputs: Mapping[str, npt.ArrayLike]) -> list[str] | object:

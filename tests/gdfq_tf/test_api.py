@@ -223,3 +223,25 @@ def test_public_names_are_all_there():
 def test_keras_2_is_not_the_callers_keras():
     assert keras.__version__.startswith("2.")
     assert import_keras_3().__version__.startswith("3.")
+
+
+def test_a_saved_run_is_made_again_from_its_manifest(model, tmp_path):
+    """Of what was an object the manifest has only the name and the digest."""
+    result = quantize(model, bits="w8a8", seed=3)
+    directory = result.save(tmp_path / "run")
+    with pytest.raises(gdfq_tf.UserError, match="does not hold model of the earlier"):
+        gdfq_tf.quantize_from_manifest(directory)
+    again = gdfq_tf.quantize_from_manifest(directory, model=model, progress=False)
+    assert again["w8a8"].tflite == result["w8a8"].tflite
+    assert again.manifest == result.manifest
+    with pytest.raises(gdfq_tf.UserError, match="made from a network of"):
+        other = build_tiny_classifier(seed=1)
+        gdfq_tf.quantize_from_manifest(directory, model=other, progress=False)
+
+
+def test_images_are_made_alone(model):
+    options = {"preprocessing": "tf", "recipe": "calibrate", "progress": False}
+    images = gdfq_tf.synthesize(model, num_images=10, seed=1, **options)
+    assert images.pixels.shape == (10, 8, 8, 3)
+    again = gdfq_tf.synthesize(model, num_images=10, seed=1, **options)
+    np.testing.assert_array_equal(images.pixels, again.pixels)
