@@ -91,6 +91,8 @@ class Place:
 
 def main() -> None:
     """Makes all faults and writes what was told."""
+    # Shells start background jobs with it ignored, which the runs would inherit.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     rows: list[dict[str, Any]] = []
     for fault in FAULTS:
         with tempfile.TemporaryDirectory(prefix="faults-") as name:
@@ -225,7 +227,7 @@ def _no_package(place: Place) -> Told:
 def _wrong_preprocessing(place: Place) -> Told:
     """The preprocessing is not the one that the model was trained with."""
     shutil.copy(embedded.MODEL_PATH, place.folder / "trained.keras")
-    arguments = place.quantize("--preprocessing=torch", model="trained.keras")
+    arguments = place.quantize("--preprocessing=uint8", model="trained.keras")
     return arguments, place.told(place.start(*arguments))
 
 

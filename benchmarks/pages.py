@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from benchmarks import reference_tables, result_tables
+from benchmarks import fault_tables, reference_tables, result_tables
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS: Mapping[str, Callable[..., str]] = {
@@ -23,8 +23,10 @@ PARTS: Mapping[str, Callable[..., str]] = {
     "commands": reference_tables.commands,
     "estimates": result_tables.estimates,
     "estimate-errors": result_tables.estimate_errors,
+    "faults": fault_tables.faults,
     "frontier": result_tables.frontier,
     "firmware": result_tables.firmware,
+    "kills": fault_tables.kills,
     "keyword-spotting": result_tables.keyword_spotting,
     "latency": result_tables.latency,
     "left-out-estimates": result_tables.left_out_estimates,
