@@ -22,15 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
+from benchmarks import commands
 from gdfq_tf import embedded
-from gdfq_tf.cli import runner
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.system.output_files import write_whole
-
-FLAGS = flags.FLAGS
-flags.DEFINE_string("output", None, "JSON file of all faults.", required=True)
 
 _ROOT = Path(__file__).parent.parent
 _TOLD = ("error: ", "warning: ", "note: ")
@@ -89,7 +86,15 @@ class Place:
         return self.told(process)
 
 
-def main() -> None:
+def define_flags() -> commands.Flags:
+    """Those of this benchmark."""
+    defined = commands.Flags()
+    defined.group("The benchmark")
+    defined.string("output", "JSON file of all faults.", required=True)
+    return defined
+
+
+def main(values: flags.FlagValues) -> None:
     """Makes all faults and writes what was told."""
     # Shells start background jobs with it ignored, which the runs would inherit.
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -102,7 +107,7 @@ def main() -> None:
         title = (fault.__doc__ or "").rstrip(".")
         rows.append({"fault": title, "command": command, "lines": lines})
         print(json.dumps(rows[-1], indent=1), flush=True)
-        write_whole(Path(FLAGS.output), json.dumps(rows, indent=1).encode() + b"\n")
+        write_whole(Path(values.output), json.dumps(rows, indent=1).encode() + b"\n")
 
 
 Told = tuple[tuple[str, ...], list[str]]
@@ -281,4 +286,4 @@ def _save_network(path: Path, *, seed: int, kernel: float | None = None) -> None
 
 
 if __name__ == "__main__":
-    app.run(lambda _: runner.run(main))
+    commands.run(main, define_flags(), __doc__, bare="output")

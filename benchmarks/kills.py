@@ -31,18 +31,11 @@ from typing import Any
 import rich.box
 import rich.console
 import rich.table
-from absl import app, flags
+from absl import flags
 
-from gdfq_tf.cli import runner
+from benchmarks import commands
+from gdfq_tf import embedded
 from gdfq_tf.system.output_files import write_whole
-
-FLAGS = flags.FLAGS
-flags.DEFINE_string("model", "embedded", "What is quantized.")
-flags.DEFINE_integer("num_kills", 50, "Kills.", lower_bound=1)
-flags.DEFINE_integer("num_runs", 2, "Runs that they are shared among.", lower_bound=1)
-flags.DEFINE_integer("num_steps", None, "Generator steps, see `gdfq quantize`.")
-flags.DEFINE_integer("seed", 0, "Of the moments.")
-flags.DEFINE_string("output", None, "JSON file of all kills.", required=True)
 
 _ROOT = Path(__file__).parent.parent
 _TARGETS = ("both", "command", "supervisor")
@@ -54,29 +47,48 @@ _ENDED = re.compile(r"([a-zA-Z ]+): \d+\.\d+ s\b.*\n")
 _WITH_TIMES = ("summary.json", "report.html", "events.out.tfevents")
 
 
-def main() -> None:
+def define_flags() -> commands.Flags:
+    """Those of this benchmark."""
+    defined = commands.Flags()
+    defined.group("The benchmark")
+    defined.string("model", "What is quantized; the embedded classifier if not given.")
+    defined.integer("num_kills", 50, "Kills.", low=1)
+    defined.integer("num_runs", 2, "Runs that they are shared among.", low=1)
+    defined.integer("num_steps", None, "Generator steps, if not the recipe's.", low=1)
+    defined.integer("seed", 0, "Of the moments.", low=0)
+    defined.string("output", "JSON file of all kills.", required=True)
+    return defined
+
+
+def main(values: flags.FlagValues) -> None:
     """Kills, goes on, compares; writes a row for each kill and prints a table."""
-    rng = random.Random(FLAGS.seed)
+    rng, output = random.Random(values.seed), Path(values.output)
+    command = [
+        *(sys.executable, "tools/quantize.py", "--num_threads=1"),
+        f"--model={values.model or embedded.NAME}",
+        *([f"--num_steps={values.num_steps}"] if values.num_steps else []),
+    ]
     rows: list[dict] = []
     with tempfile.TemporaryDirectory(prefix="kills-") as name:
         folder = Path(name)
-        stages = _unbroken(folder / "unbroken")
+        stages = _unbroken(command, folder / "unbroken")
         expected = _digests(folder / "unbroken")
-        for run in range(FLAGS.num_runs):
+        for run in range(values.num_runs):
             directory = folder / str(run) / "run"
-            count = len(range(run, FLAGS.num_kills, FLAGS.num_runs))
+            count = len(range(run, values.num_kills, values.num_runs))
             moments = sorted(
                 (rng.randrange(len(stages)), rng.random()) for _ in range(count)
             )
             kills = []
             for number, moment in enumerate(moments):
                 target = _TARGETS[number % len(_TARGETS)]
-                kills.append({"run": run} | _kill(directory, stages, moment, target))
+                started = Run(command, directory)
+                kills.append({"run": run} | _kill(started, stages, moment, target))
                 print(f"{len(rows) + len(kills)}: {kills[-1]}", flush=True)
-            faults = _faults_at_the_end(directory, expected)
+            faults = _faults_at_the_end(command, directory, expected)
             rows += [kill | {"faults": faults} for kill in kills]
             text = json.dumps({"stages": stages, "kills": rows}, indent=1) + "\n"
-            write_whole(Path(FLAGS.output), text.encode())
+            write_whole(output, text.encode())
     rich.console.Console().print(_table(rows))
     harmed = [row for row in rows if row["faults"]]
     sys.exit(f"{len(harmed)} kills did harm: {harmed}" if harmed else 0)
@@ -86,22 +98,16 @@ class Run:
     """A running command, whose stages are known as they come.
 
     Attributes:
+      directory: that it is to leave.
       process: the supervisor's.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, command: Sequence[str], directory: Path) -> None:
         """Starts it."""
+        self.directory = directory
         directory.parent.mkdir(exist_ok=True)
-        steps = [f"--num_steps={FLAGS.num_steps}"] if FLAGS.num_steps else []
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "tools/quantize.py",
-                f"--model={FLAGS.model}",
-                f"--output_dir={directory}",
-                "--num_threads=1",
-                *steps,
-            ],
+            [*command, f"--output_dir={directory}"],
             cwd=_ROOT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -159,9 +165,9 @@ class Run:
         self._lines.put(None)
 
 
-def _unbroken(directory: Path) -> list[tuple[str, float]]:
+def _unbroken(command: Sequence[str], directory: Path) -> list[tuple[str, float]]:
     """Makes the run that is compared with; its stages and their seconds."""
-    run, found, begun = Run(directory), [], 0.0
+    run, found, begun = Run(command, directory), [], 0.0
     for name, begins in run.stages():
         if begins:
             begun = time.monotonic()
@@ -173,20 +179,20 @@ def _unbroken(directory: Path) -> list[tuple[str, float]]:
 
 
 def _kill(
-    directory: Path,
+    run: Run,
     stages: Sequence[tuple[str, float]],
     moment: tuple[int, float],
     target: str,
 ) -> dict[str, Any]:
-    """Starts the command, or goes on with it, and kills it.
+    """Kills a run that has just begun, or goes on.
 
     Args:
-      directory: of the run.
+      run: which.
       stages: of the unbroken run.
       moment: number of a stage, and which share of its time is to go by.
       target: who gets the signal.
     """
-    run, place, worked_since = Run(directory), -1, time.time()
+    place, worked_since = -1, time.time()
     number, share = moment
     for name, begins in run.stages():
         if name == "loading" and not begins:
@@ -198,6 +204,7 @@ def _kill(
             run.next_stage(share * stages[number][1])
             break
     killed = time.time()
+    directory = run.directory
     states = directory.parent.glob(f".{directory.name}.state/*/*.state")
     saved = [path.stat().st_mtime for path in states]
     worked = place > _place_of(stages, "loading")
@@ -218,10 +225,12 @@ def _place_of(stages: Sequence[tuple[str, float]], name: str) -> int:
     return [stage for stage, _ in stages].index(name)
 
 
-def _faults_at_the_end(directory: Path, expected: dict[str, str]) -> list[str]:
+def _faults_at_the_end(
+    command: Sequence[str], directory: Path, expected: dict[str, str]
+) -> list[str]:
     """Goes on with a run until its end; what is not as it should be."""
     if not directory.exists():
-        run = Run(directory)
+        run = Run(command, directory)
         for _ in run.stages():
             pass
         if run.process.wait() != 0:
@@ -255,4 +264,4 @@ def _table(rows: Sequence[dict[str, Any]]) -> rich.table.Table:
 
 
 if __name__ == "__main__":
-    app.run(lambda _: runner.run(main))
+    commands.run(main, define_flags(), __doc__)

@@ -212,8 +212,8 @@ def quantize_from_manifest(path: str | Path, **given: Any) -> Result:  # noqa: A
     if stored.get("images") is not None:
         options["pool"] = read_images(Path(stored["images"]))
     of_model = inspect.signature(load_classifier).parameters.keys() & options.keys()
-    _start_quietly()
     with quiet_work():
+        options["distribution"] = _start(options.get("distribution", "none"))
         classifier = load_classifier(**{name: options.pop(name) for name in of_model})
     require_same_classifier(manifest, classifier)
     result = quantize(classifier, **options)
