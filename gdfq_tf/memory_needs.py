@@ -25,10 +25,12 @@ _NUM_CALIBRATION_IMAGES = 100
 _BYTES_OF_POOL_PIXEL = 4
 # Beside the pool while noise is drawn and resized, or exposure varied, in float64.
 _BYTES_OF_NOISE_PIXEL = 37
-_BYTES_OF_REFINED_PIXEL = 20
+_BYTES_OF_REFINED_PIXEL = 8
 # Of an activation in a step: kept for the backward pass, and its gradient; the student
 # adds what is quantized.
 _BYTES_OF_TRAINED_ACTIVATION = 6
+# What is left of them where the teacher runs in parts.
+_SHARE_OF_PARTS = 0.4
 _BYTES_OF_STUDENT_ACTIVATION = 10
 # Of images turned into model inputs.
 _BYTES_OF_INPUT = 16
@@ -45,6 +47,8 @@ _MAX_VALUES_AT_ONCE = 2**28
 # residual network has four at a time. Layers so large see many positions of each image
 # besides.
 _MAX_VALUES = 2**28
+# Of what a teacher's layers give in a step, and of each part once it has to be cut.
+_MAX_KEPT_BYTES, _KEPT_BYTES_OF_PART = 3 * 2**30, 2**30
 
 
 def require_memory_for_run(
@@ -105,6 +109,18 @@ def images_per_batch(num_values: int) -> int:
     return max(1, min(_BATCH_SIZE, _MAX_VALUES_AT_ONCE // num_values))
 
 
+def teacher_parts(model: keras.Model, num_images: int) -> int:
+    """Into how many parts to cut a teacher that looks at so many images in a step.
+
+    1, as long as the backward pass takes a few GiB.
+    """
+    values = sum(math.prod(layer.output_shape[1:]) for layer in model.layers[1:])
+    num_bytes = 4 * num_images * values
+    if num_bytes <= _MAX_KEPT_BYTES:
+        return 1
+    return math.ceil(num_bytes / _KEPT_BYTES_OF_PART)
+
+
 def memory_needs(
     model: keras.Model, recipe: Recipe, bit_widths: Sequence[BitWidths]
 ) -> Mapping[str, float]:
@@ -147,8 +163,9 @@ def memory_needs(
         * min(fitted, images_per_batch(largest)),
     }
     if synthesis.num_steps:
+        share = 1.0 if teacher_parts(model, step) == 1 else _SHARE_OF_PARTS
         stages["the generator's training"] = (
-            kept + _BYTES_OF_TRAINED_ACTIVATION * step * activations
+            kept + share * _BYTES_OF_TRAINED_ACTIVATION * step * activations
         )
     else:
         stages["the pool of noise"] = kept + _BYTES_OF_NOISE_PIXEL * pool * pixels

@@ -97,15 +97,26 @@ def with_statistics_of(model: keras.Model, inputs: tf.Tensor) -> keras.Model:
 
 def batch_statistics(bn_input: tf.Tensor) -> BNStatistics:
     """The same two measured on a batch, (N, ..., channels), over all but channels."""
-    return all_batch_statistics([bn_input])[0]
+    return of_all_replicas([replica_statistics(bn_input)], bn_input)[0]
 
 
-def all_batch_statistics(bn_inputs: Sequence[tf.Tensor]) -> list[BNStatistics]:
-    """`batch_statistics` of several tensors of one batch, of all replicas' images."""
-    moments = [_moments(x) for x in bn_inputs]
-    if not moments:
+def replica_statistics(bn_input: tf.Tensor) -> BNStatistics:
+    """The same of this replica's images alone."""
+    return BNStatistics(*_moments(bn_input))
+
+
+def of_all_replicas(
+    statistics: Sequence[BNStatistics], batch: tf.Tensor
+) -> list[BNStatistics]:
+    """Statistics of all replicas' images, of several tensors of one batch.
+
+    Args:
+      statistics: of this replica's images.
+      batch: (N, ...), any tensor of those.
+    """
+    if not statistics:
         return []
-    return [BNStatistics(*found) for found in global_moments(moments, bn_inputs[0])]
+    return [BNStatistics(*found) for found in global_moments(statistics, batch)]
 
 
 @tf.custom_gradient

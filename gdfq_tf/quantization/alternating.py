@@ -30,6 +30,7 @@ from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import FineTuningConfig, SynthesisConfig, images_in_pool
 from gdfq_tf.distribution import replicas
 from gdfq_tf.keras_compat import keras
+from gdfq_tf.memory_needs import teacher_parts
 from gdfq_tf.progress import Progress
 from gdfq_tf.quantization.calibration import calibrate
 from gdfq_tf.quantization.losses import distillation_loss
@@ -80,9 +81,9 @@ def train_alternating(  # noqa: PLR0913 - two of them are for the whole run
         _step_decay(synthesis.learning_rate, num_steps, warm_up),
         beta_1=0.5,
     )
-    generator_step = make_generator_step(
-        generator, Teacher(classifier), optimizer, synthesis, seed
-    )
+    batch_size = synthesis.images_per_step(classifier.input_shape)
+    teacher = Teacher(classifier, teacher_parts(classifier.model, batch_size))
+    generator_step = make_generator_step(generator, teacher, optimizer, synthesis, seed)
     variables = [*generator.variables, *optimizer.variables]
 
     def draw(num_images: int, first_step: int) -> ImagePool:
@@ -94,8 +95,6 @@ def train_alternating(  # noqa: PLR0913 - two of them are for the whole run
             seed=seed,
             first_step=first_step,
         )
-
-    batch_size = synthesis.images_per_step(classifier.input_shape)
 
     def warmed_up(checkpoint: Checkpoint) -> ImagePool:
         """What ranges are measured on; the generator is as it is then."""

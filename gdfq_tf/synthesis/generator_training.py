@@ -20,6 +20,7 @@ from gdfq_tf.distribution import replicas
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.graph.queries import multiply_adds
 from gdfq_tf.keras_compat import keras
+from gdfq_tf.memory_needs import teacher_parts
 from gdfq_tf.progress import Advance, Progress
 from gdfq_tf.synthesis.generator import build_generator, choose_shape, sample_inputs
 from gdfq_tf.synthesis.image_pool import ImagePool, joined, pools_of
@@ -143,7 +144,8 @@ def synthesize(
     made = checkpoint.finished()
     if made is not None:
         return ImagePool(**made)
-    teacher = Teacher(classifier)
+    batch_size = config.images_per_step(classifier.input_shape)
+    teacher = Teacher(classifier, teacher_parts(classifier.model, batch_size))
     generator = make_generator(classifier, config, seed)
     schedule = keras.optimizers.schedules.CosineDecay(
         config.learning_rate, config.num_steps, alpha=0.05
@@ -158,7 +160,6 @@ def synthesize(
     images_per_snapshot = math.ceil(num_images / len(snapshots))
     variables = [*generator.variables, *optimizer.variables]
     parts: dict[str, np.ndarray] = {}
-    batch_size = config.images_per_step(classifier.input_shape)
     with progress.stage("generator", config.num_steps, batch_size) as advance:
         for step in resumed_steps(
             checkpoint, config.num_steps, advance, variables, parts

@@ -25,6 +25,7 @@ from gdfq_tf.checkpoints import NO_CHECKPOINTS, Checkpoints, resumed_steps
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import RefinementConfig
 from gdfq_tf.distribution import replicas
+from gdfq_tf.memory_needs import teacher_parts
 from gdfq_tf.progress import Progress
 from gdfq_tf.synthesis.collages import make_collages
 from gdfq_tf.synthesis.generator_training import report
@@ -177,7 +178,8 @@ def _make_step(
       rate and the number of the step, from 1 on. It returns what is found now, and the
       losses before the step by name. All but rate, number and losses are by replica.
     """
-    teacher = Teacher(classifier)
+    batch_size = config.images_per_step(classifier.input_shape)
+    teacher = Teacher(classifier, teacher_parts(classifier.model, batch_size))
     weights = LossWeights(config.bn_weight, config.class_weight)
     batch = tf.TensorSpec((None, *classifier.input_shape))
     scalar = tf.TensorSpec(())
@@ -244,5 +246,7 @@ def vary_exposure(pixels: np.ndarray, seed: int) -> np.ndarray:
     contrast = np.exp(rng.normal(0, _CONTRAST_DEVIATION, (num_images, 1, 1, 1)))
     shift = rng.normal(0, _BRIGHTNESS_DEVIATION, (num_images, 1, 1, 1))
     shift = shift + rng.normal(0, _TINT_DEVIATION, (num_images, 1, 1, channels))
-    exposed = 127.5 + (pixels - 127.5) * contrast + shift
-    return np.clip(exposed, 0, 255).astype(np.float32)
+    varied = np.empty(pixels.shape, np.float32)
+    for i, image in enumerate(pixels):  # float64 of one at a time
+        varied[i] = np.clip(127.5 + (image - 127.5) * contrast[i] + shift[i], 0, 255)
+    return varied

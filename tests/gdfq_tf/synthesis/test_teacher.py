@@ -39,6 +39,30 @@ def test_statistics_are_those_of_the_batch_normalizations_inputs(
         np.testing.assert_array_equal(stored.variance, layer.moving_variance)
 
 
+@pytest.mark.parametrize("num_parts", [2, 4])
+def test_in_parts_it_gives_the_same_and_so_do_gradients(
+    tiny_classifier, images, num_parts
+):
+    whole, cut = (Teacher(classifier_of(tiny_classifier), n) for n in (1, num_parts))
+    assert len(cut._parts) >= 2
+
+    @tf.function
+    def loss_and_gradient(teacher, inputs):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = teacher(inputs)
+            loss = tf.reduce_sum(outputs.logits**2)
+            for mean, variance in outputs.statistics:
+                loss += tf.reduce_sum(mean**2 + variance)
+        return loss, tape.gradient(loss, inputs)
+
+    inputs = tf.constant(images)
+    expected, found = (loss_and_gradient(x, inputs) for x in (whole, cut))
+    assert np.abs(expected[1]).max() > 0.01
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
 def test_it_is_a_frozen_copy(tiny_classifier, images):
     before = tiny_classifier.get_weights()
     teacher = Teacher(classifier_of(tiny_classifier))

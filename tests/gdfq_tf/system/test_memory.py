@@ -211,3 +211,13 @@ def test_a_classifier_too_large_for_every_recipe(monkeypatch):
         monkeypatch=monkeypatch,
     )
     assert re.match("quantizing 'net' even by recipe .* images of 4096x4096, ", text)
+
+
+def test_teachers_are_cut_where_a_step_takes_several_gib():
+    # 3 layers of 8 values for each of 512x512 pixels, and two small ones.
+    of_image = 4 * (3 * 8 * 512 * 512 + 8 + 3)
+    model = network(512)
+    fitting = 3 * GIB // of_image
+    assert memory_needs.teacher_parts(model, fitting) == 1
+    assert memory_needs.teacher_parts(model, fitting + 1) == 4
+    assert memory_needs.teacher_parts(model, 2 * fitting) == 6
