@@ -277,7 +277,7 @@ class Result:
             write_student(directory, model.name, model.bit_widths, model.network)
         write_images(directory, self.pool)
         # Imported late: plotting takes a while to load.
-        from gdfq_tf.report.files import write_figures
+        from gdfq_tf.report.figure_files import write_figures
 
         write_figures(directory, dict(summary), self.images)
         if self.manifest is not None:

@@ -13,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from gdfq_tf.report.event_file import write_events
-from gdfq_tf.report.files import write_layers
+from gdfq_tf.report.figure_files import write_layers
 from gdfq_tf.run_directory import claim_run_directory
 
 
