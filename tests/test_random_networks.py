@@ -25,6 +25,7 @@ from gdfq_tf.keras_compat import keras as tf_keras
 from gdfq_tf.model_files.readers import SourceModel
 from gdfq_tf.quantization.calibration import calibrate
 from gdfq_tf.quantization.equalization import channel_ranges, equalize
+from gdfq_tf.quantization.layer_figures import layer_figures
 from gdfq_tf.quantization.lowering import lower
 from gdfq_tf.quantization.plan import make_plan
 from gdfq_tf.quantization.student import build_student
@@ -464,6 +465,8 @@ def check_all_the_way(source, head, bit_widths, seed):
     )
     student = build_student(equalized, plan, calibrate(equalized, plan, inputs))
     network = lower(student, classifier)
+    figures = layer_figures(network, student, equalized, pixels)
+    assert np.all(np.isfinite([row.rmse_over_scale for row in figures]))
     tflite = convert_network(network)
     levels = network.examples(preprocessing.to_int8(pixels))
     expectation = Expectation(
