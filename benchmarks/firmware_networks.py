@@ -1,11 +1,12 @@
-"""Networks for `benchmarks.firmware` of which there are no trained files.
+"""Networks for `benchmarks.firmware` and `.parity` of which there are no trained files.
 
     python -m benchmarks.firmware_networks --output_dir=runs/networks
 
 Their weights are random, their BatchNormalization has the statistics of noise: flash,
-memory and instructions do not depend on them. `keyword_spotter` is that of
+memory, instructions and rounding do not depend on them. `keyword_spotter` is that of
 `keyword_spotting.py`; `gated` has squeeze-and-excitation and hard-swish as MobileNetV3
-has them.
+has them. Beside each lies an `.npz` file of inputs such as it takes: spoken digits, and
+clothes in gray.
 """
 
 from __future__ import annotations
@@ -17,9 +18,12 @@ import numpy as np
 from absl import flags
 
 from benchmarks import commands, keyword_spotting
+from benchmarks.spoken_digits import spoken_digits
+from gdfq_tf.embedded import TEST_IMAGES_PATH
 
 _NUM_BATCHES = 200  # after which little is left of the statistics to begin with
 _BATCH_SIZE = 16
+_NUM_INPUTS = 1000
 
 
 def define_flags() -> commands.Flags:
@@ -31,7 +35,7 @@ def define_flags() -> commands.Flags:
 
 
 def main(values: flags.FlagValues) -> None:
-    """Writes a .keras file of each."""
+    """Writes a .keras file of each, and a file of inputs."""
     keras.utils.set_random_seed(0)
     folder = Path(values.output_dir).expanduser()
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,6 +46,14 @@ def main(values: flags.FlagValues) -> None:
     for model, (low, high) in networks:
         _measure_noise(model, low, high)
         model.save(folder / f"{model.name}.keras")
+    features, words = spoken_digits(_NUM_INPUTS, seed=2)
+    np.savez_compressed(folder / "keyword_spotter.npz", x=features, y=words)
+    clothes = np.load(TEST_IMAGES_PATH)
+    images, kinds = (clothes[x][:_NUM_INPUTS] for x in ("x_test", "y_test"))
+    images = np.pad(
+        images, ((0, 0), (8, 8), (8, 8), (0, 2)), mode="edge"
+    )  # 48 x 48 RGB
+    np.savez_compressed(folder / "gated.npz", x=images, y=kinds)
 
 
 def gated_network() -> keras.Model:

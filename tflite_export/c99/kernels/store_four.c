@@ -7,9 +7,10 @@ typedef struct {
 static inline places_@FINISH@_t places_@FINISH@(const int8_t *first,
                                                 const int8_t *second) {
   const uint32_t step = (uint32_t)(second - first);
-  const uint32x4_t low_bits = vandq_u32(vidupq_n_u32(0, 1), vdupq_n_u32(1));
+  const uint32x4_t lanes = vidupq_n_u32(0, 1);
+  const uint32x4_t low_bits = vandq_u32(lanes, vdupq_n_u32(1));
   places_@FINISH@_t places;
-  places.outputs = vaddq_m_n_u32(low_bits, low_bits, step, 0xFF00);
+  places.outputs = vaddq_u32(low_bits, vmulq_n_u32(vshrq_n_u32(lanes, 1), step));
   places.multipliers = vaddq_n_u32(vshlq_n_u32(low_bits, 3), 4);
   return places;
 }
@@ -23,7 +24,6 @@ static inline void store_four_@FINISH@(const scaling_t *s,
   const float32x4_t multipliers = vldrwq_gather_offset_f32(
       (const float *)(const void *)channel, places->multipliers);
   int32x4_t sums = vdupq_n_s32(first[0]);
-  (void)out_second;
   sums = vsetq_lane_s32(first[1], sums, 1);
   sums = vsetq_lane_s32(second[0], sums, 2);
   sums = vsetq_lane_s32(second[1], sums, 3);
@@ -31,7 +31,8 @@ static inline void store_four_@FINISH@(const scaling_t *s,
   if (both) {
     vstrbq_scatter_offset_s32(out_first, places->outputs, sums);
   } else {
-    vstrbq_scatter_offset_p_s32(out_first, places->outputs, sums, 0x0F0F);
+    out_first[0] = (int8_t)vgetq_lane_s32(sums, 0);
+    out_second[0] = (int8_t)vgetq_lane_s32(sums, 2);
   }
 }
 #else
