@@ -11,13 +11,17 @@ import math
 from collections.abc import Mapping, Sequence
 
 from gdfq_tf.config import RECIPES, BitWidths, FineTuningConfig, Recipe
+from gdfq_tf.graph.queries import is_depthwise
 from gdfq_tf.graph.traits import has_kernel
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.system.memory import available_memory, gibibytes, require_memory
 from tflite_export.names import shown
 
-# TensorFlow's graphs and the converter's.
+# Graphs of TensorFlow.
 _BYTES_OF_GRAPHS = 2**27
+# Of a weight: in teacher, student and files; besides in the converter's graphs.
+_BYTES_OF_WEIGHT = 20
+_BYTES_OF_CONVERTED_WEIGHT = 84
 # Of one image and its copies on the way into the converter and LiteRT.
 _BYTES_OF_CALIBRATION_PIXEL = 33
 _NUM_CALIBRATION_IMAGES = 100
@@ -34,8 +38,14 @@ _SHARE_OF_PARTS = 0.4
 _BYTES_OF_STUDENT_ACTIVATION = 10
 # Of images turned into model inputs.
 _BYTES_OF_INPUT = 16
-# Outputs of teacher and student, before and behind a layer.
-_BYTES_OF_RECONSTRUCTED_ACTIVATION = 16
+# Outputs of teacher and student, before and behind a layer, of a batch of images.
+_BYTES_OF_RECONSTRUCTED_ACTIVATION = 24
+# Of all images, as far as they are not in files.
+_BYTES_OF_TENSORS = 2**29
+# Of X^T X and its factors, in float64.
+_BYTES_OF_PRODUCT = 40
+# In float64, of a batch.
+_BYTES_OF_SIMULATED_ACTIVATION = 24
 # Patches and their copy in the kernel's order.
 _BYTES_OF_ROW = 12
 # In float64, with their powers.
@@ -147,14 +157,23 @@ def memory_needs(
     trains = isinstance(recipe.student, FineTuningConfig) or (
         any(recipe.student.budgets.of(widths).distillation for widths in bit_widths)
     )
-    kept = _BYTES_OF_GRAPHS + _BYTES_OF_POOL_PIXEL * pool * pixels
+    num_weights = model.count_params()
+    kept = (
+        _BYTES_OF_GRAPHS
+        + _BYTES_OF_WEIGHT * num_weights
+        + _BYTES_OF_POOL_PIXEL * pool * pixels
+    )
     stages = {
-        "the converter's calibration": kept
+        "the converter": kept
+        + _BYTES_OF_CONVERTED_WEIGHT * num_weights
         + _BYTES_OF_CALIBRATION_PIXEL * _NUM_CALIBRATION_IMAGES * pixels,
         "reconstruction": kept
-        + _BYTES_OF_RECONSTRUCTED_ACTIVATION * fitted * largest
-        + _BYTES_OF_INPUT * fitted * pixels
-        + _BYTES_OF_ROW * rows * images_per_batch(rows),
+        + _BYTES_OF_RECONSTRUCTED_ACTIVATION * min(fitted, _BATCH_SIZE) * largest
+        + min(_BYTES_OF_TENSORS, 16 * fitted * largest)
+        + _BYTES_OF_ROW * rows * images_per_batch(rows)
+        + _BYTES_OF_PRODUCT * max(map(_product_values, model.layers)),
+        "verification": kept
+        + _BYTES_OF_SIMULATED_ACTIVATION * largest * images_per_batch(2 * largest),
         "calibration": kept
         + _BYTES_OF_INPUT * fitted * pixels
         + _BYTES_OF_EQUALIZED_ACTIVATION
@@ -188,3 +207,14 @@ def _row_values(layer: keras.layers.Layer) -> int:
         return 0
     positions = math.prod(layer.output_shape[1:-1])
     return positions * math.prod(layer.kernel_size) * layer.input_shape[-1]
+
+
+def _product_values(layer: keras.layers.Layer) -> int:
+    """Values of X^T X, whose rows and columns are a kernel's inputs."""
+    if not has_kernel(layer):
+        return 0
+    if isinstance(layer, keras.layers.Dense):
+        return int(layer.input_shape[-1]) ** 2
+    taps, channels = math.prod(layer.kernel_size), int(layer.input_shape[-1])
+    groups = channels if is_depthwise(layer) else layer.groups
+    return groups * (taps * channels // groups) ** 2
