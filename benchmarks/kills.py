@@ -238,7 +238,10 @@ def _faults_at_the_end(
     found = _digests(directory)
     names = sorted(expected.keys() | found.keys())
     faults = [name for name in names if expected.get(name) != found.get(name)]
-    return faults + [str(x) for x in directory.parent.iterdir() if x != directory]
+    # Students that were kept when the command alone was killed stay, as documented.
+    kept = f"{directory.name}-unfinished"
+    left = (path.name for path in directory.parent.iterdir() if path != directory)
+    return faults + [name for name in left if not name.startswith(kept)]
 
 
 def _digests(directory: Path) -> dict[str, str]:

@@ -26,6 +26,7 @@ PARTS: Mapping[str, Callable[..., str]] = {
     "faults": fault_tables.faults,
     "frontier": result_tables.frontier,
     "firmware": result_tables.firmware,
+    "kills": fault_tables.kills,
     "keyword-spotting": result_tables.keyword_spotting,
     "latency": result_tables.latency,
     "left-out-estimates": result_tables.left_out_estimates,
