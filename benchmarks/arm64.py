@@ -58,7 +58,7 @@ def main(values: flags.FlagValues) -> None:
     machine = Machine(Path(values.machine), values.litert, values.qemu)
     input_format = input_format_of(summary)
     labelled = read_labelled_images(values.data, input_format, values.num_images)
-    real = input_format.preprocessing.to_int8(labelled.pixels)
+    real = input_format.preprocessing.to_integers(labelled.pixels)
     name = summary["classifier"]["name"]
     for model in summary["models"]:
         student = run_dir / student_file(model["file"])

@@ -77,7 +77,9 @@ def main(values: flags.FlagValues) -> None:
         shape = (values.num_images, *network.input_shape)
         sorts = {
             "random": np.random.default_rng(0).integers(-128, 128, shape, np.int8),
-            "real": network.examples(input_format.preprocessing.to_int8(data.pixels)),
+            "real": network.examples(
+                input_format.preprocessing.to_integers(data.pixels)
+            ),
         }
         bits = model["file"].removeprefix(f"{name}_").removesuffix(".tflite")
         common = {"model": name, "seed": 0, "bits": bits}

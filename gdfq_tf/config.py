@@ -54,7 +54,7 @@ class BitWidths:
     Attributes:
       weight_bits: convolution and dense kernels, 2..8, zero point 0, one scale per
         output channel.
-      activation_bits: ReLU outputs, 3..8, one scale per tensor.
+      activation_bits: ReLU outputs, 3..8, one scale per tensor; or 16, all tensors.
       protocol: a key of `PROTOCOLS`: which kernels and ReLU outputs are meant.
     """
 
@@ -69,10 +69,10 @@ class BitWidths:
                 f"weight bits must be 2..8, got {self.weight_bits}; e.g. "
                 f"{option('bits', 'w4a8')}"
             )
-        if not 3 <= self.activation_bits <= 8:
+        if not (3 <= self.activation_bits <= 8 or self.activation_bits == 16):
             raise UserError(
-                f"activation bits must be 3..8, got {self.activation_bits}; e.g. "
-                f"{option('bits', 'w4a8')}"
+                f"activation bits must be 3..8 or 16, got {self.activation_bits}; e.g. "
+                f"{option('bits', 'w4a8')} or {option('bits', 'w8a16')}"
             )
         if self.protocol not in PROTOCOLS:
             raise UserError(
@@ -80,6 +80,16 @@ class BitWidths:
                 f"{self.protocol!r}; "
                 f"e.g. {option('bits', 'w4a4/paper')}"
             )
+
+    @property
+    def stored_activation_bits(self) -> int:
+        """Bits in which all tensors are stored, 8 or 16."""
+        return max(8, self.activation_bits)
+
+    @property
+    def has_int16(self) -> bool:
+        """Whether activations are int16."""
+        return self.stored_activation_bits == 16
 
     @property
     def name(self) -> str:

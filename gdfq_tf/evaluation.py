@@ -100,8 +100,9 @@ def float_logits(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:
 def student_outputs(
     network: IntegerNetwork, preprocessing: Preprocessing, pixels: np.ndarray
 ) -> np.ndarray:
-    """int8 outputs (N, classes) of a student on pixels or levels (N, H, W, C)."""
-    return infer(network, network.examples(preprocessing.to_int8(pixels)))
+    """Outputs (N, classes) of a student on pixels or levels (N, H, W, C), integers."""
+    integers = preprocessing.to_integers(pixels, network.activation_bits)
+    return infer(network, network.examples(integers))
 
 
 def tflite_outputs(
@@ -113,14 +114,15 @@ def tflite_outputs(
     inputs = preprocessing.to_input(pixels).numpy().reshape(taken)
     if model.dtype == np.float32:
         return model.run(inputs)
-    ours = preprocessing.input_quantization()
+    bits = 16 if model.dtype == np.int16 else 8
+    ours = preprocessing.input_quantization(bits)
     theirs = model.input_quantization
     same_scale = np.isclose(theirs.scale, ours.scale, rtol=1e-3)
     offset = END_TYPES[model.dtype.name]
     if same_scale and theirs.zero_point == ours.zero_point + offset:
-        integers = preprocessing.to_int8(pixels).reshape(taken).astype(np.int16)
+        integers = preprocessing.to_integers(pixels, bits).reshape(taken)
         return model.dequantize_output(
-            model.run((integers + offset).astype(model.dtype))
+            model.run((integers.astype(np.int16) + offset).astype(model.dtype))
         )
     # Another converter chose the input's grid.
     return model.logits(inputs)

@@ -8,7 +8,7 @@ from pathlib import Path
 from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.config import BitWidths
 from gdfq_tf.errors import UserError, option
-from tflite_export.interface import END_TYPES, Interface, Meaning
+from tflite_export.interface import END_TYPES_OF_BITS, Interface, Meaning
 from tflite_export.presentation import require_labels
 
 _CONTENT_OF_CHANNELS = {1: "gray", 3: "rgb"}
@@ -27,16 +27,18 @@ def interface_of(
     Args:
       classifier: what is quantized.
       bit_widths: of the student.
-      input_type: of the file's input, "int8" or "uint8".
+      input_type: of the file's input, "int8" or "uint8"; with activations of 16 bits
+        it is "int16" in any case.
       output_type: of its output, likewise.
       labels: names of the classes, or none; see `check_labels`.
     """
     input_format, preprocessing = classifier.input_format, classifier.preprocessing
     mean, std = preprocessing.mean_and_std()
     has_features = classifier.head is Head.FEATURES
+    end_types = END_TYPES_OF_BITS[bit_widths.stored_activation_bits]
     return Interface(
-        input_type,
-        output_type,
+        input_type if input_type in end_types else end_types[0],
+        output_type if output_type in end_types else end_types[0],
         "image" if input_format.takes_pixels else "features",
         "outputs" if has_features else "scores",
         Meaning(
@@ -49,7 +51,7 @@ def interface_of(
             input_description="; ".join(
                 [
                     input_format.in_words(),
-                    *(f"as {end}: {preprocessing.formula(end)}" for end in END_TYPES),
+                    *(f"as {end}: {preprocessing.formula(end)}" for end in end_types),
                 ]
             ),
             content=_content(classifier),

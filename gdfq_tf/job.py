@@ -17,7 +17,7 @@ from gdfq_tf.quantization.plan import match_kernel_layers
 from tflite_export.interface import DEFAULT_END_TYPE, Interface
 from tflite_export.presentation import require_end_type
 from tflite_export.quantization_params import storage_bits
-from tflite_export.target_rules import refusal_of, without_int4
+from tflite_export.target_rules import refusal_of, without_int4, without_int16
 from tflite_export.targets import DEFAULT_TARGET, TARGETS
 
 # Heads without classes, in words.
@@ -114,8 +114,7 @@ class Job:
                 f"{option('target', self.target)} is unknown; expected one of "
                 f"{', '.join(TARGETS)}"
             )
-        for name in ("input_type", "output_type"):
-            require_end_type(name, getattr(self, name))
+        self._check_end_types()
         check_labels(self.labels, self.classifier)
         self._check_target()
         kept = match_kernel_layers(self.classifier.model, self.keep_layers)
@@ -130,20 +129,44 @@ class Job:
         )
         return dataclasses.replace(job, keep_layers=tuple(sorted(kept)))
 
+    @property
+    def _wide(self) -> str:
+        """Names of the widths whose activations are int16."""
+        wide = (x.name for x in self.bit_widths if x.has_int16)
+        return ",".join(wide)
+
+    def _check_end_types(self) -> None:
+        for name in ("input_type", "output_type"):
+            value = getattr(self, name)
+            require_end_type(name, value, 8)
+            if self._wide and value != DEFAULT_END_TYPE:
+                raise UserError(
+                    f"{option(name, value)} is an int8 file's, and those of "
+                    f"{option('bits', self._wide)} have int16 ends; drop {option(name)}"
+                )
+
     def _check_target(self) -> None:
         """Tells at once what the conversion would refuse."""
         target = TARGETS[self.target]
         few = [x.name for x in self.bit_widths if storage_bits(x.weight_bits) == 4]
-        reason = without_int4(target)
-        if few and reason:
-            raise UserError(
-                f"{option('target', target.name)} does not take "
-                f"{option('bits', ','.join(few))}: {reason}"
-            )
-        for layer in filter(becomes_operation, self.classifier.model.layers):
-            refusal = refusal_of(target, layer.name, kind_of(layer))
-            if refusal is not None:
-                raise UserError(f"{option('target', target.name)}: {refusal}")
+        for names, reason in (
+            (",".join(few), without_int4(target)),
+            (self._wide, without_int16(target)),
+        ):
+            if names and reason:
+                raise UserError(
+                    f"{option('target', target.name)} does not take "
+                    f"{option('bits', names)}: {reason}"
+                )
+        for widths in self.bit_widths:
+            bits = widths.stored_activation_bits
+            for layer in filter(becomes_operation, self.classifier.model.layers):
+                refusal = refusal_of(target, layer.name, kind_of(layer), bits)
+                if refusal is not None:
+                    raise UserError(
+                        f"{option('target', target.name)} with "
+                        f"{option('bits', widths.name)}: {refusal}"
+                    )
 
     def _check_recipe(self) -> None:
         classifier, recipe = self.classifier, self.recipe

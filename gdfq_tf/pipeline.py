@@ -40,7 +40,7 @@ from gdfq_tf.system.reproducibility import reproducible
 from tflite_export.convert import convert_network
 from tflite_export.flatbuffer import read_model
 from tflite_export.integer_network import IntegerNetwork
-from tflite_export.operator_forms import num_added_operators
+from tflite_export.operator_forms import gated_layers, num_added_operators
 from tflite_export.targets import TARGETS
 from tflite_export.verification.rules import Expectation, Finding
 from tflite_export.verification.verify import Agreement, verify_file
@@ -236,13 +236,14 @@ def _export(
             Expectation(
                 fitted.bit_widths.weight_bits,
                 num_operators,
-                kept,
-                job.input_type.upper(),
-                job.output_type.upper(),
+                kept | gated_layers(network),
+                interface.input_type.upper(),
+                interface.output_type.upper(),
             ),
             network.examples(
-                job.classifier.preprocessing.to_int8(
-                    fitted.images.pixels[:_NUM_VERIFICATION_IMAGES]
+                job.classifier.preprocessing.to_integers(
+                    fitted.images.pixels[:_NUM_VERIFICATION_IMAGES],
+                    network.activation_bits,
                 )
             ),
         )
@@ -276,7 +277,7 @@ def verify(
       network: the student in integers.
       tflite: the file.
       expectation: of what it holds.
-      images: int8 inputs (N, *input_shape) to compare outputs on, besides random ones.
+      images: inputs (N, *input_shape) to compare outputs on, besides random ones.
 
     Raises:
       ExportError: a rule is broken.

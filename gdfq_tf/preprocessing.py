@@ -25,10 +25,10 @@ from gdfq_tf.config import PREPROCESSINGS
 from gdfq_tf.errors import UserError, option
 from tflite_export.interface import DEFAULT_END_TYPE, END_TYPES
 from tflite_export.quantization_params import (
-    INT8_MAX,
     INT8_MIN,
     QuantParams,
     quant_params_over,
+    symmetric_quant_params,
 )
 
 # keras.applications.imagenet_utils: per-channel statistics of ImageNet, RGB in
@@ -38,6 +38,7 @@ _TORCH_STD = (0.229, 0.224, 0.225)
 _CAFFE_MEAN_BGR = (103.939, 116.779, 123.68)
 # Means and deviations of pixel / 255 are 1 at most; with room for odd conventions.
 _LARGEST_UNIT = 2.0
+_STEPS_OF_LEVEL = 2**7  # of an int16 input: 255 levels are within its range
 
 Pixels: TypeAlias = "npt.NDArray[Any] | tf.Tensor"
 
@@ -139,20 +140,29 @@ class Preprocessing:
             pixels = tf.reverse(pixels, axis=[-1])
         return tf.cast(pixels, tf.uint8)
 
-    def input_quantization(self) -> QuantParams:
-        """The int8 quantization of the model input.
+    def input_quantization(self, bits: int = 8) -> QuantParams:
+        """The quantization of the model input, of 8 or 16 bits.
 
         Uniform: q = pixel - 128, so real = scale * (q + 128) + offset; the zero
         point -128 - offset/scale is rounded to an integer because TFLite pads
-        with it. `to_student_input` moves the inputs onto that grid.
+        with it. `to_student_input` moves the inputs onto that grid. Of 16 bits, levels
+        are so many steps each, from the same zero.
         Otherwise: the smallest range that holds every channel's values.
         """
         if self.is_uniform:
             scale = self.scale[0]
-            return QuantParams(
-                scale, INT8_MIN + math.floor(-self.offset[0] / scale + 0.5)
-            )
-        return quant_params_over(float(self.low.min()), float(self.high.max()))
+            if bits == 16:
+                return QuantParams(scale / _STEPS_OF_LEVEL, 0, bits)
+            return QuantParams(scale, INT8_MIN + self._level_of_zero)
+        low, high = float(self.low.min()), float(self.high.max())
+        if bits == 16:
+            return symmetric_quant_params(max(high, -low))
+        return quant_params_over(low, high)
+
+    @property
+    def _level_of_zero(self) -> int:
+        """Of pixels, where one serves all channels."""
+        return math.floor(-self.offset[0] / self.scale[0] + 0.5)
 
     def grid_shift(self) -> float:
         """`inputs - student inputs`: what the integer zero point leaves over.
@@ -163,21 +173,22 @@ class Preprocessing:
         """
         if not self.is_uniform:
             return 0.0
-        quantization = self.input_quantization()
-        return self.offset[0] + quantization.scale * (
-            quantization.zero_point - INT8_MIN
-        )
+        return self.offset[0] + self.scale[0] * self._level_of_zero
 
     def to_student_input(self, pixels: Pixels) -> tf.Tensor:
         """Student input, float32: on the exported model's int8 input grid."""
         return self.to_input(pixels) - np.float32(self.grid_shift())
 
-    def to_int8(self, pixels: Pixels) -> npt.NDArray[np.int8]:
-        """The exported model's int8 input of pixels (…, channels) in [0, 255]."""
-        quant_params = self.input_quantization()
+    def to_integers(self, pixels: Pixels, bits: int = 8) -> npt.NDArray[Any]:
+        """The exported model's input of pixels (…, channels) in [0, 255].
+
+        `bits`: of its integers, int8 or int16.
+        """
+        quant_params = self.input_quantization(bits)
         levels = self.to_student_input(pixels).numpy() / np.float32(quant_params.scale)
         q = np.rint(levels) + quant_params.zero_point
-        return np.asarray(np.clip(q, INT8_MIN, INT8_MAX), np.int8)
+        clipped = np.clip(q, quant_params.lowest, quant_params.highest)
+        return np.asarray(clipped, quant_params.dtype)
 
     def formula(self, input_type: str = DEFAULT_END_TYPE) -> str:
         """What a caller computes for the exported model's input, in one line.
@@ -186,16 +197,20 @@ class Preprocessing:
           input_type: of that input, a key of `END_TYPES`.
         """
         offset = END_TYPES[input_type]
+        quantization = self.input_quantization(16 if input_type == "int16" else 8)
+        if self.is_uniform and quantization.bits == 16:
+            zero = self._level_of_zero
+            steps = f"(pixel - {zero})" if zero else "pixel"
+            return f"q = {_STEPS_OF_LEVEL} * {steps}"
         if self.is_uniform:
             if offset + INT8_MIN == 0:
                 return "q = pixel, bytes of the image unchanged"
             return f"q = pixel - {-INT8_MIN - offset}"
         value, order = self._of_example()
-        quantization = self.input_quantization()
         return (
             f"q = clamp(round({value} / {quantization.scale:.9g}) + "
-            f"{quantization.zero_point + offset}, {INT8_MIN + offset}, "
-            f"{INT8_MAX + offset}){order}"
+            f"{quantization.zero_point + offset}, {quantization.lowest + offset}, "
+            f"{quantization.highest + offset}){order}"
         )
 
     def _of_example(self) -> tuple[str, str]:
@@ -227,8 +242,8 @@ class Preprocessing:
         """Per channel: the student's inputs are (x - mean) / std, x pixel or feature.
 
         With the exported model's scale and zero point these give its input, up to
-        rounding, as `to_int8` does. Where one serves all channels the mean is a pixel
-        level, so that pixels become themselves: 128, not 127.5, for "tf" (see
+        rounding, as `to_integers` does. Where one serves all channels the mean is a
+        pixel level, so that pixels become themselves: 128, not 127.5, for "tf" (see
         `grid_shift`).
         """
         scale, offset = self._scale_and_offset()

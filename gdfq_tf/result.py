@@ -205,7 +205,8 @@ class Result:
         with progress.stage("evaluation", len(files)) as advance:
             rows = compare(files, self.job.classifier, pixels, labels, advance)
         for row, model in zip(rows[-len(self) :], self.models, strict=True):
-            if storage_bits(model.bit_widths.weight_bits) == 4:
+            widths = model.bit_widths
+            if storage_bits(widths.weight_bits) == 4 or widths.has_int16:
                 row["times_as_long_as_int8"] = times_as_long(
                     model.tflite, self.baselines.noise_ptq
                 )
@@ -227,7 +228,7 @@ class Result:
         """
         job, classifier = self.job, self.job.classifier
         with whole_stage(progress or NullProgress(), "layer figures"):
-            own = [_facts(model) for model in self.models]
+            own = [_facts(model, job) for model in self.models]
             gaps = bn_gaps(classifier, self.images)
         own = [{}] * (len(rows) - len(own)) + own
         return {
@@ -249,8 +250,8 @@ class Result:
                 "bn_statistics_used": classifier.has_bn_statistics,
                 "preprocessing": dataclasses.asdict(classifier.preprocessing),
                 "int8_input": classifier.preprocessing.formula(),
-                "int8_input_quantization": dataclasses.asdict(
-                    classifier.preprocessing.input_quantization()
+                "int8_input_quantization": (
+                    classifier.preprocessing.input_quantization().as_json()
                 ),
                 "exported_input_shape": [1, *classifier.example_shape],
                 "input_type": job.input_type,
@@ -336,11 +337,22 @@ def _uint8_input(job: Job) -> dict[str, Any]:
     uint8 = dataclasses.replace(int8, zero_point=int8.zero_point + offset)
     return {
         "uint8_input": preprocessing.formula(job.input_type),
-        "uint8_input_quantization": dataclasses.asdict(uint8),
+        "uint8_input_quantization": uint8.as_json(),
     }
 
 
-def _facts(model: QuantizedModel) -> dict[str, Any]:
+def _int16_input(model: QuantizedModel, job: Job) -> dict[str, Any]:
+    """What is stored of a file's input where it is int16."""
+    bits, preprocessing = model.network.activation_bits, job.classifier.preprocessing
+    if bits != 16:
+        return {}
+    return {
+        "int16_input": preprocessing.formula("int16"),
+        "int16_input_quantization": preprocessing.input_quantization(bits).as_json(),
+    }
+
+
+def _facts(model: QuantizedModel, job: Job) -> dict[str, Any]:
     """What is stored of a model beside its comparison."""
     quantization = TFLiteClassifier(model.tflite).output_quantization
     trade_off = {} if model.trade_off is None else {"trade_off": model.trade_off.rows()}
@@ -348,9 +360,8 @@ def _facts(model: QuantizedModel) -> dict[str, Any]:
         **trade_off,
         "widths": dataclasses.asdict(model.bit_widths),
         "layers_at_8_bits": sorted(model.layers_at_8_bits),
-        f"{model.network.interface.output_type}_output": dataclasses.asdict(
-            quantization
-        ),
+        **_int16_input(model, job),
+        f"{model.network.interface.output_type}_output": quantization.as_json(),
         "estimate": dataclasses.asdict(model.estimate),
         "verification": {
             "rules": [dataclasses.asdict(finding) for finding in model.findings],

@@ -106,11 +106,16 @@ def _slowness(row: Row, summary: Mapping[str, Any]) -> str | None:
     times, widths = row.get("times_as_long_as_int8"), row["widths"]
     if times is None or times <= _SLOW or summary["target"] != "litert":
         return None
-    if PROTOCOLS[widths["protocol"]].keeps_windows:
+    if PROTOCOLS[widths["protocol"]].keeps_windows and widths["activation_bits"] < 16:
         return None  # it has no INT4 convolutions
     _, noise, *_ = summary["models"]
     saved = 100 * (1 - row["size_bytes"] / noise["size_bytes"])
     size = f"{abs(saved):.0f} % {'fewer' if saved > 0 else 'more'} bytes"
+    if widths["activation_bits"] == 16:
+        return (
+            f"{row['title']} takes {times:.0f} times as long as int8 in LiteRT here, "
+            f"for {size}: XNNPACK has no int16 kernels; take w8a8 where speed counts"
+        )
     instead = f"w{widths['weight_bits']}a{widths['activation_bits']}/pointwise"
     return (
         f"{row['title']} takes {times:.1f} times as long as int8 in LiteRT here, for "

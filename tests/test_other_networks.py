@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from gdfq_tf import evaluation
 from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.config import (
     RECIPES,
@@ -102,7 +103,9 @@ def float_outputs(model: keras.Model, classifier: Classifier, pixels) -> np.ndar
 def tflite_outputs(tflite: bytes, classifier: Classifier, pixels) -> np.ndarray:
     """What the file gives, as real numbers."""
     file = TFLiteClassifier(tflite)
-    return file.dequantize_output(file.run(classifier.preprocessing.to_int8(pixels)))
+    return file.dequantize_output(
+        file.run(classifier.preprocessing.to_integers(pixels))
+    )
 
 
 def check_verified(result: Result) -> None:
@@ -504,3 +507,52 @@ def test_branches_that_normalize_one_tensor_each(tmp_path):
     result = run(classifier, TINY, WIDTHS)
     check_verified(result)
     check_near(result, model, classifier, (0.1, 0.25))
+
+
+def gated(x):
+    """A gate for each channel, and features behind a leaky ReLU."""
+    x = _layers.Conv2D(8, 3, padding="same")(x)
+    means = _layers.GlobalAveragePooling2D(keepdims=True)(x)
+    x = _layers.Multiply()([x, _layers.Conv2D(8, 1, activation="sigmoid")(means)])
+    x = _layers.Dense(6)(_layers.GlobalAveragePooling2D()(x))
+    return _layers.Dense(3)(_layers.LeakyReLU(0.2)(x))
+
+
+def test_activations_of_16_bits_come_nearer_than_those_of_8(tmp_path):
+    model = network(gated)
+    classifier = loaded(model, tmp_path, task="features")
+    widths = tuple(map(parse_bit_widths, ("w8a8", "w8a16", "w4a16")))
+    result = run(classifier, CALIBRATE, widths)
+    pixels = result.images.pixels
+    expected = float_outputs(model, classifier, pixels)
+    errors = []
+    for quantized in result.models:
+        assert all(finding.passed for finding in quantized.findings)
+        assert quantized.agreement.max_lsb == 0
+        outputs = evaluation.tflite_outputs(
+            quantized.tflite, classifier.preprocessing, pixels
+        )
+        errors.append(np.linalg.norm(outputs - expected))
+    narrow, wide, few = errors
+    assert wide < narrow / 3
+    assert wide < few
+    facts = result.summary(result.compare())["models"][-1]
+    assert facts["int16_input"] == "q = 128 * (pixel - 128)"
+    assert "int16_output" in facts
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"input_type": "uint8"}, "w8a16.* int16 ends"),
+        ({"target": "tflm"}, "does not take .*w8a16"),
+        ({"target": "c99"}, "does not take .*w8a16.*kernels are for int8"),
+    ],
+)
+def test_what_int16_does_not_go_with_is_refused_before_any_work(
+    options, message, tmp_path
+):
+    classifier = loaded(network(classes), tmp_path)
+    with pytest.raises(UserError, match=message) as error:
+        Job(classifier, TINY, (parse_bit_widths("w8a16"),), **options).checked()
+    assert "\n" not in str(error.value)

@@ -468,7 +468,7 @@ def check_all_the_way(source, head, bit_widths, seed):
     figures = layer_figures(network, student, equalized, pixels)
     assert np.all(np.isfinite([row.rmse_over_scale for row in figures]))
     tflite = convert_network(network)
-    levels = network.examples(preprocessing.to_int8(pixels))
+    levels = network.examples(preprocessing.to_integers(pixels))
     expectation = Expectation(
         bit_widths.weight_bits, layers_at_8_bits=plan.layers_at_8_bits
     )

@@ -26,6 +26,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from tflite_export import memory_probe
 from tflite_export.errors import ExportError
+from tflite_export.interface import END_TYPES
 from tflite_export.interpreter import litert_refusals, load_interpreter, read_tflite
 from tflite_export.operator_files import operator_files
 
@@ -336,12 +337,14 @@ def _set_random_inputs(interpreter: Interpreter) -> None:
 def _random_values(
     rng: np.random.Generator, shape: Sequence[int], dtype: np.dtype
 ) -> np.ndarray:
-    if dtype in (np.int8, np.uint8):
+    if dtype.name in END_TYPES:
         limits = np.iinfo(dtype)
         return rng.integers(limits.min, limits.max, shape, dtype, endpoint=True)
     if dtype == np.float32:
         return rng.uniform(-1.0, 1.0, shape).astype(np.float32)
-    raise ExportError(f"the model's input is {dtype}; expected int8, uint8 or float32")
+    raise ExportError(
+        f"the model's input is {dtype}; expected {', '.join(END_TYPES)} or float32"
+    )
 
 
 def _device() -> str:

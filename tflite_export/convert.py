@@ -13,6 +13,7 @@ from tflite_export.exponential_linear import exponentials_as_elu
 from tflite_export.export_graph import export_graph, names_of_kind
 from tflite_export.flatbuffer import pack_model, read_model, unpack_model
 from tflite_export.fully_connected import as_fully_connected
+from tflite_export.int16_activations import as_int8, as_int16
 from tflite_export.integer_network import IntegerNetwork, Shape
 from tflite_export.metadata import add_metadata, with_labels
 from tflite_export.names import printable
@@ -34,6 +35,20 @@ def convert_network(network: IntegerNetwork) -> bytes:
       ExportError: the network's target does not take it, or the converter refused it.
     """
     require_taken(network)
+    is_wide = network.activation_bits == 16
+    tflite = as_fully_connected(
+        _converted(as_int8(network) if is_wide else network),
+        dense=names_of_kind(network, "dense"),
+        pointwise=names_of_kind(network, "pointwise"),
+        int8_may_stay=not is_wide,
+    )
+    if is_wide:
+        tflite = as_int16(tflite, network)
+    return _with_interface(tflite, network)
+
+
+def _converted(network: IntegerNetwork) -> bytes:
+    """What the converter makes of a network of int8 activations."""
     converter = _converter(export_graph(network), network.input_shape)
     converter.optimizations = [tf.lite.Optimize.DEFAULT]
     converter.inference_input_type = tf.dtypes.as_dtype(network.interface.input_type)
@@ -41,12 +56,7 @@ def convert_network(network: IntegerNetwork) -> bytes:
     tflite = _convert(converter)
     if any(op.kind == "elu" for op in network.ops):
         tflite = exponentials_as_elu(tflite)
-    tflite = as_fully_connected(
-        tflite,
-        dense=names_of_kind(network, "dense"),
-        pointwise=names_of_kind(network, "pointwise"),
-    )
-    return _with_interface(tflite, network)
+    return tflite
 
 
 def _with_interface(tflite: bytes, network: IntegerNetwork) -> bytes:

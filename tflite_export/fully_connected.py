@@ -29,7 +29,11 @@ _VERSIONS = {schema.TensorType.INT8: 4, schema.TensorType.INT4: 10}
 
 
 def as_fully_connected(
-    tflite: bytes, dense: Collection[str], pointwise: Collection[str] = ()
+    tflite: bytes,
+    dense: Collection[str],
+    pointwise: Collection[str] = (),
+    *,
+    int8_may_stay: bool = True,
 ) -> bytes:
     """Rewrites the named layers' 1x1 convolutions as FULLY_CONNECTED.
 
@@ -40,7 +44,8 @@ def as_fully_connected(
     last dimension (the converter's own rule: FULLY_CONNECTED flattens its input).
     Where something else reads the output, dimensions are kept if the kernel is INT4,
     which is rounded as FULLY_CONNECTED's alone; an INT8 convolution computes the same
-    and stays. Convolutions of `pointwise` keep all dimensions.
+    and stays, unless its activations are to be int16. Convolutions of `pointwise` keep
+    all dimensions.
     Tensors, buffers and operator codes that nothing uses are dropped.
 
     Args:
@@ -50,6 +55,7 @@ def as_fully_connected(
         "model/quant_fc2/Conv2D". The converter makes one convolution of layers that
         are alike, so some may have none of their own.
       pointwise: the same of layers that work on each position of their input.
+      int8_may_stay: whether convolutions with INT8 kernels compute the same.
 
     Returns:
       The rewritten `.tflite` file.
@@ -60,6 +66,8 @@ def as_fully_connected(
     model = unpack_model(tflite)
     graph = _Graph(model)
     flat, kept = graph.layers(dense), graph.layers(pointwise)
+    if not int8_may_stay:
+        kept = [*kept, *flat]
     # Backwards, so that a layer knows whether its readers were rewritten.
     for operator in reversed(tuple(graph.operators)):
         if operator in flat and graph.can_be_flat(operator):
@@ -67,7 +75,7 @@ def as_fully_connected(
         elif operator in kept or (operator in flat and graph.has_int4(operator)):
             graph.keep_dimensions(operator)
     graph.drop_unread_reshapes()
-    _drop_unused(model)
+    drop_unused(model)
     return pack_model(model)
 
 
@@ -207,7 +215,7 @@ class _Graph:
         ]
 
 
-def _drop_unused(model: schema.ModelT) -> None:
+def drop_unused(model: schema.ModelT) -> None:
     """Renumbers tensors, operator codes and buffers without the unused ones."""
     graph = model.subgraphs[0]
     ends = [graph.inputs, graph.outputs]

@@ -29,7 +29,8 @@ class Kernel:
         (h, w, channels, multiplier), others (in, out).
       bits: 2..8; |values| <= 2^(bits - 1) - 1.
       scale: float32 (output channels,), > 0, with at most 16 significant bits.
-      bias: int32 (output channels,), in units of input scale * scale.
+      bias: int32, or int64 beside activations of 16 bits, (output channels,), in units
+        of input scale * scale.
     """
 
     values: np.ndarray
@@ -74,7 +75,7 @@ class IntegerNetwork:
       ops: the last one's output are the logits (classes,), or what comes of them.
       softmax: whether the exported model ends in a softmax.
       interface: how the file's ends are typed, named and described; the integers of
-        the network itself are int8 in any case.
+        the network itself have the type of `input_quant_params` in any case.
       target: what runs it, a key of `targets.TARGETS`: operations have the kinds that
         it takes, and biases make up for its rounding.
     """
@@ -86,6 +87,11 @@ class IntegerNetwork:
     softmax: bool
     interface: Interface = DEFAULT_INTERFACE
     target: str = DEFAULT_TARGET
+
+    @property
+    def activation_bits(self) -> int:
+        """Bits in which all its tensors are stored, 8 or 16."""
+        return self.input_quant_params.bits
 
     def examples(self, values: np.ndarray) -> np.ndarray:
         """Values (N, ...) of its inputs, in their order, as (N, *input_shape)."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-# Type of a file's end -> what its values are more than the student's int8 ones.
-END_TYPES = {"int8": 0, "uint8": 128}
+# Type of a file's end -> what its values are more than the student's own ones.
+END_TYPES = {"int8": 0, "uint8": 128, "int16": 0}
+# Bits of activations -> the types that ends can have, the student's own first.
+END_TYPES_OF_BITS = {8: ("int8", "uint8"), 16: ("int16",)}
 DEFAULT_END_TYPE = "int8"
 # What inputs can be: pixels with channels RGB, gray ones, other pixels, no pixels.
 CONTENTS = ("rgb", "gray", "image", "features")
@@ -41,7 +43,8 @@ class Interface:
 
     Attributes:
       input_type: a key of `END_TYPES`; `output_type`: likewise. With uint8, values are
-        those of int8 plus 128, with the same scale, and an operator converts them.
+        those of int8 plus 128, with the same scale, and an operator converts them. With
+        int16, those of a student with such activations.
       input_name: of the input tensor, in the signature as well; `output_name`: of the
         output.
       meaning: what the metadata say.

@@ -86,7 +86,7 @@ class TFLiteClassifier:
         """Loads a classifier.
 
         Args:
-          tflite: the file's bytes or path; int8, uint8 or float32 in and out.
+          tflite: the file's bytes or path; int8, uint8, int16 or float32 in and out.
           num_threads: threads of one invocation.
 
         Raises:
@@ -117,7 +117,7 @@ class TFLiteClassifier:
 
     @property
     def dtype(self) -> np.dtype:
-        """Type of the raw input: int8, uint8 or float32."""
+        """Type of the raw input: int8, uint8, int16 or float32."""
         return np.dtype(self._input["dtype"])
 
     @property
@@ -179,14 +179,14 @@ class TFLiteClassifier:
                 output[:] = self._interpreter.get_tensor(self._output["index"])[0]
         return outputs
 
-    def run_int8(self, levels: np.ndarray) -> np.ndarray:
-        """Outputs of inputs, both as int8 whatever types the model's ends have.
+    def run_own(self, levels: np.ndarray) -> np.ndarray:
+        """Outputs of inputs, both as the student's own whatever the ends' types.
 
         Args:
-          levels: int8 (N, ...); a uint8 input is fed with 128 more.
+          levels: int8 or int16 (N, ...); a uint8 input is fed with 128 more.
 
         Returns:
-          int8 (N, classes); those of a uint8 output less 128.
+          (N, classes) of the type of `levels`; those of a uint8 output less 128.
 
         Raises:
           ExportError: another shape; the model's input or output is float.
@@ -200,9 +200,10 @@ class TFLiteClassifier:
                 f"the model takes {self.dtype} and gives "
                 f"{np.dtype(self._output['dtype'])}; expected {' or '.join(END_TYPES)}"
             )
-        inputs = (np.asarray(levels, np.int16) + before).astype(self.dtype)
+        levels = np.asarray(levels)
+        inputs = (levels.astype(np.int16) + before).astype(self.dtype)
         outputs = self.run(inputs).astype(np.int16)
-        return (outputs - after).astype(np.int8)
+        return (outputs - after).astype(levels.dtype)
 
     def logits(self, real: np.ndarray) -> np.ndarray:
         """Real outputs (N, classes), float32, of real inputs (N, ...).
@@ -222,10 +223,11 @@ def _only(details: list[dict], what: str) -> dict:
         raise ExportError(f"the model has {len(details)} {what}s; expected 1")
     (detail,) = details
     dtype = np.dtype(detail["dtype"])
-    if dtype not in (np.int8, np.uint8, np.float32):
+    if dtype.name not in (*END_TYPES, "float32"):
         raise ExportError(
-            f"the model's {what} is {dtype}; expected int8, uint8 or float32: set the "
-            "converter's inference_input_type and inference_output_type"
+            f"the model's {what} is {dtype}; expected {', '.join(END_TYPES)} or "
+            "float32: set the converter's inference_input_type and "
+            "inference_output_type"
         )
     if _shape(detail)[:1] != (1,):
         raise ExportError(

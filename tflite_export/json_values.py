@@ -9,7 +9,7 @@ import numpy as np
 
 from tflite_export.errors import ExportError
 from tflite_export.names import printable
-from tflite_export.quantization_params import INT8_MAX, INT8_MIN
+from tflite_export.quantization_params import INT8_MAX, INT8_MIN, INT16_MAX
 
 Check = Callable[[object], bool]
 Fields = Mapping[str, Check]  # of an object, by name
@@ -71,6 +71,7 @@ def is_scale(value: object) -> bool:
 
 
 is_quantized = integer_within(INT8_MIN, INT8_MAX)
+is_int16 = integer_within(-INT16_MAX - 1, INT16_MAX)
 is_size = integer_within(1, 2**15)
 is_pair = list_of(2, is_size)  # (height, width)
 is_margins = list_of(2, list_of(2, integer_within(0, 2**15)))

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from tflite_export.errors import ExportError, option
 from tflite_export.integer_network import IntegerNetwork
-from tflite_export.interface import END_TYPES
+from tflite_export.interface import END_TYPES_OF_BITS
 from tflite_export.json_values import is_line
 from tflite_export.names import printable, shown
 from tflite_export.tensor_shapes import tensor_shapes
@@ -24,14 +24,17 @@ def presented(
 
     Args:
       network: what its file is made of.
-      input_type: a key of `END_TYPES`, or None.
+      input_type: a type that its ends can have, or None.
       output_type: likewise.
       labels: of its outputs; none: as they are.
 
     Raises:
-      ExportError: see `require_labels`.
+      ExportError: see `require_labels` and `require_end_type`.
     """
     interface = network.interface
+    for name, value in (("input_type", input_type), ("output_type", output_type)):
+        if value is not None:
+            require_end_type(name, value, network.activation_bits)
     if labels:
         num_outputs = tensor_shapes(network)[network.ops[-1].name][-1]
         require_labels(labels, num_outputs, interface.meaning.name or "the network")
@@ -65,18 +68,19 @@ def require_labels(labels: Sequence[str], num_outputs: int, name: str) -> None:
             )
 
 
-def require_end_type(name: str, value: object) -> None:
+def require_end_type(name: str, value: object, bits: int) -> None:
     """Refuses types that ends of files cannot have.
 
     Args:
       name: of the option.
       value: of the same.
+      bits: of the activations.
 
     Raises:
-      ExportError: it is no key of `END_TYPES`.
+      ExportError: it is none of `END_TYPES_OF_BITS`.
     """
-    if value not in END_TYPES:
+    if value not in END_TYPES_OF_BITS[bits]:
         raise ExportError(
-            f"{option(name, value)} is no type of a file's end; expected "
-            f"{' or '.join(END_TYPES)}"
+            f"{option(name, value)} is no type of a file's end where activations have "
+            f"{bits} bits; expected {' or '.join(END_TYPES_OF_BITS[bits])}"
         )

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 INT8_MIN, INT8_MAX = -128, 127
+INT16_MAX = 32767
 # Significant bits of scales: times a level of up to 8 bits they stay exact in float32,
 # so the converter reads back the same scale; the change is 1e-5 at most.
 SCALE_BITS = 16
@@ -16,31 +17,59 @@ INT4_SCALE_BITS = 20
 
 @dataclasses.dataclass(frozen=True)
 class QuantParams:
-    """How one tensor's int8 values q stand for real numbers, as TFLite has it.
+    """How one tensor's integers q stand for real numbers, as TFLite has it.
 
     Attributes:
       scale: > 0, real units per integer step.
       zero_point: -128..127, the integer that stands for zero exactly; of uint8 values
-        128 more.
+        128 more; 0 with 16 bits.
+      bits: of the integers, 8 or 16.
     """
 
     scale: float
     zero_point: int
+    bits: int = 8
+
+    @property
+    def dtype(self) -> str:
+        """NumPy's name of the integers' type; the schema's in capitals."""
+        return f"int{self.bits}"
+
+    def as_json(self) -> dict[str, float | int]:
+        """Scale and zero point; the type is told beside them."""
+        return {"scale": self.scale, "zero_point": self.zero_point}
+
+    @property
+    def lowest(self) -> int:
+        """The least integer."""
+        return -(2 ** (self.bits - 1))
+
+    @property
+    def highest(self) -> int:
+        """The largest integer."""
+        return 2 ** (self.bits - 1) - 1
 
     @property
     def low(self) -> float:
         """The smallest representable value."""
-        return self.scale * (INT8_MIN - self.zero_point)
+        return self.scale * (self.lowest - self.zero_point)
 
     @property
     def high(self) -> float:
         """The largest representable value."""
-        return self.scale * (INT8_MAX - self.zero_point)
+        return self.scale * (self.highest - self.zero_point)
 
 
 # TFLite fixes the parameters of results that are bounded: softmax, tanh and others.
 BETWEEN_0_AND_1 = QuantParams(1 / 256, INT8_MIN)
 BETWEEN_MINUS_1_AND_1 = QuantParams(1 / 128, 0)
+# With 16 bits those of all of them.
+BOUNDED_INT16 = QuantParams(2.0**-15, 0, bits=16)
+
+
+def softmax_quant_params(bits: int) -> QuantParams:
+    """Those of a softmax's results of 8 or 16 bits."""
+    return BETWEEN_0_AND_1 if bits == 8 else BOUNDED_INT16
 
 
 def quant_params_over(low: float, high: float) -> QuantParams:
@@ -67,6 +96,11 @@ def relu_quant_params(upper: float, bits: int) -> QuantParams:
     """
     steps = 2**bits - 1
     return QuantParams(upper / steps, INT8_MAX - steps)
+
+
+def symmetric_quant_params(largest: float) -> QuantParams:
+    """The 16-bit parameters over [-largest, largest], largest > 0 and finite."""
+    return QuantParams(largest / INT16_MAX, 0, bits=16)
 
 
 def coarse(scale: float | np.ndarray) -> np.ndarray:

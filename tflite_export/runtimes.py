@@ -34,6 +34,8 @@ FIRST_RUNTIMES: Mapping[tuple[str, int, str], _Version] = {
     ("FULLY_CONNECTED", 10, "INT4"): (2, 19, 0),
     ("GELU", 2, ""): (2, 9, 1),
 }
+# Of int16 activations the only one that was tried, which computes them exactly.
+FIRST_WITH_INT16: _Version = (2, 21, 0)
 _WITH_KERNELS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
@@ -43,6 +45,8 @@ def first_runtime(model: TFLiteModel) -> str:
         FIRST_RUNTIMES.get(_key(model, operator), OLDEST)
         for operator in model.operators
     ]
+    if any(tensor.dtype == "INT16" for tensor in model.tensors):
+        versions.append(FIRST_WITH_INT16)
     return ".".join(map(str, max(versions, default=OLDEST)))
 
 

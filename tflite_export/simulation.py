@@ -43,7 +43,7 @@ class Kernels:
 
     Attributes:
       simulations: one for each kind of operation.
-      softmax: (logits int8 (N, classes), their scale) -> probabilities, int8.
+      softmax: (logits (N, classes), their scale) -> probabilities, of the same type.
       softmax_is_exact: as `Simulation.exact`.
       rounding_bias: (op, quantization parameters of its input) -> what rounding adds
         to each accumulator on average, in its units, float64 (output channels,).
@@ -58,7 +58,7 @@ class Kernels:
 def compute(
     kernels: Kernels, network: IntegerNetwork, images: np.ndarray
 ) -> np.ndarray:
-    """int8 outputs (N, classes) of int8 inputs (N, H, W, C)."""
+    """Outputs (N, classes) of inputs (N, H, W, C), int8 or int16 as the network's."""
     run = tf.function(
         lambda batch: _run(kernels, network, batch),
         reduce_retracing=True,
@@ -69,8 +69,8 @@ def compute(
     batches = []
     for start in range(0, len(images), size):
         batch = images[start : start + size]
-        batches.append(run(tf.constant(batch, tf.float64)).numpy().astype(np.int8))
-    outputs = np.concatenate(batches)
+        batches.append(run(tf.constant(batch, tf.float64)).numpy())
+    outputs = np.concatenate(batches).astype(network.input_quant_params.dtype)
     if network.softmax:
         outputs = kernels.softmax(outputs, network.ops[-1].quant_params.scale)
     return outputs
@@ -86,9 +86,10 @@ def is_exact(kernels: Kernels, network: IntegerNetwork) -> bool:
 def compute_tensors(
     kernels: Kernels, network: IntegerNetwork, images: np.ndarray, names: Iterable[str]
 ) -> dict[str, np.ndarray]:
-    """The tensors of those names, int8 (N, ...), for int8 inputs (N, H, W, C)."""
+    """The tensors of those names (N, ...) for inputs (N, H, W, C), as `compute`."""
     tensors = _tensors(kernels, network, tf.constant(images, tf.float64))
-    return {name: tensors[name].numpy().astype(np.int8) for name in names}
+    dtype = network.input_quant_params.dtype
+    return {name: tensors[name].numpy().astype(dtype) for name in names}
 
 
 def _run(kernels: Kernels, network: IntegerNetwork, images: tf.Tensor) -> tf.Tensor:

@@ -50,7 +50,9 @@ from tflite_export.targets import DEFAULT_TARGET, TARGETS
 from tflite_export.tensor_shapes import tensor_shapes
 
 _DESCRIPTION = "network"
-_ARRAY_DTYPES = {"values": np.int8, "scale": np.float32, "bias": np.int32}
+_ARRAYS = ("values", "scale", "bias")
+# By bits of activations.
+_BIAS_DTYPES: Mapping[int, type[np.integer]] = {8: np.int32, 16: np.int64}
 # A description has about half a kilobyte for each operation; the largest classifiers
 # known have four hundred million weights of a byte.
 _LARGEST_DESCRIPTION = 2**24
@@ -58,6 +60,8 @@ _LARGEST_FILE = 2**29
 _LARGEST_TENSOR = 2**27  # values
 _is_bits = integer_within(2, 8)
 _GRID_FIELDS: Fields = {"scale": is_scale, "zero_point": is_quantized}
+# Of students with activations of 16 bits.
+_OPTIONAL_GRID_FIELDS: Fields = {"bits": lambda value: value == 16}
 _NETWORK_FIELDS: Fields = {
     "input_name": is_name,
     "input_shape": list_of(None, is_size),
@@ -121,7 +125,7 @@ def save_network(network: IntegerNetwork, path: Path) -> None:
             "name": op.name,
             "kind": op.kind,
             "inputs": op.inputs,
-            "grid": dataclasses.asdict(op.quant_params),
+            "grid": _grid(op.quant_params),
             "relu": op.relu,
             "relu6": op.relu6,
             "attributes": dict(op.attributes),
@@ -129,12 +133,12 @@ def save_network(network: IntegerNetwork, path: Path) -> None:
         }
         ops.append(description)
         if op.kernel:
-            for field in _ARRAY_DTYPES:
+            for field in _ARRAYS:
                 arrays[f"{op.name}/{field}"] = getattr(op.kernel, field)
     description = {
         "input_name": network.input_name,
         "input_shape": network.input_shape,
-        "input_grid": dataclasses.asdict(network.input_quant_params),
+        "input_grid": _grid(network.input_quant_params),
         "softmax": network.softmax,
         "ops": ops,
         "interface": dataclasses.asdict(network.interface),
@@ -216,6 +220,10 @@ def _network(description: dict, arrays: Mapping[str, np.ndarray]) -> IntegerNetw
         what = f"operation {shown(op.name)}"
         require(op.name not in known, f"{what} is there twice")
         require(known.issuperset(op.inputs), f"{what} reads what no earlier one gives")
+        require(
+            op.quant_params.bits == network.activation_bits,
+            f"{what} has {op.quant_params.bits} bits, and the input another number",
+        )
         known.add(op.name)
     shapes = tensor_shapes(network)
     for name, shape in shapes.items():
@@ -261,14 +269,16 @@ def _operation(description: dict, arrays: Mapping[str, np.ndarray]) -> IntegerOp
         (bits is None) == (traits.kernel is None),
         f"{what} has {'no' if bits is None else 'a'} kernel",
     )
+    quant_params = _quant_params(description["grid"], what)
     kernel = None
     if traits.kernel is not None:
-        kernel = _kernel(description, traits.kernel, arrays)
+        bias_dtype = _BIAS_DTYPES[quant_params.bits]
+        kernel = _kernel(description, traits.kernel, bias_dtype, arrays)
     return IntegerOp(
         name=name,
         kind=kind,
         inputs=inputs,
-        quant_params=_quant_params(description["grid"], what),
+        quant_params=quant_params,
         relu=description["relu"],
         relu6=description["relu6"],
         kernel=kernel,
@@ -277,13 +287,16 @@ def _operation(description: dict, arrays: Mapping[str, np.ndarray]) -> IntegerOp
 
 
 def _kernel(
-    description: dict, layout: KernelLayout, arrays: Mapping[str, np.ndarray]
+    description: dict,
+    layout: KernelLayout,
+    bias_dtype: type[np.integer],
+    arrays: Mapping[str, np.ndarray],
 ) -> Kernel:
     """The kernel of an operation, whose own fields are right already."""
     name, bits = description["name"], description["kernel_bits"]
     what = f"operation {shown(name)} ({description['kind']})"
     fields = {}
-    for field, dtype in _ARRAY_DTYPES.items():
+    for field, dtype in zip(_ARRAYS, (np.int8, np.float32, bias_dtype), strict=True):
         array = fields[field] = arrays[f"{name}/{field}"]
         require(
             array.dtype == dtype, f"{field} of {what} are {array.dtype}, not {dtype}"
@@ -317,5 +330,19 @@ def _kernel(
 
 
 def _quant_params(description: dict, what: str) -> QuantParams:
-    check_fields(description, f"the grid of {what}", _GRID_FIELDS)
-    return QuantParams(description["scale"], description["zero_point"])
+    fields = _GRID_FIELDS, _OPTIONAL_GRID_FIELDS
+    check_fields(description, f"the grid of {what}", *fields)
+    quant_params = QuantParams(**description)
+    require(
+        quant_params.bits == 8 or quant_params.zero_point == 0,
+        f"the grid of {what} has 16 bits and another zero point than 0",
+    )
+    return quant_params
+
+
+def _grid(quant_params: QuantParams) -> dict[str, Any]:
+    """What `_quant_params` reads; bits are told where they are not 8."""
+    fields = dataclasses.asdict(quant_params)
+    if fields["bits"] == 8:
+        del fields["bits"]
+    return fields

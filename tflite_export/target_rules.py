@@ -25,6 +25,7 @@ def require_taken(network: IntegerNetwork) -> None:
       ExportError: the first of it, the reason, and what to do.
     """
     target = TARGETS[network.target]
+    require_activations_taken(target, network)
     for rule in RULES:
         for offence in rule(target, network):
             raise ExportError(f"{option('target', target.name)}: {offence}")
@@ -43,6 +44,44 @@ def without_int4(target: Target) -> str | None:
     return f"{target.no_int4}; take {option('bits', 'w8a8')}"
 
 
+def without_int16(target: Target) -> str | None:
+    """The reason for which a target takes int8 activations alone, and what to do."""
+    if not target.no_int16:
+        return None
+    return (
+        f"{target.no_int16}; take {option('bits', 'w8a8')}, or "
+        f"{option('target', 'litert')}"
+    )
+
+
+def require_activations_taken(target: Target, network: IntegerNetwork) -> None:
+    """Refuses a network whose activations a target does not take.
+
+    Raises:
+      ExportError: the reason, and what to do.
+    """
+    reason = without_int16(target)
+    if network.activation_bits == 16 and reason:
+        raise ExportError(
+            f"{option('target', target.name)} does not take the student's activations "
+            f"of 16 bits: {reason}"
+        )
+
+
+def _int4_beside_int16(target: Target, network: IntegerNetwork) -> Iterator[str]:
+    if network.activation_bits != 16:
+        return
+    for op in network.ops:
+        # LiteRT reads their bytes as if they were int8, and says nothing.
+        if op.kind == "depthwise" and storage_bits(kernel_of(op).bits) == 4:
+            yield (
+                f"layer {shown(op.name)} is depthwise with a kernel of "
+                f"{kernel_of(op).bits} bits, and beside int16 activations those have "
+                f"8; take {option('bits', 'w4a16')}, or keep it by "
+                f"{option('keep_layers')}"
+            )
+
+
 def _int4(target: Target, network: IntegerNetwork) -> Iterator[str]:
     reason = without_int4(target)
     for op in network.ops:
@@ -53,15 +92,22 @@ def _int4(target: Target, network: IntegerNetwork) -> Iterator[str]:
             )
 
 
-def refusal_of(target: Target, name: str, kind: str) -> str | None:
-    """Why a target does not take a layer of that kind, and what to do."""
-    if kind not in target.refused:
+def refusal_of(target: Target, name: str, kind: str, bits: int) -> str | None:
+    """Why a target does not take a layer of that kind, and what to do.
+
+    `bits`: of activations, 8 or 16.
+    """
+    refused = target.refused
+    if bits == 16:
+        refused = {**refused, **target.refused_with_int16}
+    if kind not in refused:
         return None
-    return f"layer {shown(name)} is a {kind}: {target.refused[kind]}"
+    return f"layer {shown(name)} is a {kind}: {refused[kind]}"
 
 
 def _kinds(target: Target, network: IntegerNetwork) -> Iterator[str]:
-    refusals = (refusal_of(target, op.name, op.kind) for op in network.ops)
+    bits = network.activation_bits
+    refusals = (refusal_of(target, op.name, op.kind, bits) for op in network.ops)
     yield from (refusal for refusal in refusals if refusal is not None)
 
 
@@ -101,5 +147,5 @@ def _dense_widths(target: Target, network: IntegerNetwork) -> Iterator[str]:
             )
 
 
-RULES: tuple[Rule, ...] = (_int4, _kinds, _inputs, _relu6)
+RULES: tuple[Rule, ...] = (_int4, _int4_beside_int16, _kinds, _inputs, _relu6)
 WARNINGS: tuple[Rule, ...] = (_dense_widths,)

@@ -26,7 +26,9 @@ class Target:
       int4_pointwise: that of a pointwise layer: "pointwise", which is FULLY_CONNECTED
         as well, where that is the faster one; else "conv".
       no_int4: why it takes no INT4 kernels at all; empty where it does.
+      no_int16: why it takes no int16 activations; empty where it does.
       refused: kinds of operations it does not take, and what to do.
+      refused_with_int16: the same of those besides that it takes with int8 alone.
       most_inputs: of kinds of operations that take any number.
       relu6_keeps_scale: whether its RELU6 is right only for outputs that have the
         scale of the input.
@@ -41,12 +43,17 @@ class Target:
     int4_dense: str
     int4_pointwise: str
     no_int4: str = ""
+    no_int16: str = ""
     refused: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    refused_with_int16: Mapping[str, str] = dataclasses.field(default_factory=dict)
     most_inputs: Mapping[str, int] = dataclasses.field(default_factory=dict)
     relu6_keeps_scale: bool = False
     dense_multiple: tuple[int, str] | None = None
     unproven: str = ""
 
+
+_NOT_PROVEN = "what it computes of them is not proven"
+_NO_KERNEL = "it has no int16 kernel"
 
 _TFLM = Target(
     "tflm",
@@ -55,6 +62,7 @@ _TFLM = Target(
     # It refuses a FULLY_CONNECTED with INT4 kernels of several scales.
     int4_dense="dense_convolution",
     int4_pointwise="conv",
+    no_int16=_NOT_PROVEN,
     refused={"gelu": "it has no GELU; train with hard_swish or relu"},
     most_inputs={"concatenate": 10},
     relu6_keeps_scale=True,
@@ -76,6 +84,11 @@ TARGETS: Mapping[str, Target] = {
             # XNNPACK has INT4 kernels for FULLY_CONNECTED alone.
             int4_dense="dense",
             int4_pointwise="pointwise",
+            refused_with_int16={
+                "elu": f"{_NO_KERNEL}; train with relu, gelu or leaky_relu",
+                "prelu": f"{_NO_KERNEL}; train with leaky_relu or relu",
+                "l2_normalize": f"{_NO_KERNEL}; train with BatchNormalization",
+            },
         ),
         _TFLM,
         Target(
@@ -84,6 +97,7 @@ TARGETS: Mapping[str, Target] = {
             kernels="litert",
             int4_dense="dense",
             int4_pointwise="pointwise",
+            no_int16="its kernels are for int8",
         ),
         # What Vela leaves to the CPU, TFLM runs.
         dataclasses.replace(

@@ -178,6 +178,6 @@ def _examples(network: IntegerNetwork, folder: Path, count: int) -> np.ndarray:
         preprocessing = preprocessing_of(read_summary(folder))
         with np.load(archive) as arrays:
             pixels = arrays["pixels"][: count // 2]
-        ours = network.examples(preprocessing.to_int8(pixels))
+        ours = network.examples(preprocessing.to_integers(pixels))
         images[: len(ours)] = ours
     return images

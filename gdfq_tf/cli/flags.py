@@ -32,7 +32,7 @@ from gdfq_tf.config import (
 from gdfq_tf.distribution.cluster import this_task
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.manifest import read_manifest
-from tflite_export.interface import DEFAULT_END_TYPE, END_TYPES
+from tflite_export.interface import DEFAULT_END_TYPE, END_TYPES, END_TYPES_OF_BITS
 from tflite_export.targets import CORTEX_M, DEFAULT_TARGET, NPUS, PHONE, TARGETS
 
 _OF_OTHER_MODELS = (
@@ -403,7 +403,8 @@ def _define_quantize(flags_: Flags) -> None:
         "bits, and so do depthwise layers, residual adds and pooling, unless /paper is "
         "added (w4a4/paper): all kernels and ReLU outputs. With /pointwise "
         "(w4a8/pointwise) only 1x1 convolutions and dense layers have the weight bits: "
-        "others with INT4 kernels are slow in LiteRT.",
+        "others with INT4 kernels are slow in LiteRT. w8a16 and w4a16 have int16 in "
+        "all tensors: nearest to float, for regressions and audio, and slow in LiteRT.",
     )
     flags_.texts(
         "keep_layers", [], "Layers that stay at 8 bits: names or patterns, conv_dw_*."
@@ -621,16 +622,15 @@ def _define_other_ends(flags_: Flags) -> None:
 
 def _define_end_types(flags_: Flags, default: str | None) -> None:
     own = "" if default else " If not given, the student's own."
+    types = list(END_TYPES_OF_BITS[8] if default else END_TYPES)
     flags_.choice(
         "input_type",
         default,
-        list(END_TYPES),
+        types,
         "Type of the files' input. With uint8, bytes of images can be fed as they are "
         f"where the preprocessing lets them; the formula of the input says so.{own}",
     )
-    flags_.choice(
-        "output_type", default, list(END_TYPES), f"Type of the files' output.{own}"
-    )
+    flags_.choice("output_type", default, types, f"Type of the files' output.{own}")
 
 
 def _define_target(flags_: Flags, what: str, default: str | None) -> None:

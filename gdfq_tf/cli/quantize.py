@@ -262,9 +262,20 @@ def _summary(
     return summary
 
 
-def _input_formula(classifier: dict[str, Any]) -> str:
-    end = classifier["input_type"]
-    return f"{end} input: {classifier[f'{end}_input']}, for {classifier['input']}"
+def _input_formulas(summary: dict[str, Any]) -> list[str]:
+    """What is computed for the input of the files, a line for each of its types."""
+    classifier = summary["classifier"]
+    own = [row for row in summary["models"] if "widths" in row]
+    wide = [row for row in own if "int16_input" in row]
+    end, formulas = classifier["input_type"], {}
+    if len(wide) < len(own):
+        formulas[end] = classifier[f"{end}_input"]
+    if wide:
+        formulas["int16"] = wide[0]["int16_input"]
+    return [
+        f"{end} input: {formula}, for {classifier['input']}"
+        for end, formula in formulas.items()
+    ]
 
 
 def _close(
@@ -283,14 +294,15 @@ def _close(
             console.print(trade_off_table(row["title"], row["trade_off"]))
     seconds = summary["seconds"]["total"]
     lines = [
-        _input_formula(summary["classifier"]),
+        *_input_formulas(summary),
         "verified against the student: "
         + ", ".join(
             f"{model.bit_widths.name} {100 * model.agreement.exact_outputs:.2f} % of "
             f"outputs exact, at most {model.agreement.max_lsb} LSB off"
             for model in result.models
         )
-        + f", by {result.models[0].agreement.runtime}",
+        + ", by "
+        + " and ".join(dict.fromkeys(x.agreement.runtime for x in result.models)),
         *(
             f"kernels at 8 bits in {model.bit_widths.name} "
             + ", ".join(sorted(model.layers_at_8_bits))

@@ -16,11 +16,10 @@ from gdfq_tf.memory_needs import images_per_batch
 from gdfq_tf.quantization.plan import ActivationGroup, QuantizationPlan
 from gdfq_tf.quantization.quantizers import channels_last_kernel
 from tflite_export.quantization_params import (
-    INT8_MAX,
-    INT8_MIN,
     QuantParams,
     quant_params_over,
     relu_quant_params,
+    symmetric_quant_params,
     weight_levels,
 )
 
@@ -32,6 +31,8 @@ _CLIP_RATIOS = np.linspace(1.0, 0.2, 81)
 # sample, few enough that calibration takes seconds.
 _MAX_SAMPLES = 2**16
 _FEATURES_MARGIN = 1.5
+# Of tensors of 16 bits: a quarter of their range has more steps than any error needs.
+_WIDE_MARGIN = 4.0
 # Below this a tensor counts as constant zero; any scale represents it.
 _SMALLEST_RANGE = 1e-12
 
@@ -95,14 +96,17 @@ def calibrate(
         name: activation_quant_params(samples[name], plan.groups[name])
         for name in samples
     }
-    if not plan.is_fixed(plan.output_group):
+    input_bits = plan.groups[plan.input_group].stored_bits
+    if not plan.is_fixed(plan.output_group) and input_bits == 8:
         outputs = samples[plan.output_group]
         quant_params_of[plan.output_group] = (
             features_quant_params(outputs)
             if classifier.head is Head.FEATURES
             else logits_quant_params(outputs, logits_margin)
         )
-    quant_params_of[plan.input_group] = classifier.preprocessing.input_quantization()
+    quant_params_of[plan.input_group] = classifier.preprocessing.input_quantization(
+        input_bits
+    )
     scales = {}
     for name, bits in plan.weight_bits.items():
         layer = classifier.model.get_layer(name)
@@ -126,6 +130,8 @@ def activation_quant_params(samples: np.ndarray, group: ActivationGroup) -> Quan
         high = min(high, group.upper_bound)
     if high - low < _SMALLEST_RANGE:
         low, high = 0.0, 1.0
+    if group.bits == 16:
+        return _wide_quant_params(low, high, group.upper_bound)
     if group.non_negative:
         candidates = [
             relu_quant_params(ratio * high, group.bits) for ratio in _CLIP_RATIOS
@@ -136,6 +142,12 @@ def activation_quant_params(samples: np.ndarray, group: ActivationGroup) -> Quan
         ]
     errors = [_squared_error(samples, quant_params) for quant_params in candidates]
     return candidates[int(np.argmin(errors))]
+
+
+def _wide_quant_params(low: float, high: float, bound: float | None) -> QuantParams:
+    """Of 16 bits: nothing is clipped, with room, though not above a ReLU's bound."""
+    largest = _WIDE_MARGIN * max(high, -low)
+    return symmetric_quant_params(largest if bound is None else min(largest, bound))
 
 
 def logits_quant_params(samples: np.ndarray, margin: float) -> QuantParams:
@@ -209,7 +221,7 @@ def values_per_image(probe: keras.Model) -> int:
 def _squared_error(samples: np.ndarray, quant_params: QuantParams) -> float:
     q = np.round(samples / quant_params.scale) + quant_params.zero_point
     quantized = (
-        np.clip(q, INT8_MIN, INT8_MAX) - quant_params.zero_point
+        np.clip(q, quant_params.lowest, quant_params.highest) - quant_params.zero_point
     ) * quant_params.scale
     return float(np.mean((quantized - samples) ** 2))
 

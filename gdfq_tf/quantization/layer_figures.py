@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import overload
 
 import numpy as np
@@ -140,7 +140,7 @@ def layer_figures(
             sums[pair.tensor].add(
                 found=real[pair.tensor],
                 expected=output.numpy(),
-                alone=pair.of_inputs([real[name] for name in pair.op.inputs]),
+                alone=pair.of_inputs([real[name] for name in pair.operands]),
                 quant_params=network.quant_params(pair.tensor),
             )
     groups, shared = student.plan.groups, student.plan.tensor_groups
@@ -163,11 +163,13 @@ class _Pair:
     Attributes:
       op: the operation.
       tensor: its result, bounded.
+      operands: the tensors that the first float layer takes.
       float_layers: one after the other, the first has the operation's name.
     """
 
     op: IntegerOp
     tensor: str
+    operands: tuple[str, ...]
     float_layers: tuple[keras.layers.Layer, ...]
 
     def of_inputs(
@@ -185,7 +187,7 @@ def _pairs(
     network: IntegerNetwork, student: Student, teacher: Classifier
 ) -> Iterator[_Pair]:
     consumed_by = consumers(teacher.model)
-    names = {op.name for op in network.ops}
+    ops = {op.name: op for op in network.ops}
     for op in network.ops:
         if op.name not in consumed_by:  # a bound, or the sigmoid behind the logits
             continue
@@ -194,7 +196,20 @@ def _pairs(
             (following,) = consumed_by[layers[-1].name]
             layers.append(following)
         bound = f"{op.name}/bound"
-        yield _Pair(op, bound if bound in names else op.name, tuple(layers))
+        tensor = bound if bound in ops else op.name
+        yield _Pair(op, tensor, tuple(_operands(op, op.name, ops)), tuple(layers))
+
+
+def _operands(op: IntegerOp, layer: str, ops: Mapping[str, IntegerOp]) -> list[str]:
+    """What a layer takes that may have become several operations."""
+    found: list[str] = []
+    for name in op.inputs:
+        if name.startswith(f"{layer}/"):
+            inner = _operands(ops[name], layer, ops)
+            found += [x for x in inner if x not in found]
+        else:
+            found.append(name)
+    return found
 
 
 def _real_tensors(
@@ -208,8 +223,9 @@ def _real_tensors(
     As the float network has them: without the student's grid shift.
     """
     names = {pair.tensor for pair in pairs}
-    names |= {name for pair in pairs for name in pair.op.inputs}
-    examples = network.examples(teacher.preprocessing.to_int8(pixels))
+    names |= {name for pair in pairs for name in pair.operands}
+    bits = network.activation_bits
+    examples = network.examples(teacher.preprocessing.to_integers(pixels, bits))
     shift = teacher.preprocessing.grid_shift()
     shifted = shifted_layers(teacher.model)
     real = {}

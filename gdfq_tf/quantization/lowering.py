@@ -25,8 +25,8 @@ from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel, ker
 from tflite_export.interface import DEFAULT_INTERFACE, Interface
 from tflite_export.litert.common_scales import with_common_scales
 from tflite_export.names import shown
-from tflite_export.operator_forms import in_form_of
-from tflite_export.operators.table import FIXED_QUANT_PARAMS
+from tflite_export.operator_forms import in_form_of, in_int16_kinds
+from tflite_export.operators.table import bounded_quant_params
 from tflite_export.quantization_params import (
     INT8_MAX,
     INT8_MIN,
@@ -42,8 +42,9 @@ _layers = keras.layers
 
 # Channels that BatchNormalization switches off have scales next to zero, and biases
 # that would be huge in units of them. Up to here a bias survives the converter's
-# float32 exactly, and int32 accumulators have room left.
-_LARGEST_BIAS = 2**23
+# float32 exactly, and int32 accumulators have room left; beside int16, int64 ones.
+_LARGEST_BIAS = {8: 2**23, 16: 2**38}
+_BIAS_DTYPES = {8: np.int32, 16: np.int64}
 _SMALLEST_MULTIPLIER = 2.0**-24
 # The converter widens the range of a tensor, or of a kernel's channel, to 1e-6, and
 # would store other integers than the student's.
@@ -114,8 +115,9 @@ def lower(
     if classifier.head is Head.MULTI_LABEL:
         # No layer has a slash in its name.
         name = f"{ops[-1].name}/sigmoid"
-        quant_params = FIXED_QUANT_PARAMS["sigmoid"]
-        ops.append(IntegerOp(name, "sigmoid", (ops[-1].name,), quant_params))
+        last = ops[-1]
+        quant_params = bounded_quant_params("sigmoid", last.quant_params.bits)
+        ops.append(IntegerOp(name, "sigmoid", (last.name,), quant_params))
     network = IntegerNetwork(
         input_name=input_layer.name,
         input_shape=classifier.example_shape,
@@ -125,6 +127,8 @@ def lower(
         interface=interface,
         target=target.name,
     )
+    if network.activation_bits == 16:
+        return in_int16_kinds(network)
     return with_common_scales(network) if target.kernels == "litert" else network
 
 
@@ -178,7 +182,7 @@ def _bounding(op: IntegerOp, bound: float | None) -> list[IntegerOp]:
     if bound is None or bound == _FUSED_BOUND:
         return []
     level = op.quant_params.zero_point + math.floor(bound / op.quant_params.scale + 0.5)
-    if level >= INT8_MAX:
+    if level >= op.quant_params.highest:
         return []
     # No layer has a slash in its name.
     name, attributes = f"{op.name}/bound", {"level": level}
@@ -189,14 +193,14 @@ def _bounding(op: IntegerOp, bound: float | None) -> list[IntegerOp]:
 
 def _final_quant_params(student: Student, group_name: str) -> QuantParams:
     quantizer = student.activation_quantizers[group_name]
-    scale = float(quantizer.scale)
-    group = student.plan.groups[group_name]
-    if group.upper_bound is not None:
+    found = QuantParams(float(quantizer.scale), quantizer.zero_point, quantizer.bits)
+    scale, bound = found.scale, student.plan.groups[group_name].upper_bound
+    if bound is not None:
         # Nothing lies above the ReLU's bound: the range's own end clamps there.
-        scale = min(scale, group.upper_bound / (2**group.bits - 1))
+        scale = min(scale, bound / (found.highest - found.zero_point))
     # Such as a mean over channels that are normalized already.
-    scale = max(scale, _SMALLEST_RANGE / (INT8_MAX - INT8_MIN))
-    return QuantParams(float(coarse(scale)), quantizer.zero_point)
+    scale = max(scale, _SMALLEST_RANGE / (found.highest - found.lowest))
+    return dataclasses.replace(found, scale=float(coarse(scale)))
 
 
 def _array(values: tf.Variable | tf.Tensor) -> np.ndarray:
@@ -227,15 +231,15 @@ def _with_kernel(
         values=quantized.astype(np.int8).reshape(quantizer.kernel.shape),
         bits=quantizer.bits,
         scale=scale.astype(np.float32),
-        bias=np.zeros(scale.shape, np.int32),
+        bias=np.zeros(scale.shape, _BIAS_DTYPES[op.quant_params.bits]),
     )
     step = input_quant_params.scale * scale
     _require_small_steps(op, step, input_quant_params)
     op = in_form_of(target, dataclasses.replace(op, kernel=kernel))
     accumulator_bias = bias / step - rounding_bias(target, op, input_quant_params)
-    kernel = dataclasses.replace(
-        kernel_of(op), bias=np.round(accumulator_bias).astype(np.int32)
-    )
+    kernel = kernel_of(op)
+    bias = np.round(accumulator_bias).astype(kernel.bias.dtype)
+    kernel = dataclasses.replace(kernel, bias=bias)
     return dataclasses.replace(op, kernel=kernel)
 
 
@@ -265,11 +269,12 @@ def _smallest_scales(
         _SMALLEST_MULTIPLIER * op.quant_params.scale / input_quant_params.scale
     )
     _, highest = weight_levels(storage_bits(bits))
+    largest_bias = _LARGEST_BIAS[input_quant_params.bits]
     return np.maximum.reduce(
         [
             np.full_like(bias, smallest_multiplier),
             np.full_like(bias, _SMALLEST_RANGE / (2 * highest)),
-            np.abs(bias) / (input_quant_params.scale * _LARGEST_BIAS),
+            np.abs(bias) / (input_quant_params.scale * largest_bias),
         ]
     )
 

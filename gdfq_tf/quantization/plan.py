@@ -26,7 +26,7 @@ from gdfq_tf.graph.queries import (
 from gdfq_tf.graph.traits import has_kernel, is_bilinear, kind_of, traits
 from gdfq_tf.keras_compat import keras
 from tflite_export.operator_forms import can_be_fully_connected
-from tflite_export.operators.table import FIXED_QUANT_PARAMS
+from tflite_export.operators.table import FIXED_QUANT_PARAMS, bounded_quant_params
 from tflite_export.quantization_params import QuantParams
 
 _layers = keras.layers
@@ -40,7 +40,7 @@ class ActivationGroup:
 
     Attributes:
       name: the first layer, in graph order, that produces one of them.
-      bits: 3..8.
+      bits: 3..8, or 16.
       non_negative: all are ReLU outputs; then zero sits at the range's low end.
       upper_bound: largest value any ReLU among them lets through, or None.
       fixed_quant_params: the only ones that the kernels producing them write, or None.
@@ -51,6 +51,11 @@ class ActivationGroup:
     non_negative: bool
     upper_bound: float | None
     fixed_quant_params: QuantParams | None = None
+
+    @property
+    def stored_bits(self) -> int:
+        """Bits of the integers that hold them, 8 or 16."""
+        return max(8, self.bits)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,32 +241,34 @@ def _kernel_layer_of(layer: keras.layers.Layer) -> str | None:
     return layer.name if has_kernel(layer) else None
 
 
-def _written_quant_params(layer: keras.layers.Layer) -> QuantParams | None:
-    """The only scale and zero point that the layer's kernel writes, or None."""
+def _bounded_kind(layer: keras.layers.Layer) -> str | None:
+    """The kind of the layer if its kernel writes one scale and zero point alone."""
     if isinstance(layer, L2Normalization):
-        return FIXED_QUANT_PARAMS["l2_normalize"]
+        return "l2_normalize"
     if isinstance(layer, _layers.Activation):
-        return FIXED_QUANT_PARAMS.get(layer.activation.__name__)
+        kind = str(layer.activation.__name__)
+        return kind if kind in FIXED_QUANT_PARAMS else None
     return None
 
 
 def _fixed_quant_params(
-    producers: Sequence[keras.layers.Layer],
+    producers: Sequence[keras.layers.Layer], bits: int
 ) -> QuantParams | None:
-    """The scale and zero point that the kernels of some layers fix, if they do.
+    """The scale and zero point of 8 or 16 bits that the kernels of some layers fix.
 
     Raises:
       UserError: not all of them write the same one.
     """
-    quant_params_of = {_written_quant_params(x): x.name for x in producers}
-    if len(quant_params_of) > 1 and any(quant_params_of):
-        names = " and ".join(map(repr, quant_params_of.values()))
+    names_of_kinds = {_bounded_kind(x): x.name for x in producers}
+    if len(names_of_kinds) > 1 and any(names_of_kinds):
+        names = " and ".join(map(repr, names_of_kinds.values()))
         raise UserError(
             f"the outputs of {names} are joined, and one of them is a sigmoid or tanh, "
             "whose integer scale is fixed; expected a convolution or multiplication "
             "between it and where they are joined"
         )
-    return next(iter(quant_params_of), None)
+    kind = next(iter(names_of_kinds), None)
+    return None if kind is None else bounded_quant_params(kind, bits)
 
 
 def _make_group(
@@ -281,12 +288,15 @@ def _make_group(
     )
     kept = any(_kernel_layer_of(x) in keep_layers for x in producers)
     kept = kept or _is_kept(layers, consumed_by, PROTOCOLS[bit_widths.protocol])
+    bits = stored = bit_widths.stored_activation_bits
+    if non_negative and not kept:
+        bits = bit_widths.activation_bits
     return ActivationGroup(
         name=name,
-        bits=bit_widths.activation_bits if non_negative and not kept else 8,
+        bits=bits,
         non_negative=non_negative or pooled,
         upper_bound=_upper_bound(producers) if non_negative else None,
-        fixed_quant_params=_fixed_quant_params(producers),
+        fixed_quant_params=_fixed_quant_params(producers, stored),
     )
 
 

@@ -1,8 +1,9 @@
 """Fake quantization as tfmot quantizers.
 
 Every quantized tensor is `scale * (q - zero_point)` with q an int8 and an integer zero
-point, so zero is always exact and what the student computes is what the converter
-stores. Scales are found by calibration and rounding; training leaves them alone.
+point, or an int16 and none, so zero is always exact and what the student computes is
+what the converter stores. Scales are found by calibration and rounding; training leaves
+them alone.
 
 Both passes are TensorFlow's fake_quant op, which the TFLite converter recognises: its
 gradient goes straight through inside the range and is zero outside. Widths below the
@@ -20,8 +21,6 @@ import tensorflow as tf
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.quantization.tfmot import tfmot
 from tflite_export.quantization_params import (
-    INT8_MAX,
-    INT8_MIN,
     QuantParams,
     storage_bits,
     weight_levels,
@@ -66,17 +65,22 @@ def fake_quantize_weights(kernel: tf.Tensor, scale: tf.Tensor, bits: int) -> tf.
 
 
 def fake_quantize_activations(
-    inputs: tf.Tensor, scale: tf.Tensor, zero_point: int
+    inputs: tf.Tensor, scale: tf.Tensor, zero_point: int, bits: int = 8
 ) -> tf.Tensor:
-    """`inputs`, each at the nearest scale * (q - zero_point), q in [-128, 127].
+    """`inputs`, each at the nearest scale * (q - zero_point), q of that many bits.
 
     Args:
       inputs: float32, any shape.
       scale: float32 scalar, > 0.
-      zero_point: -128..127.
+      zero_point: -128..127; 0 with 16 bits.
+      bits: of integers, 8 or 16.
     """
+    lowest, highest = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
     return tf.quantization.fake_quant_with_min_max_vars(
-        inputs, (INT8_MIN - zero_point) * scale, (INT8_MAX - zero_point) * scale
+        inputs,
+        (lowest - zero_point) * scale,
+        (highest - zero_point) * scale,
+        num_bits=bits,
     )
 
 
@@ -157,14 +161,15 @@ class ActivationQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
     """Per-tensor quantizer; one object serves all layers that share its scale.
 
     Attributes:
-      zero_point: -128..127.
+      zero_point: -128..127; 0 with 16 bits.
+      bits: of integers, 8 or 16.
       scale: float32 scalar variable, once the first of its layers is wrapped.
     """
 
     def __init__(self, name: str, quant_params: QuantParams) -> None:
         """Takes the group's name and its calibrated scale and zero point."""
         self.name = name
-        self.zero_point = quant_params.zero_point
+        self.zero_point, self.bits = quant_params.zero_point, quant_params.bits
         self.scale: tf.Variable = None
         self._initial_scale = quant_params.scale
 
@@ -184,7 +189,7 @@ class ActivationQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
         **kwargs: object,
     ) -> tf.Tensor:
         """`inputs`, quantized."""
-        return fake_quantize_activations(inputs, self.scale, self.zero_point)
+        return fake_quantize_activations(inputs, self.scale, self.zero_point, self.bits)
 
     def get_config(self) -> dict[str, object]:
         """There is none, see the message."""

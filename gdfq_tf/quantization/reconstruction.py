@@ -42,7 +42,7 @@ def equalized(
 
     It is the very one if there are none.
     """
-    if not config.equalizes or all(group.bits == 8 for group in plan.groups.values()):
+    if not config.equalizes or all(group.bits >= 8 for group in plan.groups.values()):
         return classifier
     with whole_stage(progress, "equalization"):
         target, inputs = _target_of(classifier, images, config)

@@ -17,7 +17,7 @@ from gdfq_tf.classifier import Head
 from gdfq_tf.report import charts
 from gdfq_tf.report.advice import advise
 from gdfq_tf.report.pictures import strips
-from gdfq_tf.report.snippets import less, snippets
+from gdfq_tf.report.snippets import end_types, less, snippets
 from gdfq_tf.run_directory import input_format_of
 from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.verdict import choose, complaints, verdict
@@ -73,7 +73,7 @@ def make_page(summary: dict[str, Any], images: ImagePool) -> str:
     form = input_format_of(summary)
     names = summary["class_names"] or ()
     classifier = summary["classifier"]
-    input_type, output_type = classifier["input_type"], classifier["output_type"]
+    input_type, output_type = end_types(summary, subject)
     stages = [stage for stage in summary["stages"] if len(stage["points"]) > 1]
     return _template().render(
         script=script,
@@ -88,7 +88,7 @@ def make_page(summary: dict[str, Any], images: ImagePool) -> str:
         bad=bad,
         rows=summary["models"],
         losses_chart=_losses(summary["models"]),
-        input_formula=classifier[f"{input_type}_input"],
+        input_formula={**classifier, **subject}[f"{input_type}_input"],
         input_words=classifier["input"],
         input_type=input_type,
         output_type=output_type,

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from gdfq_tf.classifier import Head
 from gdfq_tf.run_directory import input_format_of
 from tflite_export.interface import END_TYPES
-from tflite_export.quantization_params import INT8_MAX, INT8_MIN
 
 if TYPE_CHECKING:
     import jinja2
@@ -45,7 +44,16 @@ def snippets(summary: dict[str, Any], row: Mapping[str, Any]) -> list[Snippet]:
     return [
         Snippet(language, environment.get_template(name).render(facts))
         for language, name in _TEMPLATES.items()
+        if language == "Python" or facts["input_type"] != "int16"
     ]
+
+
+def end_types(summary: dict[str, Any], row: Mapping[str, Any]) -> tuple[str, str]:
+    """Types of input and output of a row's file."""
+    if "int16_input" in row:
+        return "int16", "int16"
+    classifier = summary["classifier"]
+    return classifier["input_type"], classifier["output_type"]
 
 
 def _facts(summary: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
@@ -53,7 +61,8 @@ def _facts(summary: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
     preprocessing = form.preprocessing
     mean, std = preprocessing.mean_and_std()
     head = Head(classifier["head"])
-    input_type, output_type = classifier["input_type"], classifier["output_type"]
+    input_type, output_type = end_types(summary, row)
+    quantization = preprocessing.input_quantization(16 if input_type == "int16" else 8)
     picture = form.picture_shape
     output = row[f"{output_type}_output"]
     shape = classifier["input_shape"]
@@ -65,16 +74,16 @@ def _facts(summary: dict[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
         "channels": form.image_shape[-1],
         "picture": picture,
         "takes_pixels": form.takes_pixels,
-        "uniform": preprocessing.is_uniform,
+        "uniform": preprocessing.is_uniform and quantization.bits == 8,
         "reverse": preprocessing.reverse_channels,
         "mean": _shortened(mean),
         "std": _shortened(std),
-        "input": dataclasses.asdict(preprocessing.input_quantization()),
+        "input": quantization.as_json(),
         "input_offset": END_TYPES[input_type],
         "output": output,
         "output_offset": END_TYPES[output_type],
-        "low": INT8_MIN,
-        "high": INT8_MAX,
+        "low": quantization.lowest,
+        "high": quantization.highest,
         "has_classes": head.has_classes,
         "labels": _few(summary["class_names"] or ()),
     }

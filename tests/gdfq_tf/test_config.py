@@ -258,3 +258,12 @@ def test_the_shortest_run_trains_its_student_too():
         1, round(training.num_steps / recipe.synthesis.num_steps)
     )
     assert get_recipe("gdfq", 1).student.num_steps == 1
+
+
+def test_activations_of_16_bits():
+    widths = parse_bit_widths("w4a16")
+    assert (widths.weight_bits, widths.activation_bits) == (4, 16)
+    assert (widths.name, widths.has_int16) == ("w4a16", True)
+    assert not parse_bit_widths("w4a8").has_int16
+    with pytest.raises(UserError, match=r"3\.\.8 or 16, got 12"):
+        parse_bit_widths("w8a12")

@@ -75,7 +75,7 @@ def verify(model, result, bits=None, kept=frozenset()):
         model.network,
         model.tflite,
         Expectation(weight_bits, num_operators, frozenset(kept)),
-        make_classifier().preprocessing.to_int8(result.images.pixels[:64]),
+        make_classifier().preprocessing.to_integers(result.images.pixels[:64]),
     )
 
 
@@ -129,7 +129,7 @@ def test_eight_bits_keep_the_classifiers_logits(result):
         classifier.preprocessing.to_input(result.images.pixels), training=False
     ).numpy()
     file = TFLiteClassifier(result.models[0].tflite)
-    outputs = file.run(classifier.preprocessing.to_int8(result.images.pixels))
+    outputs = file.run(classifier.preprocessing.to_integers(result.images.pixels))
     error = file.dequantize_output(outputs) - logits
     assert np.sqrt(np.mean(error**2)) < 0.1 * np.std(logits)
 
@@ -409,7 +409,7 @@ def test_the_estimate_is_of_the_held_out_images(result, monkeypatch):
     held_out = blend(pool[72:]).pixels
     logits = classifier.model(classifier.preprocessing.to_input(held_out)).numpy()
     file = TFLiteClassifier(model.tflite)
-    outputs = file.run(classifier.preprocessing.to_int8(held_out))
+    outputs = file.run(classifier.preprocessing.to_integers(held_out))
     share = np.mean(outputs.argmax(axis=1) == logits.argmax(axis=1))
     assert model.estimate.num_images == 144  # pairs of 24
     # Logits at one level may tie.
@@ -428,7 +428,7 @@ def test_without_training_models_are_verified_and_near_the_classifier(bit_widths
         classifier.preprocessing.to_input(result.images.pixels), training=False
     ).numpy()
     file = TFLiteClassifier(model.tflite)
-    outputs = file.run(classifier.preprocessing.to_int8(result.images.pixels))
+    outputs = file.run(classifier.preprocessing.to_integers(result.images.pixels))
     error = file.dequantize_output(outputs) - logits
     share = {"w8a8": 0.1, "w4a8": 0.3, "w4a4/paper": 0.5}[bit_widths]
     assert np.sqrt(np.mean(error**2)) < share * np.std(logits)

@@ -84,13 +84,13 @@ def test_low_and_high_are_the_inputs_of_the_extreme_pixels(name):
 def test_int8_input_of_uniform_preprocessing_is_pixel_minus_128(name):
     preprocessing = make(name)
     assert preprocessing.is_uniform
-    np.testing.assert_array_equal(preprocessing.to_int8(PIXELS), PIXELS - 128)
+    np.testing.assert_array_equal(preprocessing.to_integers(PIXELS), PIXELS - 128)
     assert preprocessing.formula() == "q = pixel - 128"
 
 
 def test_one_mean_and_std_for_all_channels_is_uniform():
     preprocessing = make_preprocessing("custom", 3, mean=[0.123], std=[0.31])
-    np.testing.assert_array_equal(preprocessing.to_int8(PIXELS), PIXELS - 128)
+    np.testing.assert_array_equal(preprocessing.to_integers(PIXELS), PIXELS - 128)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_ranges_without_zero_get_a_quant_params_that_holds_it(offset, uniform):
     quant_params = preprocessing.input_quantization()
     assert -128 <= quant_params.zero_point <= 127
     real = quant_params.scale * (
-        preprocessing.to_int8(PIXELS).astype(float) - quant_params.zero_point
+        preprocessing.to_integers(PIXELS).astype(float) - quant_params.zero_point
     )
     inputs = preprocessing.to_student_input(PIXELS).numpy()
     assert np.abs(real - inputs).max() <= 0.51 * quant_params.scale
@@ -134,7 +134,7 @@ def test_normalizing_and_quantizing_gives_the_input(name):
     found = np.clip(np.round(steps) + quant_params.zero_point, -128, 127)
     tie = np.abs(steps - np.floor(steps) - 0.5) < 1e-4
     assert tie.mean() < 0.01
-    np.testing.assert_array_equal(found[~tie], preprocessing.to_int8(pixels)[~tie])
+    np.testing.assert_array_equal(found[~tie], preprocessing.to_integers(pixels)[~tie])
     if preprocessing.is_uniform:
         np.testing.assert_array_equal(found, pixels.astype(int) - 128)
 
@@ -168,7 +168,7 @@ def test_formula_computes_the_int8_input(name):
     ordered = pixels[..., ::-1] if match[5] == "BGR" else pixels
     steps = (ordered * scale + offset) / float(match[3])
     expected = np.clip(np.rint(steps) + int(match[4]), -128, 127)
-    computed = preprocessing.to_int8(pixels)
+    computed = preprocessing.to_integers(pixels)
     # A tie may fall either way after the formula's nine digits.
     tie = np.abs(steps - np.floor(steps) - 0.5) < 1e-4
     assert tie.mean() < 0.01
@@ -220,7 +220,7 @@ def test_channels_of_their_own_have_no_shift(name):
 def test_uniform_ones_take_any_number_of_channels(channels):
     pixels = np.zeros((2, channels))
     for name in ("tf", "unit", "uint8"):
-        assert make(name, channels).to_int8(pixels).shape == (2, channels)
+        assert make(name, channels).to_integers(pixels).shape == (2, channels)
 
 
 @pytest.mark.parametrize(
@@ -268,3 +268,36 @@ def test_after_is_what_then_was_given():
     found_scale, found_offset = first.then(scale, offset).after(first)
     np.testing.assert_allclose(found_scale, scale)
     np.testing.assert_allclose(found_offset, offset, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("name", "zero", "formula"),
+    [
+        ("tf", 128, "q = 128 * (pixel - 128)"),
+        ("unit", 0, "q = 128 * pixel"),
+        ("uint8", 0, "q = 128 * pixel"),
+    ],
+)
+def test_int16_input_of_uniform_preprocessing_by_hand(name, zero, formula):
+    """Steps of 1/128 level from the level of zero, which pads images."""
+    preprocessing = make(name)
+    found = preprocessing.to_integers(PIXELS, 16)
+    assert found.dtype == np.int16
+    np.testing.assert_array_equal(found, 128 * (PIXELS.astype(int) - zero))
+    assert preprocessing.formula("int16") == formula
+    quant_params = preprocessing.input_quantization(16)
+    assert (quant_params.zero_point, quant_params.bits) == (0, 16)
+    inputs = preprocessing.to_student_input(PIXELS).numpy()
+    np.testing.assert_allclose(found * quant_params.scale, inputs, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["torch", "caffe", "custom"])
+def test_int16_input_of_several_channels(name):
+    preprocessing = make(name)
+    quant_params = preprocessing.input_quantization(16)
+    largest = np.abs([preprocessing.low, preprocessing.high]).max()
+    assert quant_params.scale == pytest.approx(largest / 32767)
+    real = preprocessing.to_integers(PIXELS, 16) * quant_params.scale
+    inputs = preprocessing.to_student_input(PIXELS).numpy()
+    assert np.abs(real - inputs).max() <= 0.51 * quant_params.scale
+    assert preprocessing.formula("int16").count("+ 0, -32768, 32767)") == 1

@@ -221,6 +221,6 @@ def test_other_input_types_are_refused():
         [concrete], holder
     ).convert()
     with pytest.raises(
-        ExportError, match="input is bool; expected int8, uint8 or float32"
+        ExportError, match="input is bool; expected int8, uint8, int16 or float32"
     ):
         benchmark(tflite, num_runs=1)

@@ -169,7 +169,7 @@ def test_float_models_have_no_quantization(float_tflite):
         (
             lambda x: tf.cast(x, tf.int32),
             (1, 3),
-            "output is int32; expected int8, uint8 or",
+            "output is int32; expected int8, uint8, int16 or",
         ),
     ],
 )

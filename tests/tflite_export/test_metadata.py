@@ -144,7 +144,7 @@ def test_labels_are_a_stored_file_behind_the_model():
 
 def test_litert_takes_the_file():
     images = random_images(3)
-    outputs = TFLiteClassifier(sound()).run_int8(images)
+    outputs = TFLiteClassifier(sound()).run_own(images)
     np.testing.assert_array_equal(outputs, infer(NETWORK, images))
     found = verify_file(sound(), NETWORK, converted=sound(), num_random_images=4)
     assert found.passed

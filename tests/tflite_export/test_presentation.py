@@ -154,7 +154,7 @@ def test_int8_values_of_float_files_are_refused():
 
     tflite = convert_float(lambda x: x * 2.0, (3,))
     with pytest.raises(ExportError, match="takes float32 and gives float32"):
-        TFLiteClassifier(tflite).run_int8(np.zeros((1, 3), np.int8))
+        TFLiteClassifier(tflite).run_own(np.zeros((1, 3), np.int8))
 
 
 def test_tensors_are_named_after_layers():
@@ -221,4 +221,4 @@ def test_labels_that_are_refused(labels, message):
 @pytest.mark.parametrize("value", ["float32", "INT8", "", None, 8])
 def test_types_that_are_refused(value):
     with pytest.raises(ExportError, match=r"input_type.*expected int8 or uint8"):
-        require_end_type("input_type", value)
+        require_end_type("input_type", value, 8)

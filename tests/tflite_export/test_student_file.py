@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from tests.tiny_network import NetworkBuilder, random_images
 from tflite_export.errors import ExportError
-from tflite_export.integer_network import IntegerNetwork
+from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
 from tflite_export.litert.simulator import infer
+from tflite_export.quantization_params import QuantParams
 from tflite_export.student_file import load_network, save_network
 
 
@@ -411,3 +412,32 @@ def test_more_than_declared_is_not_read(path, damaged_path):
     damaged_path.write_bytes(content.replace(real, (138).to_bytes(4, "little")))
     with pytest.raises(ExportError, match="is not a student file"):
         load_network(damaged_path)
+
+
+def test_students_with_int16_activations(tmp_path):
+    wide = QuantParams(2.0**-10, 0, bits=16)
+    kernel = Kernel(
+        np.ones((4, 3), np.int8),
+        8,
+        np.full(3, 0.5, np.float32),
+        np.array([2**40, -(2**33), 5]),
+    )
+    op = IntegerOp("logits", "dense", ("image",), wide, kernel=kernel)
+    network = IntegerNetwork("image", (4,), wide, (op,), False)
+    save_network(network, tmp_path / "wide.npz")
+    read = load_network(tmp_path / "wide.npz")
+    assert read.input_quant_params == read.ops[0].quant_params == wide
+    bias = read.ops[0].kernel.bias
+    assert (bias.dtype, bias.tolist()) == (np.int64, [2**40, -(2**33), 5])
+    for changed, message in (
+        ({"quant_params": dataclasses.replace(wide, zero_point=1)}, "another zero"),
+        ({"quant_params": QuantParams(0.5, 0)}, "int64, not|another number"),
+        (
+            {"kernel": dataclasses.replace(kernel, bias=np.zeros(3, np.int32))},
+            "int32, not",
+        ),
+    ):
+        ops = (dataclasses.replace(op, **changed),)
+        save_network(dataclasses.replace(network, ops=ops), tmp_path / "x.npz")
+        with pytest.raises(ExportError, match=message):
+            load_network(tmp_path / "x.npz")

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from tests.tiny_network import NetworkBuilder
 from tflite_export.convert import convert_network
 from tflite_export.errors import ExportError, as_flag
+from tflite_export.flatbuffer import read_model
 from tflite_export.integer_network import IntegerNetwork
+from tflite_export.interface import Interface
 from tflite_export.operator_forms import in_forms_of
 from tflite_export.operators.table import KINDS
 from tflite_export.quantization_params import QuantParams
+from tflite_export.runtimes import first_runtime
 from tflite_export.target_kernels import KERNELS
 from tflite_export.target_rules import require_taken, warnings_of
 from tflite_export.targets import DEFAULT_TARGET, TARGETS
@@ -100,9 +104,10 @@ def test_records_name_what_there_is():
     assert DEFAULT_TARGET in TARGETS
     for name, target in TARGETS.items():
         assert target.name == name
-        assert target.kernels in KERNELS
+        assert (target.kernels, 8) in KERNELS
+        assert (target.kernels, 16) in KERNELS or target.no_int16
         kinds = {target.int4_dense, target.int4_pointwise, *target.refused}
-        assert kinds <= KINDS.keys()
+        assert kinds | target.refused_with_int16.keys() <= KINDS.keys()
 
 
 def test_biases_are_the_targets_and_the_way_back_is_exact():
@@ -120,3 +125,62 @@ def test_biases_are_the_targets_and_the_way_back_is_exact():
     again = in_forms_of(TARGETS["tflm"], there)
     assert (again.ops[0].kernel.bias == other).all()
     assert dataclasses.asdict(again.ops[1]) == dataclasses.asdict(there.ops[1])
+
+
+def wide_network(kind: str, *, bits: int = 8) -> IntegerNetwork:
+    """One operation with int16 activations."""
+    b = NetworkBuilder()
+    if kind in ("conv", "depthwise"):
+        b.kernel("x", kind, "image", bits=bits)
+    else:
+        b.op("x", kind, ["image"], (8, 8, 4))
+    network = b.build_ops()
+    wide = QuantParams(2.0**-10, 0, bits=16)
+    ops = tuple(dataclasses.replace(op, quant_params=wide) for op in network.ops)
+    return dataclasses.replace(network, input_quant_params=wide, ops=ops)
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (wide_network("elu"), "layer 'x' is a elu: it has no int16 kernel"),
+        (wide_network("prelu"), "train with leaky_relu"),
+        (wide_network("depthwise", bits=4), "beside int16 activations those have 8"),
+    ],
+)
+def test_what_has_no_int16_kernel_is_refused(network, message):
+    with pytest.raises(ExportError, match=message) as error:
+        require_taken(network)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("target", ["tflm", "c99", "ethos-u"])
+def test_targets_that_take_no_int16(target):
+    message = f"target='{target}' does not take .* 16 bits.*take bits='w8a8'"
+    with pytest.raises(ExportError, match=message):
+        in_forms_of(TARGETS[target], wide_network("conv"))
+
+
+def test_layers_of_int16_keep_their_kind():
+    assert in_forms_of(TARGETS["litert"], wide_network("conv", bits=4)).ops[0].kind == (
+        "conv"
+    )
+
+
+def test_files_with_int16_tell_the_runtime_that_was_tried():
+    network = wide_network("conv", bits=8)
+    flat = dataclasses.replace(
+        network.ops[0],
+        name="flat",
+        kind="reshape",
+        inputs=("x",),
+        kernel=None,
+        attributes={"shape": [8 * 8 * 5]},
+    )
+    kernel = network.ops[0].kernel
+    kernel = dataclasses.replace(kernel, bias=kernel.bias.astype(np.int64))
+    ops = (dataclasses.replace(network.ops[0], kernel=kernel), flat)
+    network = dataclasses.replace(
+        network, ops=ops, interface=Interface("int16", "int16")
+    )
+    assert first_runtime(read_model(convert_network(network))) == "2.21.0"

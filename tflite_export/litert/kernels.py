@@ -87,6 +87,8 @@ def uses_double_rounding(kind: str, kernel: Kernel) -> bool:
 
 def rounds_unlike(op: IntegerOp) -> bool:
     """Whether there are processors that round an operation once, and others twice."""
+    if op.quant_params.bits == 16:  # see `int16.py`
+        return False
     positions = 1 if op.kind in _OF_ONE_POSITION else _SEVERAL
     return op.kernel is not None and _rounds_once(op, positions, ARM64)
 

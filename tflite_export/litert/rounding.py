@@ -1,4 +1,4 @@
-"""How results of any kernel become int8: rounding and clamps, in float64."""
+"""How results of any kernel become integers: rounding and clamps, in float64."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflite_export.integer_network import IntegerOp
-from tflite_export.quantization_params import INT8_MAX, INT8_MIN, QuantParams
+from tflite_export.quantization_params import QuantParams
 
 
 def round_away(values: tf.Tensor) -> tf.Tensor:
@@ -16,19 +16,20 @@ def round_away(values: tf.Tensor) -> tf.Tensor:
     return tf.sign(values) * tf.floor(tf.abs(values) + 0.5)
 
 
-def clamp_to_int8(values: tf.Tensor, quant_params: QuantParams) -> tf.Tensor:
-    """Zero point added, clamped to an int8."""
-    return tf.clip_by_value(values + quant_params.zero_point, INT8_MIN, INT8_MAX)
+def clamp_to_type(values: tf.Tensor, quant_params: QuantParams) -> tf.Tensor:
+    """Zero point added, clamped to an int8 or int16."""
+    bounds = quant_params.lowest, quant_params.highest
+    return tf.clip_by_value(values + quant_params.zero_point, *bounds)
 
 
 def clamp_to_activation(values: tf.Tensor, op: IntegerOp) -> tf.Tensor:
-    """Zero point added, clamped to an int8 and to the op's activation."""
+    """Zero point added, clamped to its type and to the op's activation."""
     return tf.clip_by_value(values + op.quant_params.zero_point, *activation_bounds(op))
 
 
 def activation_bounds(op: IntegerOp) -> tuple[int, int]:
-    """The least and the largest output of an int8 and of the op's activation."""
-    low, high = INT8_MIN, INT8_MAX
+    """The least and the largest output of its type and of the op's activation."""
+    low, high = op.quant_params.lowest, op.quant_params.highest
     if op.relu or op.relu6:
         low = max(low, op.quant_params.zero_point)
     if op.relu6:

@@ -36,7 +36,7 @@ from tflite_export.litert.leaky_relu import leaky_relu_table
 from tflite_export.litert.prelu import prelu_table
 from tflite_export.litert.processors import ARM64, X86_64, Processor
 from tflite_export.litert.resize import resize_quantized
-from tflite_export.litert.rounding import clamp_to_activation, clamp_to_int8, round_away
+from tflite_export.litert.rounding import clamp_to_activation, clamp_to_type, round_away
 from tflite_export.litert.softmax import softmax_quantized
 from tflite_export.operators import arithmetic, movement
 from tflite_export.operators.activations import slope_levels
@@ -145,7 +145,7 @@ def _by_float_table(function: Callable[[tf.Tensor], tf.Tensor]) -> Simulation:
     def run(op: IntegerOp, source: Operand) -> tf.Tensor:
         real = source.centered * source.quant_params.scale
         outputs = function(real) / op.quant_params.scale
-        return clamp_to_int8(tf.round(outputs), op.quant_params)
+        return clamp_to_type(tf.round(outputs), op.quant_params)
 
     return Simulation(run, exact=False)
 
@@ -201,7 +201,7 @@ def _l2_normalize(op: IntegerOp, source: Operand) -> tf.Tensor:
     outputs = tf.numpy_function(l2_normalize, [padded], tf.int64)
     outputs = outputs[..., : centered.shape[-1]]
     outputs = tf.ensure_shape(tf.cast(outputs, tf.float64), centered.shape)
-    return clamp_to_int8(outputs, op.quant_params)
+    return clamp_to_type(outputs, op.quant_params)
 
 
 def _pad(op: IntegerOp, source: Operand) -> tf.Tensor:

@@ -16,7 +16,7 @@ from tflite_export.integer_network import IntegerOp, Shape
 from tflite_export.json_values import (
     integer_within,
     is_finite,
-    is_quantized,
+    is_int16,
     is_scale,
     list_of,
 )
@@ -76,6 +76,12 @@ def _export_prelu(op: IntegerOp, source: Operand) -> tf.Tensor:
     return finish(tf.nn.relu(inputs) + (-slopes) * tf.nn.relu(-inputs), op)
 
 
+def _minimum_shape(op: IntegerOp, source: Shape) -> Shape:
+    level, quant_params = op.attributes["level"], op.quant_params
+    require_fit(quant_params.lowest <= level <= quant_params.highest)
+    return source
+
+
 def _export_minimum(op: IntegerOp, source: Operand) -> tf.Tensor:
     steps = op.attributes["level"] - op.quant_params.zero_point
     bound = tf.constant(steps * op.quant_params.scale, tf.float32)
@@ -97,7 +103,7 @@ ACTIVATIONS: Kinds = {
         },
     ),
     "minimum": OperatorKind(
-        same_shape, _export_minimum, attributes={"level": is_quantized}
+        _minimum_shape, _export_minimum, attributes={"level": is_int16}
     ),
     "sigmoid": _function(tf.sigmoid, BETWEEN_0_AND_1),
     "tanh": _function(tf.tanh, BETWEEN_MINUS_1_AND_1),

@@ -1,24 +1,20 @@
 """Fixed-point arithmetic of TensorFlow Lite for Microcontrollers.
 
-Accumulators are multiplied by integers m and n that stand for m * 2^(n - 31): the
-product is rounded to its upper 32 bits, ties up, and then shifted right, ties away from
-zero. Functions are computed from 32-bit numbers below 1 with 31 fractional bits, or
-more integer bits and less fractional ones.
+Functions are computed from 32-bit numbers below 1 with 31 fractional bits, or more
+integer bits and less fractional ones.
 
-Sources: gemmlowp's fixedpoint.h; MultiplyByQuantizedMultiplier and GetReciprocal in
-TensorFlow Lite's kernels/internal/common.h, QuantizeMultiplier in quantization_util.cc.
+Sources: gemmlowp's fixedpoint.h; GetReciprocal in TensorFlow Lite's
+kernels/internal/common.h.
 """
 
 from __future__ import annotations
 
 import numpy as np
-import tensorflow as tf
 
 from tflite_export.litert.fixed_point import multiply_rounding, shift_right_rounding
 
 _BITS = 31
 _ONE = 2**_BITS - 1  # the largest number below 1 stands for it
-_LARGEST_SHIFT = 31  # to the right; what is smaller is zero
 # e^(-1/8) and 1/3, about which the exponential is expanded.
 _EXP_EIGHTH, _THIRD = 1895147668, 715827883
 # Power of two -> its negative exponential.
@@ -35,69 +31,6 @@ _EXPONENTIALS = {
 _DIVISION_START, _DIVISION_SLOPE = 1515870810, -1010580540
 _DIVISION_ONE = 2**29
 _NUM_DIVISION_STEPS = 3
-
-
-def quantized_multiplier(factor: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
-    """Integers m in [2^30, 2^31) and n with factor = m * 2^(n - 31), nearly; or zero.
-
-    Args:
-      factor: float64, of any shape, >= 0.
-
-    Returns:
-      int64 of that shape each.
-    """
-    mantissa, exponent = np.frexp(np.asarray(factor, np.float64))
-    multiplier = np.floor(mantissa * 2.0**_BITS + 0.5).astype(np.int64)
-    exponent = exponent.astype(np.int64)
-    exponent = np.where(multiplier == 2**_BITS, exponent + 1, exponent)
-    multiplier = np.where(multiplier == 2**_BITS, 2 ** (_BITS - 1), multiplier)
-    too_small = exponent < -_LARGEST_SHIFT
-    return np.where(too_small, 0, multiplier), np.where(too_small, 0, exponent)
-
-
-def mean_multiplier(factor: float, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Those of factor / count: of the factor's, one divided by an integer.
-
-    Source: TensorFlow Lite's kernels/internal/reference/integer_ops/mean.h.
-    """
-    multiplier, exponent = quantized_multiplier(factor)
-    shift = min(count.bit_length() - 1, 32, _LARGEST_SHIFT + int(exponent))
-    return (multiplier << shift) // count, exponent - shift
-
-
-def multiply(values: tf.Tensor, factor: np.ndarray | float) -> tf.Tensor:
-    """Values times a factor, rounded twice, as kernels do.
-
-    Args:
-      values: float64, integers of 32 bits.
-      factor: float64, that broadcasts to them.
-
-    Returns:
-      float64 integers of the shape of `values`.
-    """
-    return multiply_by(values, *quantized_multiplier(factor))
-
-
-def multiply_by(
-    values: tf.Tensor, multiplier: np.ndarray, exponent: np.ndarray
-) -> tf.Tensor:
-    """`multiply` by multiplier * 2^(exponent - 31)."""
-    integers = tf.cast(values, tf.int64)
-    if (exponent > 0).any():
-        integers = _wrapped(integers * 2 ** np.maximum(exponent, 0))
-    product = integers * multiplier + 2 ** (_BITS - 1)
-    high = tf.bitwise.right_shift(product, tf.constant(_BITS, tf.int64))
-    right = np.maximum(-exponent, 0)
-    half = 2**right // 2
-    away = tf.bitwise.right_shift(
-        tf.abs(high) + half, tf.constant(right) + tf.zeros_like(high)
-    )
-    return tf.cast(tf.sign(high) * away, tf.float64)
-
-
-def _wrapped(integers: tf.Tensor) -> tf.Tensor:
-    """What 32 bits hold of integers."""
-    return tf.math.floormod(integers + 2**_BITS, 2 ** (_BITS + 1)) - 2**_BITS
 
 
 def exponential(values: np.ndarray, integer_bits: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tflite_export.integer_network import IntegerOp, kernel_of
+from tflite_export.litert.fixed_point import multiply
 from tflite_export.litert.kernels import first_rounding_bias
 from tflite_export.litert.rounding import clamp_to_activation
 from tflite_export.operators.kernels import (
@@ -20,7 +21,6 @@ from tflite_export.operators.kernels import (
 )
 from tflite_export.operators.record import Operand
 from tflite_export.quantization_params import QuantParams
-from tflite_export.tflm.fixed_point import multiply
 
 _FULLY_CONNECTED = frozenset({"dense", "pointwise"})
 

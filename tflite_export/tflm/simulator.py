@@ -6,7 +6,7 @@ Its reference kernels, which are those of its Python package. They differ from L
   numbers and round twice (see `fixed_point.py`);
 - in logistic, tanh and softmax: fixed-point polynomials (see `functions.py` and
   `softmax.py`); in leaky ReLU and PReLU; in RELU6, which leaves the scale as it is;
-- in bilinear resizes: weights of 10 bits (see `resize.py`).
+- in bilinear resizes: weights of 10 bits (see `portable_resize.py`).
 
 Everything else is the same.
 """
@@ -22,16 +22,17 @@ import tensorflow as tf
 
 from tflite_export.integer_network import IntegerNetwork, IntegerOp
 from tflite_export.litert import simulator as litert
+from tflite_export.litert.fixed_point import mean_multiplier, multiply, multiply_by
+from tflite_export.litert.portable_resize import resize_quantized
 from tflite_export.litert.rounding import (
     activation_bounds,
     clamp_to_activation,
-    clamp_to_int8,
+    clamp_to_type,
 )
 from tflite_export.operators.activations import slope_levels
 from tflite_export.operators.record import Operand
 from tflite_export.quantization_params import INT8_MIN
 from tflite_export.simulation import Kernels, Simulation, compute
-from tflite_export.tflm.fixed_point import mean_multiplier, multiply, multiply_by
 from tflite_export.tflm.functions import (
     elu_table,
     leaky_relu_table,
@@ -46,7 +47,6 @@ from tflite_export.tflm.kernels import (
     pointwise,
     rounding_bias,
 )
-from tflite_export.tflm.resize import resize_quantized
 from tflite_export.tflm.softmax import softmax_quantized
 
 _SUM_BITS = 20  # fractional bits that inputs of sums are given
@@ -141,7 +141,7 @@ def _mean(
     total = tf.reduce_sum(source.centered, axes, keepdims=keepdims)
     factor = source.quant_params.scale / op.quant_params.scale
     outputs = multiply_by(total, *mean_multiplier(factor, count))
-    return clamp_to_int8(outputs, op.quant_params)
+    return clamp_to_type(outputs, op.quant_params)
 
 
 def _resize_bilinear(op: IntegerOp, source: Operand) -> tf.Tensor:

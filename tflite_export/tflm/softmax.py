@@ -10,11 +10,14 @@ import math
 
 import numpy as np
 
-from tflite_export.litert.fixed_point import multiply_rounding, shift_right_rounding
+from tflite_export.litert.fixed_point import (
+    multiply_rounding,
+    quantized_multiplier,
+    shift_right_rounding,
+)
 from tflite_export.quantization_params import INT8_MAX, INT8_MIN
 from tflite_export.tflm.fixed_point import (
     exponential,
-    quantized_multiplier,
     reciprocal,
 )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Shape, kernel_of
 from tflite_export.interface import END_TYPES
-from tflite_export.quantization_params import BETWEEN_0_AND_1, QuantParams
+from tflite_export.quantization_params import QuantParams, softmax_quant_params
 from tflite_export.tensor_shapes import tensor_shapes
 from tflite_export.verification.expected_operators import (
     EXPECTED,
@@ -30,7 +30,7 @@ class End:
 
     name: str
     quant_params: QuantParams
-    dtype: str = "INT8"
+    dtype: str
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ def expected_graph(network: IntegerNetwork) -> ExpectedGraph:
         {network.input_name: network.input_quant_params}
         | {op.name: op.quant_params for op in network.ops},
     )
-    inside = End(network.input_name, network.input_quant_params)
+    inside = _end(network.input_name, network.input_quant_params)
     first = _outside(inside, network.interface.input_type)
     shapes[first.name] = shapes[inside.name]
     steps = _conversion(first, inside, shapes[inside.name])
@@ -87,20 +87,24 @@ def expected_graph(network: IntegerNetwork) -> ExpectedGraph:
         computed = made[-1][0].output if made else op.inputs[0]
         if computed != op.name:
             sources[op.name] = computed
-    inside = End(network.ops[-1].name, network.ops[-1].quant_params)
+    inside = _end(network.ops[-1].name, network.ops[-1].quant_params)
     shape = shapes[inside.name]
     if network.softmax:
-        softmax = _softmax(inside.name, shape)
+        softmax = _softmax(inside.name, shape, network.activation_bits)
         steps.append((softmax,))
-        inside = End(softmax.output, softmax.quant_params)
+        inside = _end(softmax.output, softmax.quant_params)
     last = _outside(inside, network.interface.output_type)
     steps += _conversion(inside, last, shape)
     inner = {step.output: step.shape for (step, *_) in steps}
     return ExpectedGraph(first, last, inner | shapes, tuple(steps), sources)
 
 
+def _end(name: str, quant_params: QuantParams) -> End:
+    return End(name, quant_params, quant_params.dtype.upper())
+
+
 def _outside(inside: End, end_type: str) -> End:
-    """The end of a file whose int8 values are those of a tensor, or that tensor."""
+    """The end of a file whose values are those of a tensor, or that tensor."""
     offset = END_TYPES[end_type]
     if not offset:
         return inside
@@ -126,14 +130,16 @@ def _conversion(source: End, target: End, shape: Shape) -> Steps:
     return [(operator,)]
 
 
-def _softmax(source: str, shape: Shape) -> ExpectedOperator:
+def _softmax(source: str, shape: Shape, bits: int) -> ExpectedOperator:
+    quant_params = softmax_quant_params(bits)
     return ExpectedOperator(
         "SOFTMAX",
         (source,),
         f"{source}/softmax",
         shape,
-        BETWEEN_0_AND_1,
+        quant_params,
         options={"beta": 1.0},
+        dtype=quant_params.dtype.upper(),
     )
 
 

@@ -29,7 +29,7 @@ class Constant:
 
     Attributes:
       what: it is, for messages: "kernel", "bias", "axes"...
-      values: int8 for INT8 and INT4, int32.
+      values: int8 for INT8 and INT4, int16, int32, int64.
       dtype: the schema's name.
       scales: one per channel along `dimension`, float32; None: not compared, for
         biases, whose scales follow from others.
@@ -39,7 +39,7 @@ class Constant:
 
     what: str
     values: np.ndarray
-    dtype: str = "INT32"
+    dtype: str
     scales: np.ndarray | None = None
     dimension: int = 0
     zero_point: int = 0
@@ -55,11 +55,11 @@ class ExpectedOperator:
       output: the name its output has in the network.
       shape: of the output, batch 1 first.
       quant_params: of the output.
+      dtype: of the output, the schema's name.
       constants: the inputs behind `inputs`.
       options: as in `flatbuffer.Operator`.
       read_as: the shape the inputs have, where they are reshaped; None: their own.
       optional: whether the operators behind may do it as well.
-      dtype: of the output, the schema's name.
     """
 
     name: str
@@ -67,11 +67,11 @@ class ExpectedOperator:
     output: str
     shape: Shape
     quant_params: QuantParams
+    dtype: str
     constants: tuple[Constant, ...] = ()
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     read_as: Shape | None = None
     optional: bool = False
-    dtype: str = "INT8"
 
     @property
     def options_type(self) -> str:
@@ -111,6 +111,7 @@ def _operator(
         op.name,
         formats.shapes[op.name],
         op.quant_params,
+        op.quant_params.dtype.upper(),
         constants,
         options or {},
     )
@@ -119,7 +120,7 @@ def _operator(
 def _conv(op: IntegerOp, formats: TensorFormats) -> Steps:
     kernel = kernel_of(op)
     constants = _kernel_constants(kernel, np.moveaxis(kernel.values, 3, 0), 0)
-    options = _window_options(op) | {"quantizedBiasType": 0}
+    options = _window_options(op) | _bias_options(op)
     return [(_operator("CONV_2D", op, formats, *constants, options=options),)]
 
 
@@ -161,7 +162,7 @@ def _of_one_position(op: IntegerOp, formats: TensorFormats) -> ExpectedOperator:
             op,
             formats,
             *_kernel_constants(kernel, filters, 0),
-            options=options | {"quantizedBiasType": 0},
+            options=options | _bias_options(op),
         ),
         shape=(1, 1, 1, outputs),
         read_as=(1, 1, 1, inputs),
@@ -186,7 +187,7 @@ def _fully_connected(
             "weightsFormat": 0,
             "keepNumDims": keep_dimensions,
             "asymmetricQuantizeInputs": False,
-            "quantizedBiasType": 0,
+            **_bias_options(op),
         },
     )
 
@@ -198,8 +199,14 @@ def _kernel_constants(
         Constant(
             "kernel", values, f"INT{storage_bits(kernel.bits)}", kernel.scale, dimension
         ),
-        Constant("bias", kernel.bias),
+        Constant("bias", kernel.bias, kernel.bias.dtype.name.upper()),
     )
+
+
+def _bias_options(op: IntegerOp) -> dict[str, Any]:
+    """Type of the bias, which is told where it is not INT32."""
+    told = schema.TensorType.INT64 if op.quant_params.bits == 16 else 0
+    return {"quantizedBiasType": told}
 
 
 def _fused_activation(op: IntegerOp) -> int:
@@ -232,9 +239,22 @@ def _pool(name: str) -> Maker:
     return make
 
 
-def _arithmetic(name: str, **more: bool) -> Maker:
+def _arithmetic(name: str) -> Maker:
     def make(op: IntegerOp, formats: TensorFormats) -> Steps:
-        options = {"fusedActivationFunction": _fused_activation(op), **more}
+        options = {"fusedActivationFunction": _fused_activation(op)}
+        return [(_operator(name, op, formats, options=options),)]
+
+    return make
+
+
+def _sum(name: str) -> Maker:
+    """INT16 of any scales, not of powers of two alone, unless it is INT8."""
+
+    def make(op: IntegerOp, formats: TensorFormats) -> Steps:
+        options = {
+            "fusedActivationFunction": _fused_activation(op),
+            "potScaleInt16": op.quant_params.bits == 8,
+        }
         return [(_operator(name, op, formats, options=options),)]
 
     return make
@@ -418,14 +438,14 @@ def _no_operator(op: IntegerOp, formats: TensorFormats) -> Steps:
 
 
 def _integers(what: str, values: object) -> Constant:
-    return Constant(what, np.array(values, np.int32))
+    return Constant(what, np.array(values, np.int32), "INT32")
 
 
 def _quantized(what: str, value: int, quant_params: QuantParams) -> Constant:
     scale = np.array([quant_params.scale], np.float32)
-    values = np.array(value, np.int8)
-    zero_point = quant_params.zero_point
-    return Constant(what, values, "INT8", scale, zero_point=zero_point)
+    dtype, zero_point = quant_params.dtype, quant_params.zero_point
+    values = np.array(value, dtype)
+    return Constant(what, values, dtype.upper(), scale, zero_point=zero_point)
 
 
 EXPECTED: Mapping[str, Maker] = {
@@ -434,8 +454,8 @@ EXPECTED: Mapping[str, Maker] = {
     "dense": _dense,
     "dense_convolution": _dense_convolution,
     "pointwise": _pointwise,
-    "add": _arithmetic("ADD", potScaleInt16=True),
-    "subtract": _arithmetic("SUB", potScaleInt16=True),
+    "add": _sum("ADD"),
+    "subtract": _sum("SUB"),
     "multiply": _arithmetic("MUL"),
     "elementwise_maximum": _function("MAXIMUM"),
     "elementwise_minimum": _function("MINIMUM"),

@@ -43,7 +43,7 @@ class Expectation:
       num_operators: at most; those of the converter's own quantization of the same
         classifier, and more where the target takes no fewer. None where there is
         none to compare with.
-      input_type: the schema's name, INT8 or UINT8; `output_type`: likewise.
+      input_type: the schema's name, INT8, UINT8 or INT16; `output_type`: likewise.
     """
 
     weight_bits: int
@@ -138,7 +138,7 @@ def _rule(offences: Callable[[TFLiteModel, Expectation], Iterator[str]]) -> Chec
 
 @_rule
 def integer_io(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
-    """One input and one output, both int8, or uint8 where that was asked for."""
+    """One input and one output, of the types that were asked for."""
     for what, indices, expected in (
         ("input", model.inputs, expectation.input_type),
         ("output", model.outputs, expectation.output_type),
@@ -228,14 +228,15 @@ def symmetric_weights(model: TFLiteModel, expectation: Expectation) -> Iterator[
 
 @_rule
 def integer_bias(model: TFLiteModel, expectation: Expectation) -> Iterator[str]:
-    """Biases INT32 with zero point 0 and scale input scale x weight scale."""
+    """Biases INT32, INT64 for INT16, zero point 0, scale input x weight scale."""
     for operator, weights in _weights(model):
         if len(operator.inputs) < 3 or operator.inputs[2] < 0:
             continue  # the operator has no bias
         bias = model.tensors[operator.inputs[2]]
-        (input_scale,) = model.tensors[operator.inputs[0]].scales
+        source = model.tensors[operator.inputs[0]]
+        (input_scale,) = source.scales
         expected = input_scale * np.array(weights.scales)
-        if bias.dtype != "INT32":
+        if bias.dtype != ("INT64" if source.dtype == "INT16" else "INT32"):
             yield f"{bias.dtype} {shown(bias.name)}"
         elif any(bias.zero_points):
             yield f"zero point {max(bias.zero_points, key=abs)} in {shown(bias.name)}"

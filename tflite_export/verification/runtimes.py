@@ -11,6 +11,7 @@ import numpy as np
 
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interpreter import TFLiteClassifier
+from tflite_export.litert.int16 import LITERT_INT16
 from tflite_export.litert.processors import processor_of
 from tflite_export.litert.simulator import LITERT, litert_on
 from tflite_export.simulation import Kernels
@@ -63,6 +64,12 @@ def runtime_for(network: IntegerNetwork) -> Runtime:
     target, machine = TARGETS[network.target], platform.machine()
     if kernels_of(network) is LITERT:
         return _litert(machine)
+    if kernels_of(network) is LITERT_INT16:
+        return dataclasses.replace(
+            _litert(machine),
+            title=f"{_litert_name()}, its own kernels on {machine}",
+            kernels=LITERT_INT16,
+        )
     if not is_installed():
         return dataclasses.replace(
             _litert(machine),
@@ -78,11 +85,14 @@ def runtime_for(network: IntegerNetwork) -> Runtime:
     )
 
 
+def _litert_name() -> str:
+    return f"LiteRT {importlib.metadata.version('ai-edge-litert')}"
+
+
 def _litert(machine: str) -> Runtime:
     return Runtime(
-        f"LiteRT {importlib.metadata.version('ai-edge-litert')} with XNNPACK on "
-        f"{machine}",
+        f"{_litert_name()} with XNNPACK on {machine}",
         litert_on(processor_of(machine)),
-        lambda tflite, inputs: TFLiteClassifier(tflite).run_int8(inputs),
+        lambda tflite, inputs: TFLiteClassifier(tflite).run_own(inputs),
         is_exact=machine in _MACHINES_OF_LITERT,
     )

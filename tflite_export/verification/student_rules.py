@@ -118,7 +118,7 @@ def _reshape_offences(model: TFLiteModel) -> Iterator[Offence]:
         if operator.options:
             yield "operators", f"{what} with options"
         yield from constant_offences(
-            what, shape, Constant("shape", np.array(output.shape, np.int32))
+            what, shape, Constant("shape", np.array(output.shape, np.int32), "INT32")
         )
         if math.prod(source.shape) != math.prod(output.shape):
             yield "activation", f"{what} from {source.shape} to {output.shape}"

@@ -1,4 +1,4 @@
-"""TFLite's operators as int8 students use them: one record each."""
+"""TFLite's operators as integer students use them: one record each."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ class TFLiteOperator:
 
     Attributes:
       name: the schema's, "CONV_2D".
-      version: that TFLite defines for int8; with INT8 kernels, if it has kernels.
+      version: that the converter writes for int8 and int16; with INT8 kernels, if it
+        has kernels.
       options_type: the schema's name of its options; empty without options.
       int4_version: with INT4 kernels; None for operators without kernels.
+      int16_version: of int16, where it is another one.
       version_of_5d: of tensors of five dimensions, where it is another one.
       commutative: whether the order of its inputs is the converter's choice.
     """
@@ -25,6 +27,7 @@ class TFLiteOperator:
     version: int
     options_type: str = ""
     int4_version: int | None = None
+    int16_version: int | None = None
     version_of_5d: int | None = None
     commutative: bool = False
 
@@ -45,7 +48,7 @@ TFLITE_OPERATORS: Mapping[str, TFLiteOperator] = {
         TFLiteOperator("GELU", 2, "GeluOptions"),
         TFLiteOperator("HARD_SWISH", 1),
         TFLiteOperator("L2_NORMALIZATION", 2, "L2NormOptions"),
-        TFLiteOperator("LEAKY_RELU", 1, "LeakyReluOptions"),
+        TFLiteOperator("LEAKY_RELU", 1, "LeakyReluOptions", int16_version=2),
         TFLiteOperator("LOGISTIC", 2),
         TFLiteOperator("MAX_POOL_2D", 2, "Pool2DOptions"),
         TFLiteOperator("MAXIMUM", 2, commutative=True),
@@ -73,8 +76,8 @@ _GROUPED_VERSION = 6  # of CONV_2D
 _UNKNOWN = 0  # no operator has this version
 
 
-def version_offences(model: TFLiteModel) -> Iterator[str]:
-    """Operators whose version is not the one that TFLite defines for what they do."""
+def needed_versions(model: TFLiteModel) -> list[int]:
+    """The version that TFLite defines for what each operator does; 0 if it has none."""
     needed = [_needed_version(model, operator) for operator in model.operators]
     # One code serves all convolutions of a kind and all transpositions, the most
     # demanding included, among the former those that became FULLY_CONNECTED (see
@@ -84,9 +87,15 @@ def version_offences(model: TFLiteModel) -> Iterator[str]:
         highest[operator.name] = max(version, highest.get(operator.name, 0))
     if highest.get("FULLY_CONNECTED") == _int4_version("FULLY_CONNECTED"):
         highest["CONV_2D"] = max(_int4_version("CONV_2D"), highest.get("CONV_2D", 0))
-    for operator, version in zip(model.operators, needed, strict=True):
-        if operator.name in _SHARED_CODES:
-            version = highest[operator.name]
+    return [
+        highest[operator.name] if operator.name in _SHARED_CODES else version
+        for operator, version in zip(model.operators, needed, strict=True)
+    ]
+
+
+def version_offences(model: TFLiteModel) -> Iterator[str]:
+    """Operators whose version is not the needed one."""
+    for operator, version in zip(model.operators, needed_versions(model), strict=True):
         if operator.version != version:
             yield (
                 f"{operator.version} instead of {version} of {operator.name} as "
@@ -98,6 +107,8 @@ def _needed_version(model: TFLiteModel, operator: Operator) -> int:
     known = TFLITE_OPERATORS.get(operator.name)
     if known is None:
         return _UNKNOWN
+    if known.int16_version and model.tensors[operator.inputs[0]].dtype == "INT16":
+        return known.int16_version
     if known.version_of_5d and len(model.tensors[operator.inputs[0]].shape) == 5:
         return known.version_of_5d
     if known.int4_version is None:

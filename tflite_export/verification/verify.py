@@ -13,7 +13,7 @@ from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interface import Interface
 from tflite_export.metadata import read_metadata
 from tflite_export.names import shown
-from tflite_export.operator_forms import num_added_operators
+from tflite_export.operator_forms import gated_layers, num_added_operators
 from tflite_export.simulation import compute, is_exact
 from tflite_export.verification.differences import differences
 from tflite_export.verification.rules import (
@@ -104,7 +104,8 @@ def verify_file(
       tflite: the file's bytes, whatever they are.
       network: the student, sound.
       expectation: for the structure; None: what follows from the network.
-      images: int8 (N, *input_shape) to compare outputs on, in addition to random ones.
+      images: (N, *input_shape), of the student's type, to compare outputs on, in
+        addition to random ones.
       num_random_images: how many random ones.
       converted: what `convert_network` makes of the student now; None: bytes are not
         compared, for a file that it made a moment ago.
@@ -116,8 +117,7 @@ def verify_file(
         findings.append(_conversion_finding(tflite, converted))
     if not all(f.passed for f in findings):
         return Verification(tuple(findings), None)
-    shape = (num_random_images, *network.input_shape)
-    inputs = np.random.default_rng(0).integers(-128, 128, shape, np.int8)
+    inputs = random_inputs(network, num_random_images)
     if images is not None:
         inputs = np.concatenate([inputs, images])
     runtime = runtime_for(network)
@@ -140,6 +140,18 @@ def verify_file(
     return Verification((*findings, finding(rule, offences)), agreement)
 
 
+def random_inputs(network: IntegerNetwork, count: int) -> np.ndarray:
+    """Inputs (count, *input_shape) of a network's own type, any value as likely."""
+    quant_params = network.input_quant_params
+    return np.random.default_rng(0).integers(
+        quant_params.lowest,
+        quant_params.highest,
+        (count, *network.input_shape),
+        quant_params.dtype,
+        endpoint=True,
+    )
+
+
 def expectation_of(
     network: IntegerNetwork, num_operators: int | None = None
 ) -> Expectation:
@@ -149,6 +161,7 @@ def expectation_of(
     """
     bits = {op.name: op.kernel.bits for op in network.ops if op.kernel is not None}
     at_8_bits = frozenset(name for name, width in bits.items() if width == 8)
+    at_8_bits |= gated_layers(network)
     if num_operators is not None:
         num_operators += num_added_operators(network)
     return Expectation(
@@ -220,7 +233,7 @@ def compare_outputs(student: np.ndarray, tflite: np.ndarray) -> Agreement:
     Args:
       student: output / scale + zero_point; rounded to the nearest integer here,
         which takes off float noise.
-      tflite: raw int8 outputs.
+      tflite: raw outputs, int8 or int16.
 
     Raises:
       ExportError: different or empty shapes, or values that are not finite.
@@ -233,8 +246,8 @@ def compare_outputs(student: np.ndarray, tflite: np.ndarray) -> Agreement:
         )
     if tflite.dtype.kind != "i":
         raise ExportError(
-            f".tflite outputs are {tflite.dtype}; expected raw int8, as "
-            "`TFLiteClassifier.run_int8` gives"
+            f".tflite outputs are {tflite.dtype}; expected integers, as "
+            "`TFLiteClassifier.run_own` gives"
         )
     if not np.isfinite(student).all():
         raise ExportError("student outputs hold NaN or infinity; expected finite ones")

@@ -250,7 +250,7 @@ def test_dead_channels_give_their_beta(odd, name):
 @pytest.mark.parametrize("make", [build_tiny_classifier, odd_normalizations])
 def test_student_and_integers_agree_within_two_steps_at_8_bits(make):
     frozen = make_frozen(make(), BitWidths(8, 8))
-    computed = infer(frozen.network, PREPROCESSING.to_int8(PIXELS)).astype(int)
+    computed = infer(frozen.network, PREPROCESSING.to_integers(PIXELS)).astype(int)
     difference = computed - frozen.float_outputs()
     assert computed.std() > 15
     assert np.abs(difference).max() <= 2
@@ -258,7 +258,7 @@ def test_student_and_integers_agree_within_two_steps_at_8_bits(make):
 
 
 def test_student_and_integers_agree_on_average_at_any_width(frozen):
-    computed = infer(frozen.network, PREPROCESSING.to_int8(PIXELS)).astype(int)
+    computed = infer(frozen.network, PREPROCESSING.to_integers(PIXELS)).astype(int)
     difference = computed - frozen.float_outputs()
     # Coarse activations amplify a single rounding; there must be no drift.
     assert np.abs(difference).max() <= 6
@@ -266,7 +266,7 @@ def test_student_and_integers_agree_on_average_at_any_width(frozen):
 
 
 def check_equals_litert(network):
-    inputs = PREPROCESSING.to_int8(PIXELS)
+    inputs = PREPROCESSING.to_integers(PIXELS)
     expected = TFLiteClassifier(convert_network(network)).run(inputs)
     assert len(np.unique(expected)) > 30
     np.testing.assert_array_equal(infer(network, inputs), expected)
@@ -277,7 +277,7 @@ def test_integers_equal_litert(frozen):
 
 
 def test_integers_are_the_same_on_all_processors(frozen):
-    inputs = PREPROCESSING.to_int8(PIXELS)
+    inputs = PREPROCESSING.to_integers(PIXELS)
     expected = infer(frozen.network, inputs)
     np.testing.assert_array_equal(infer(frozen.network, inputs, ARM64), expected)
 
@@ -430,7 +430,7 @@ def test_another_bound_inside_the_joined_range_is_a_minimum(width, second):
     assert abs(kept - 4.0) <= bound.quant_params.scale / 2  # the next level
     assert bound.quant_params.zero_point < level < 127
     check_equals_litert(frozen.network)
-    difference = infer(frozen.network, PREPROCESSING.to_int8(PIXELS)).astype(int)
+    difference = infer(frozen.network, PREPROCESSING.to_integers(PIXELS)).astype(int)
     difference -= frozen.float_outputs()
     assert np.abs(difference).max() <= 3
     assert abs(difference.mean()) < 0.5
@@ -511,7 +511,7 @@ def test_gates_become_their_operations(gated):
 
 
 def test_gated_student_and_integers_agree(gated):
-    computed = infer(gated.network, PREPROCESSING.to_int8(PIXELS)).astype(int)
+    computed = infer(gated.network, PREPROCESSING.to_integers(PIXELS)).astype(int)
     difference = computed - gated.float_outputs()
     assert computed.std() > 15
     assert np.abs(difference).max() <= 6
@@ -572,7 +572,7 @@ def test_an_epsilon_that_outweighs_all_there_is_is_refused():
 
 
 def test_normalized_student_and_integers_agree(normalized):
-    computed = infer(normalized.network, PREPROCESSING.to_int8(PIXELS)).astype(int)
+    computed = infer(normalized.network, PREPROCESSING.to_integers(PIXELS)).astype(int)
     difference = computed - normalized.float_outputs()
     assert computed.std() > 15
     assert np.abs(difference).max() <= 6

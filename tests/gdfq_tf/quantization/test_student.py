@@ -261,7 +261,7 @@ def test_quantized_inputs_are_the_exported_models(mode):
     student = build_student(classifier, plan, calibration)
     quantized = student.quantize_input(preprocessing.to_student_input(PIXELS))
     quant_params = preprocessing.input_quantization()
-    levels = preprocessing.to_int8(PIXELS).astype(float) - quant_params.zero_point
+    levels = preprocessing.to_integers(PIXELS).astype(float) - quant_params.zero_point
     np.testing.assert_allclose(
         quantized, levels * quant_params.scale, atol=1e-4 * quant_params.scale
     )

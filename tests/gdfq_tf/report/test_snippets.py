@@ -67,10 +67,10 @@ def example(preprocessing: Preprocessing, shape) -> tuple[np.ndarray, np.ndarray
     rng = np.random.default_rng(0)
     if preprocessing.input_range is None:
         pixels = rng.integers(0, 256, shape).astype(np.uint8)
-        return pixels, preprocessing.to_int8(pixels)
+        return pixels, preprocessing.to_integers(pixels)
     low, high = np.transpose(preprocessing.input_range)
     values = rng.uniform(low - 1, high + 1, shape).astype(np.float32)
-    return values, preprocessing.to_int8(preprocessing.levels(values))
+    return values, preprocessing.to_integers(preprocessing.levels(values))
 
 
 class Interpreter:

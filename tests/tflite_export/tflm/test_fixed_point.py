@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tflite_export.litert.fixed_point import (
+    mean_multiplier,
+    multiply,
+    quantized_multiplier,
+)
 from tflite_export.tflm.fixed_point import (
     exponential,
     hyperbolic_tangent,
     logistic,
-    mean_multiplier,
-    multiply,
-    quantized_multiplier,
     reciprocal,
 )
 

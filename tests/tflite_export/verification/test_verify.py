@@ -413,7 +413,7 @@ def test_compare_outputs_rounds_float_noise_away():
         (np.zeros((0, 3)), np.zeros((0, 3), np.int8), "not empty"),
         (np.zeros(3), np.zeros(3, np.int8), r"expected the same \(N, classes\)"),
         (np.full((1, 1), np.nan), np.zeros((1, 1), np.int8), "NaN or infinity"),
-        (np.zeros((1, 1)), np.zeros((1, 1), np.float32), "float32; expected raw int8"),
+        (np.zeros((1, 1)), np.zeros((1, 1), np.float32), "float32; expected integers"),
     ],
 )
 def test_compare_outputs_refuses_what_cannot_be_compared(student, tflite, message):

@@ -1,4 +1,4 @@
-"""RESIZE_BILINEAR of TensorFlow Lite for Microcontrollers: 10 fractional bits.
+"""RESIZE_BILINEAR of LiteRT's portable kernels, and of TFLM: 10 fractional bits.
 
 Source: TensorFlow Lite's kernels/internal/reference/resize_bilinear.h, the integer one.
 """
