@@ -94,6 +94,8 @@ _LONG_VARIANTS = re.compile(
             r"test_ends\.py::test_outputs_are_chosen.*\[keras-",
             r"test_simulator\.py::test_equals_litert_bit_by_bit\[(activ|norm)",
             r"test_int16\.py::test_equals_litert_bit_by_bit\[kernels",
+            r"test_checkpoints\.py::test_a_killed_stage.*alternated",
+            r"test_simulator\.py::test_equals_litert_bit_by_bit\[kernels-conv_relu_w2",
             r"test_precision\.py::test_a_live_model_is_quantized",
             r"test_precision\.py::test_files_are_read_as.*\[(b?float16|float64)",
             r"test_precision\.py::test_policies_of_the_process.*float64",

@@ -54,8 +54,8 @@ def test_widths_are_read(text, expected):
         ("w4a4/", "'w4a4/'"),
         ("w9a8", "weight bits must be 2..8, got 9"),
         ("w1a8", "weight bits must be 2..8, got 1"),
-        ("w4a9", "activation bits must be 3..8, got 9"),
-        ("w4a2", "activation bits must be 3..8, got 2"),
+        ("w4a9", "activation bits must be 3..8 or 16, got 9"),
+        ("w4a2", "activation bits must be 3..8 or 16, got 2"),
         ("w4a4/wide", "one of edge, paper, pointwise, got 'wide'"),
     ],
 )

@@ -175,7 +175,7 @@ def test_the_summary_tells_the_whole_run(run):
     }
     assert paper["verification"]["student_agreement"]["max_lsb"] <= 1
     file = TFLiteClassifier(directory / paper["file"])
-    assert paper["int8_output"] == dataclasses.asdict(file.output_quantization)
+    assert paper["int8_output"] == file.output_quantization.as_json()
     assert all(rule["passed"] for rule in paper["verification"]["rules"])
     assert summary["versions"]["tensorflow"]
     page = (directory / "report.html").read_text()
@@ -795,8 +795,8 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
             "model weights input_size output_name constant_inputs allow_unsafe "
             "preprocessing mean std input_range task without_bn_statistics bits recipe "
             "num_steps keep_layers max_accuracy_loss max_bytes max_latency_ratio seed "
-            "num_threads output_dir overwrite data labels num_images target "
-            "input_type output_type",
+            "num_threads output_dir overwrite fresh from_manifest images distribution "
+            "data labels num_images target input_type output_type",
         ),
         (
             "evaluate",

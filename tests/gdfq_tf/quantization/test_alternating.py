@@ -179,7 +179,7 @@ def test_of_large_images_the_pool_holds_fewer(monkeypatch):
         seed=0,
         progress=NullProgress(),
     )
-    assert len(images.labels) == 640
+    assert len(images.labels) == 350  # half
 
 
 def test_learning_rates_fall_to_a_tenth_at_each_quarter():
@@ -243,7 +243,7 @@ def test_distillation_is_divided_by_the_classes_and_cross_entropy_weighted(
     metrics = run_step(make_step(student, config), tiny_classifier, images)
     expected = metrics["distillation"] / NUM_CLASSES + 0.3 * metrics["cross_entropy"]
     assert metrics["loss"] == pytest.approx(expected, rel=1e-5)
-    assert metrics["distillation"] > 0.01
+    assert metrics["distillation"] > 0.001  # or its part of the sum shows nothing
 
 
 def softmax(logits):
@@ -302,7 +302,7 @@ def test_a_student_loss_that_is_not_finite_stops_the_training(monkeypatch):
     )
     classifier = classifier_of(build_tiny_classifier())
     synthesis = dataclasses.replace(RECIPES["gdfq"].synthesis, batch_size=8)
-    with pytest.raises(UserError, match="'student' became inf at step 1 of 5") as error:
+    with pytest.raises(UserError, match="'loss' became inf at step 1 of 5") as error:
         train_alternating(
             classifier,
             make_plan(classifier.model, parse_bit_widths("w4a8")),
