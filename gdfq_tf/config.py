@@ -455,8 +455,8 @@ RECIPES: Mapping[str, Recipe] = {
     for recipe in (
         Recipe(
             "fast",
-            SynthesisConfig(10),
-            RefinementConfig(12, learning_rate=0.03),
+            SynthesisConfig(20),
+            RefinementConfig(25),
             ReconstructionConfig(
                 WidthBudgets(
                     StudentBudget(128), StudentBudget(1024), StudentBudget(1024)

@@ -192,7 +192,7 @@ def test_parts_are_made_anew():
     assert made.startswith(begin)
     assert made.endswith(end)
     assert "old" not in made
-    assert "| `fast` | 10 | 12 | 128 / 1,024 / 1,024 | reconstructed |" in made
+    assert "| `fast` | 20 | 25 | 128 / 1,024 / 1,024 | reconstructed |" in made
 
 
 def test_every_part_is_on_a_page():

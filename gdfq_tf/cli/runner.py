@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import gc
 import importlib
 import logging
 import sys
@@ -68,7 +69,12 @@ def run_module(name: str, values: flags.FlagValues) -> NoReturn:
 
     def main() -> None:
         with CommandProgress(values).stage("starting TensorFlow", 1) as advance:
+            # What is imported stays, so that it need not be looked through again and
+            # again: a collection would take longer than most of what it follows.
+            gc.disable()
             module = importlib.import_module(name)
+            gc.freeze()
+            gc.enable()
             advance()
         module.main(values)
 
