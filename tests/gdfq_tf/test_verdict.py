@@ -21,9 +21,9 @@ def row(title, *, size=100, latency=1.0, bits=(8, 8), **facts) -> dict:
     }
 
 
-def labelled(title, top1, **facts) -> dict:
-    interval = [top1 - 0.01, top1 + 0.01]
-    return row(title, top1=top1, top1_interval_95=interval, **facts)
+def labelled(title, top1, agreement=0.95, **facts) -> dict:
+    facts |= {"top1_interval_95": [top1 - 0.01, top1 + 0.01]}
+    return row(title, top1=top1, agreement_with_float=agreement, **facts)
 
 
 def summary(*own, recipe="balanced", noise=0.8, target="litert") -> dict:
@@ -53,9 +53,20 @@ def summary(*own, recipe="balanced", noise=0.8, target="litert") -> dict:
 )
 def test_measured_files(top1, noise, expected):
     found = complaint(
-        labelled("w8a8", top1), labelled("float", 0.9), labelled("noise", noise)
+        labelled("w8a8", top1),
+        labelled("float", 0.9),
+        labelled("noise", noise, agreement=0.96),
     )
     assert found == expected
+
+
+def test_what_agrees_with_float_more_often_than_noise_is_no_worse():
+    found = complaint(
+        labelled("w8a16", 0.8905, agreement=1.0),
+        labelled("float", 0.9),
+        labelled("noise", 0.8906, agreement=0.98),
+    )
+    assert found is None
 
 
 @pytest.mark.parametrize(
