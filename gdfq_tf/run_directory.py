@@ -5,9 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import struct
-import zipfile
-import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +20,7 @@ from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.system.output_directory import OutputDirectory, claim
 from tflite_export.integer_network import IntegerNetwork
-from tflite_export.student_file import save_network
+from tflite_export.student_file import NPZ_DAMAGE, save_network
 
 SUMMARY = "summary.json"
 SYNTHETIC_IMAGES = "synthetic.npz"
@@ -36,22 +33,6 @@ _OF_RUNS = frozenset({SUMMARY, SYNTHETIC_IMAGES, MANIFEST, REPORT, EVENTS})
 # Of summary.json, as gdfq_tf/report/files/summary.schema.json describes it. It grows
 # when a key is gone or means something else; keys may be added to any version.
 SCHEMA_VERSION = 1
-
-# What damaged bytes raise on their way through zipfile, zlib and numpy.
-_DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 def claim_run_directory(
@@ -149,7 +130,7 @@ def read_images(path: Path) -> ImagePool:
         # NumPy leaves files open that it refuses.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             pixels, labels = arrays["pixels"], arrays["labels"]
-    except _DAMAGE as error:
+    except NPZ_DAMAGE as error:
         raise UserError(
             f"{path} cannot be read: {' '.join(str(error).split()) or 'damaged'}; "
             f"expected an .npz file with pixels and labels, such as {SYNTHETIC_IMAGES}"

@@ -101,7 +101,7 @@ _OPERATION_FIELDS: Fields = {
     "kernel_bits": lambda value: value is None or _is_bits(value),
 }
 # What damaged bytes raise on their way through zipfile, zlib, numpy and json.
-_DAMAGE = (
+NPZ_DAMAGE = (
     OSError,
     EOFError,
     ValueError,
@@ -167,7 +167,7 @@ def load_network(path: Path) -> IntegerNetwork:
             f"student {path} does not exist; expected a student.npz that "
             "a run of `gdfq quantize` wrote"
         ) from error
-    except _DAMAGE as error:
+    except NPZ_DAMAGE as error:
         reason = str(error) if isinstance(error, ExportError) else type(error).__name__
         raise ExportError(
             f"{path} is not a student file or is damaged "

@@ -21,7 +21,6 @@ import tensorflow as tf
 
 from tflite_export.integer_network import IntegerOp, kernel_of
 from tflite_export.litert.fixed_point import (
-    mean_multiplier,
     multiply,
     multiply_by,
     quantized_multiplier,
@@ -32,6 +31,7 @@ from tflite_export.litert.int16_functions import (
     logistic,
     softmax,
 )
+from tflite_export.litert.portable_mean import channel_mean, global_average
 from tflite_export.litert.portable_resize import resize_quantized
 from tflite_export.litert.rounding import clamp_to_activation, clamp_to_type, round_away
 from tflite_export.litert.simulator import LITERT
@@ -180,25 +180,6 @@ def _average_pool(op: IntegerOp, source: Operand) -> tf.Tensor:
     return clamp_to_activation(round_away(nudged), op)
 
 
-def _global_average(op: IntegerOp, source: Operand) -> tf.Tensor:
-    keepdims = op.attributes.get("keepdims", False)
-    return _mean(op, source, axes=[1, 2], keepdims=keepdims)
-
-
-def _channel_mean(op: IntegerOp, source: Operand) -> tf.Tensor:
-    return _mean(op, source, axes=[-1], keepdims=True)
-
-
-def _mean(
-    op: IntegerOp, source: Operand, *, axes: list[int], keepdims: bool
-) -> tf.Tensor:
-    count = math.prod(source.values.shape[axis] for axis in axes)
-    total = tf.reduce_sum(source.values, axes, keepdims=keepdims)
-    factor = source.quant_params.scale / op.quant_params.scale
-    outputs = multiply_by(total, *mean_multiplier(factor, count))
-    return clamp_to_type(outputs, op.quant_params)
-
-
 def _resize_bilinear(op: IntegerOp, source: Operand) -> tf.Tensor:
     return resize_quantized(source.values, op.attributes["size"])
 
@@ -227,8 +208,8 @@ SIMULATIONS: Mapping[str, Simulation] = {
     "multiply": Simulation(_multiply),
     "relu": Simulation(_relu),
     "average_pool": Simulation(_average_pool),
-    "global_average": Simulation(_global_average),
-    "channel_mean": Simulation(_channel_mean),
+    "global_average": Simulation(global_average),
+    "channel_mean": Simulation(channel_mean),
     "leaky_relu": Simulation(_leaky_relu),
     "sigmoid": _function(lambda values, taken, op: logistic(values, taken), exact=True),
     "tanh": _function(

@@ -33,13 +33,13 @@ from tflite_export.litert.kernels import (
 )
 from tflite_export.litert.l2_normalization import l2_normalize
 from tflite_export.litert.leaky_relu import leaky_relu_table
+from tflite_export.litert.look_up import look_up, look_up_by_slope
 from tflite_export.litert.prelu import prelu_table
 from tflite_export.litert.processors import ARM64, X86_64, Processor
 from tflite_export.litert.resize import resize_quantized
 from tflite_export.litert.rounding import clamp_to_activation, clamp_to_type, round_away
 from tflite_export.litert.softmax import softmax_quantized
 from tflite_export.operators import arithmetic, movement
-from tflite_export.operators.activations import slope_levels
 from tflite_export.operators.pooling import max_pool, pad_channels, pool_arguments
 from tflite_export.operators.record import Operand
 from tflite_export.quantization_params import INT8_MAX, INT8_MIN, QuantParams
@@ -114,7 +114,7 @@ def _relu(op: IntegerOp, source: Operand) -> tf.Tensor:
 
 def _leaky_relu(op: IntegerOp, source: Operand) -> tf.Tensor:
     slope = op.attributes["slope"]
-    return _look_up(
+    return look_up(
         leaky_relu_table(source.quant_params, op.quant_params, slope), source
     )
 
@@ -123,9 +123,7 @@ def _prelu(op: IntegerOp, source: Operand) -> tf.Tensor:
     table = prelu_table(
         source.quant_params, op.quant_params, op.attributes["slope_scale"]
     )
-    slopes = slope_levels(op, source.values.shape[1:]).astype(np.int32) - INT8_MIN
-    indices = tf.cast(source.values, tf.int32) - INT8_MIN
-    return tf.gather(tf.constant(table.ravel(), tf.float64), 256 * slopes + indices)
+    return look_up_by_slope(table, op, source)
 
 
 def _minimum(op: IntegerOp, source: Operand) -> tf.Tensor:
@@ -133,12 +131,7 @@ def _minimum(op: IntegerOp, source: Operand) -> tf.Tensor:
 
 
 def _hard_swish(op: IntegerOp, source: Operand) -> tf.Tensor:
-    return _look_up(hard_swish_table(source.quant_params, op.quant_params), source)
-
-
-def _look_up(table: np.ndarray, source: Operand) -> tf.Tensor:
-    indices = tf.cast(source.values, tf.int32) - INT8_MIN
-    return tf.gather(tf.constant(table, tf.float64), indices)
+    return look_up(hard_swish_table(source.quant_params, op.quant_params), source)
 
 
 def _by_float_table(function: Callable[[tf.Tensor], tf.Tensor]) -> Simulation:

@@ -14,7 +14,6 @@ Everything else is the same.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -22,16 +21,15 @@ import tensorflow as tf
 
 from tflite_export.integer_network import IntegerNetwork, IntegerOp
 from tflite_export.litert import simulator as litert
-from tflite_export.litert.fixed_point import mean_multiplier, multiply, multiply_by
+from tflite_export.litert.fixed_point import multiply
+from tflite_export.litert.look_up import look_up, look_up_by_slope
+from tflite_export.litert.portable_mean import channel_mean, global_average
 from tflite_export.litert.portable_resize import resize_quantized
 from tflite_export.litert.rounding import (
     activation_bounds,
     clamp_to_activation,
-    clamp_to_type,
 )
-from tflite_export.operators.activations import slope_levels
 from tflite_export.operators.record import Operand
-from tflite_export.quantization_params import INT8_MIN
 from tflite_export.simulation import Kernels, Simulation, compute
 from tflite_export.tflm.functions import (
     elu_table,
@@ -94,7 +92,7 @@ def _relu(op: IntegerOp, source: Operand) -> tf.Tensor:
 
 def _leaky_relu(op: IntegerOp, source: Operand) -> tf.Tensor:
     slope = op.attributes["slope"]
-    return _look_up(
+    return look_up(
         leaky_relu_table(source.quant_params, op.quant_params, slope), source
     )
 
@@ -103,45 +101,19 @@ def _prelu(op: IntegerOp, source: Operand) -> tf.Tensor:
     table = prelu_table(
         source.quant_params, op.quant_params, op.attributes["slope_scale"]
     )
-    slopes = slope_levels(op, source.values.shape[1:]).astype(np.int32) - INT8_MIN
-    indices = tf.cast(source.values, tf.int32) - INT8_MIN
-    return tf.gather(tf.constant(table.ravel(), tf.float64), 256 * slopes + indices)
+    return look_up_by_slope(table, op, source)
 
 
 def _logistic(op: IntegerOp, source: Operand) -> tf.Tensor:
-    return _look_up(logistic_table(source.quant_params), source)
+    return look_up(logistic_table(source.quant_params), source)
 
 
 def _tanh(op: IntegerOp, source: Operand) -> tf.Tensor:
-    return _look_up(tanh_table(source.quant_params), source)
+    return look_up(tanh_table(source.quant_params), source)
 
 
 def _elu(op: IntegerOp, source: Operand) -> tf.Tensor:
-    return _look_up(elu_table(source.quant_params, op.quant_params), source)
-
-
-def _look_up(table: np.ndarray, source: Operand) -> tf.Tensor:
-    indices = tf.cast(source.values, tf.int32) - INT8_MIN
-    return tf.gather(tf.constant(table, tf.float64), indices)
-
-
-def _global_average(op: IntegerOp, source: Operand) -> tf.Tensor:
-    keepdims = op.attributes.get("keepdims", False)
-    return _mean(op, source, axes=[1, 2], keepdims=keepdims)
-
-
-def _channel_mean(op: IntegerOp, source: Operand) -> tf.Tensor:
-    return _mean(op, source, axes=[-1], keepdims=True)
-
-
-def _mean(
-    op: IntegerOp, source: Operand, *, axes: list[int], keepdims: bool
-) -> tf.Tensor:
-    count = math.prod(source.values.shape[axis] for axis in axes)
-    total = tf.reduce_sum(source.centered, axes, keepdims=keepdims)
-    factor = source.quant_params.scale / op.quant_params.scale
-    outputs = multiply_by(total, *mean_multiplier(factor, count))
-    return clamp_to_type(outputs, op.quant_params)
+    return look_up(elu_table(source.quant_params, op.quant_params), source)
 
 
 def _resize_bilinear(op: IntegerOp, source: Operand) -> tf.Tensor:
@@ -164,8 +136,8 @@ SIMULATIONS: Mapping[str, Simulation] = {
     "sigmoid": Simulation(_logistic),
     "tanh": Simulation(_tanh),
     "elu": Simulation(_elu, exact=False),
-    "global_average": Simulation(_global_average),
-    "channel_mean": Simulation(_channel_mean),
+    "global_average": Simulation(global_average),
+    "channel_mean": Simulation(channel_mean),
     "resize_bilinear": Simulation(_resize_bilinear),
 }
 TFLM = Kernels(
