@@ -32,6 +32,35 @@ from gdfq_tf.system.output_files import write_whole
 _ROOT = Path(__file__).parent.parent
 _TOLD = ("error: ", "warning: ", "note: ")
 _OUTPUT = "runs/tiny"
+# What the command's process runs, which is not the supervisor's.
+_PROGRAM = """
+from gdfq_tf.cli import main, runner
+
+def run_module(name, values, run=runner.run_module):
+    exec({fault!r}, {{}})
+    run(name, values)
+
+runner.run_module = run_module
+main.main()
+"""
+# A value becomes NaN before the second step, as when memory fails.
+_BROKEN_STEP = """
+from {module} import {name} as make
+import {module} as module
+
+def broken(*args):
+    step, variable, calls = make(*args), {variable}, []
+
+    def run(*inputs):
+        calls.append(inputs)
+        if len(calls) == 2:
+            variable.assign(variable * float("nan"))
+        return step(*inputs)
+
+    return run
+
+module.{name} = broken
+"""
 
 
 class Place:
@@ -46,9 +75,14 @@ class Place:
         self.folder = folder
         _save_network(folder / "tiny.keras", seed=0)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """`gdfq ARGUMENTS`, in a process."""
-        program = "from gdfq_tf.cli.main import main; main()"
+    def start(self, *arguments: str, fault: str = "") -> subprocess.Popen[str]:
+        """`gdfq ARGUMENTS`, in a process.
+
+        Args:
+          arguments: of the command.
+          fault: Python that is run in it before the command's own.
+        """
+        program = _PROGRAM.format(fault=fault)
         (self.folder / "gdfq").write_text(program)
         return subprocess.Popen(
             [sys.executable, str(self.folder / "gdfq"), *arguments],
@@ -206,6 +240,35 @@ def _overflow(place: Place) -> Told:
     return arguments, place.told(place.start(*arguments))
 
 
+def _broken_generator(place: Place) -> Told:
+    """A value becomes NaN while the generator is trained."""
+    fault = _BROKEN_STEP.format(
+        module="gdfq_tf.synthesis.generator_training",
+        name="make_generator_step",
+        variable="args[0].trainable_variables[0]",
+    )
+    arguments = place.quantize()
+    return arguments, place.told(place.start(*arguments, fault=fault))
+
+
+def _overflow_in_refinement(place: Place) -> Told:
+    """The network overflows, and only on images that refinement comes to."""
+    _save_network(place.folder / "tiny.keras", seed=0, overflows_on_bright=True)
+    arguments = place.quantize()
+    return arguments, place.told(place.start(*arguments))
+
+
+def _broken_student(place: Place) -> Told:
+    """A value becomes NaN while the student is trained."""
+    fault = _BROKEN_STEP.format(
+        module="gdfq_tf.quantization.distillation",
+        name="make_distillation_step",
+        variable="args[1][0]",
+    )
+    arguments = place.quantize("--recipe=balanced", "--num_steps=2", "--bits=w4a4")
+    return arguments, place.told(place.start(*arguments, fault=fault))
+
+
 def _two_runs(place: Place) -> Told:
     """Another run writes the directory."""
     first = place.start(*place.quantize())
@@ -247,6 +310,9 @@ FAULTS: tuple[Callable[[Place], Told], ...] = (
     _changed_model_of_manifest,
     _not_a_number,
     _overflow,
+    _broken_generator,
+    _overflow_in_refinement,
+    _broken_student,
     _two_runs,
     _no_package,
     _wrong_preprocessing,
@@ -270,14 +336,37 @@ def _mounted(folder: Path, options: str) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def _save_network(path: Path, *, seed: int, kernel: float | None = None) -> None:
-    """A convolution with BatchNormalization and a dense layer, of random weights."""
+def _save_network(
+    path: Path,
+    *,
+    seed: int,
+    kernel: float | None = None,
+    overflows_on_bright: bool = False,
+) -> None:
+    """A convolution with BatchNormalization and a dense layer, of random weights.
+
+    Args:
+      path: of the file.
+      seed: of the weights.
+      kernel: what the dense layer's is full of in their place.
+      overflows_on_bright: whether a large power of the mean brightness goes into the
+        dense layer too, above that of the images which loading looks at.
+    """
     keras.utils.set_random_seed(seed)
     layers = keras.layers
     image = keras.Input((8, 8, 3))
     normalization, dense = layers.BatchNormalization(), layers.Dense(3)
     maps = layers.ReLU()(normalization(layers.Conv2D(4, 3)(image)))
-    logits = dense(layers.GlobalAveragePooling2D()(maps))
+    features = layers.GlobalAveragePooling2D()(maps)
+    if overflows_on_bright:
+        bright = layers.Dense(1)
+        power = layers.ReLU()(bright(layers.GlobalAveragePooling2D()(image)))
+        bright.kernel.assign(np.full((3, 1), 1e15))
+        bright.bias.assign([-3 * 0.45 * 1e15])
+        power = layers.Multiply()([power] * 2)
+        power = layers.Multiply()([power] * 2)
+        features = layers.Concatenate()([features, power])
+    logits = dense(features)
     normalization.moving_mean.assign([0.1, -0.1, 0.2, 0.0])
     normalization.moving_variance.assign([0.5, 0.6, 0.7, 0.8])
     if kernel is not None:

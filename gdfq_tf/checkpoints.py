@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from gdfq_tf.distribution.replicas import gathered
 from gdfq_tf.progress import Advance
@@ -296,9 +297,15 @@ class _SavedCheckpoint:
         return self._of.is_due()
 
     def keep(self, state: Callable[[], Arrays]) -> None:
-        """See `Checkpoint.keep`."""
-        if self.is_due():
-            self._of.save(self._path, state(), finished=False)
+        """See `Checkpoint.keep`.
+
+        A state that is not finite, of a stage about to fail, is no place to go on from.
+        """
+        if not self.is_due():
+            return
+        arrays = state()
+        if all(map(_is_finite, arrays.values())):
+            self._of.save(self._path, arrays, finished=False)
 
     def finish(self, state: Arrays) -> None:
         """See `Checkpoint.finish`."""
@@ -319,6 +326,10 @@ class _SavedCheckpoint:
             )
             return None
         return arrays if facts["finished"] == finished else None
+
+
+def _is_finite(array: npt.NDArray[Any]) -> bool:
+    return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 
 def facts_digest(facts: Mapping[str, object]) -> str:

@@ -37,11 +37,11 @@ from gdfq_tf.quantization.losses import distillation_loss
 from gdfq_tf.quantization.plan import QuantizationPlan
 from gdfq_tf.quantization.student import Student, build_student
 from gdfq_tf.synthesis.generator_training import (
+    LossReport,
     generate,
     make_generator,
     make_generator_step,
     pool_step,
-    report,
 )
 from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.synthesis.losses import classification_loss
@@ -103,8 +103,9 @@ def train_alternating(  # noqa: PLR0913 - two of them are for the whole run
             set_values(variables, part_of(made, "variables"))
             return ImagePool(**part_of(made, "images"))
         with progress.stage("warm-up", warm_up, batch_size) as advance:
+            report = LossReport("warm-up", warm_up, advance)
             for step in resumed_steps(checkpoint, warm_up, advance, variables):
-                report(advance, generator_step(tf.constant(step)), step, warm_up)
+                report(generator_step(tf.constant(step)), step)
         images = draw(fine_tuning.num_calibration_images, pool_step(0))
         checkpoint.finish(
             together(variables=values_of(variables), images=images.arrays())
@@ -130,12 +131,13 @@ def train_alternating(  # noqa: PLR0913 - two of them are for the whole run
     )
     variables += [*student.model.variables, *student_optimizer.variables]
     with progress.stage("generator and student", num_steps, batch_size) as advance:
+        report = LossReport("generator and student", num_steps, advance)
         for step in resumed_steps(checkpoint, num_steps, advance, variables):
             made = generator_step(tf.constant(warm_up + step))
             pixels = replicas.run(preprocessing.to_pixels, made["images"])
             trained = student_step(pixels, made["labels"], made["logits"])
             metrics = {"loss": trained["loss"], "generator": made["loss"]}
-            report(advance, metrics, step, num_steps)
+            report(metrics, step)
     num_images = images_in_pool(fine_tuning.num_images, classifier.input_shape)
     images = draw(num_images, pool_step(1))
     checkpoint.finish(

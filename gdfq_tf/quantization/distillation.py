@@ -13,6 +13,7 @@ Source: loss, Hinton et al. 2015 (Xu et al. 2020, Eq. 7); blended images, Zhang 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -54,8 +55,8 @@ def distill(  # noqa: PLR0913 - two of them are for the whole run
 ) -> None:
     """Trains `student` in place on batches of `images`.
 
-    A student that comes no nearer to the teacher, or whose loss stops being finite,
-    is left as it was.
+    A student that comes no nearer to the teacher is left as it was; so is one whose
+    loss stops being finite, with a warning.
 
     Args:
       student: reconstructed.
@@ -101,15 +102,25 @@ def distill(  # noqa: PLR0913 - two of them are for the whole run
         0, len(images.pixels), (config.num_steps, batch_size)
     )
     variables = [*trained, *moves, *optimizer.variables]
+    num_done = config.num_steps
     with progress.stage("distillation", config.num_steps, batch_size) as advance:
         for step in resumed_steps(checkpoint, config.num_steps, advance, variables):
             pixels = augment(tf.constant(images.pixels[chosen[step]]), (seed, step))
             loss = float(step_function(pixels))
             if not math.isfinite(loss):
+                num_done = step + 1
                 break
             advance(loss=loss)
-    if not error() < error_before:
+    error_now = error()
+    if not error_now < error_before:
         student.model.set_weights(weights)
+    if not math.isfinite(error_now):
+        warnings.warn(
+            f"training the student broke off at step {num_done} of "
+            f"{config.num_steps}: its loss became {error_now}; it stays as it was "
+            "reconstructed",
+            stacklevel=2,
+        )
     checkpoint.finish(values_of(student.model.variables))
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Callable, Mapping
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from gdfq_tf.checkpoints import (
@@ -21,6 +23,7 @@ from gdfq_tf.errors import UserError, option
 from gdfq_tf.graph.queries import multiply_adds
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.memory_needs import teacher_parts
+from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.progress import Advance, Progress
 from gdfq_tf.synthesis.generator import build_generator, choose_shape, sample_inputs
 from gdfq_tf.synthesis.image_pool import ImagePool, joined, pools_of
@@ -34,6 +37,8 @@ REPORT_INTERVAL = 10
 # that fills a part of the pool has so many for its batches.
 _FIRST_POOL_STEP = 2**24
 _POOL_BATCHES_PER_STEP = 1000
+# What to do about values that are not finite.
+_ADVICE = f"check {option('preprocessing')} and the classifier's weights"
 
 
 def pool_step(step: int) -> int:
@@ -161,11 +166,12 @@ def synthesize(
     variables = [*generator.variables, *optimizer.variables]
     parts: dict[str, np.ndarray] = {}
     with progress.stage("generator", config.num_steps, batch_size) as advance:
+        report = LossReport("generator", config.num_steps, advance)
         for step in resumed_steps(
             checkpoint, config.num_steps, advance, variables, parts
         ):
             metrics = step_function(tf.constant(step))
-            report(advance, metrics, step, config.num_steps)
+            report(metrics, step)
             if step + 1 in snapshots:
                 part = generate(
                     generator,
@@ -225,6 +231,9 @@ def generate(
       num_images: as many are made.
       seed: of latents and labels, together with
       first_step: the number of the first batch.
+
+    Raises:
+      UserError: they are not finite.
     """
     batch_size = config.images_per_step(classifier.input_shape)
     batches = []
@@ -236,37 +245,63 @@ def generate(
             num_classes=classifier.num_labels,
         )
         images = generator([latents, labels], training=True)
-        pixels = classifier.preprocessing.to_pixels(images)
-        batches.append(ImagePool(pixels.numpy(), labels.numpy()))
+        pixels = pixels_to_keep(classifier.preprocessing, images)
+        batches.append(ImagePool(pixels, labels.numpy()))
     return joined(batches)[:num_images]
 
 
-def report(
-    advance: Advance, metrics: Mapping[str, tf.Tensor], step: int, num_steps: int
-) -> None:
-    """Ends a step; every few steps shows and checks its losses.
+def pixels_to_keep(
+    preprocessing: Preprocessing, inputs: tf.Tensor
+) -> npt.NDArray[np.uint8]:
+    """Nearest pixels of model inputs (N, H, W, C).
 
-    Args:
-      advance: of the current stage.
-      metrics: the step's; those that are no scalars are left out.
-      step: its number, from 0 on.
-      num_steps: of the stage.
+    Losses are those before a step: what the last one broke shows here alone.
 
     Raises:
-      UserError: a loss is not finite, with its name and step.
+      UserError: not all of them are finite.
     """
-    if step % REPORT_INTERVAL and step + 1 != num_steps:
-        advance()
-        return
-    scalars = {
-        name: float(value)
-        for name, value in metrics.items()
-        if isinstance(value, tf.Tensor) and not value.shape.rank
-    }
-    for name, value in scalars.items():
-        if not math.isfinite(value):
-            raise UserError(
-                f"loss {name!r} became {value} at step {step + 1} of {num_steps}; "
-                f"check {option('preprocessing')} and the classifier's weights"
-            )
-    advance(1, **scalars)
+    if not tf.reduce_all(tf.math.is_finite(inputs)):
+        raise UserError(f"synthetic images became nan or inf; {_ADVICE}")
+    pixels: npt.NDArray[np.uint8] = preprocessing.to_pixels(inputs).numpy()
+    return pixels
+
+
+@dataclasses.dataclass(frozen=True)
+class LossReport:
+    """Ends the steps of a stage; every few of them shows and checks its losses.
+
+    Attributes:
+      stage: its name.
+      num_steps: that it has.
+      advance: moves it on.
+    """
+
+    stage: str
+    num_steps: int
+    advance: Advance
+
+    def __call__(self, metrics: Mapping[str, tf.Tensor], step: int) -> None:
+        """Ends one step.
+
+        Args:
+          metrics: the step's; those that are no scalars are left out.
+          step: its number, from 0 on.
+
+        Raises:
+          UserError: a loss is not finite, with its name, stage and step.
+        """
+        if step % REPORT_INTERVAL and step + 1 != self.num_steps:
+            self.advance()
+            return
+        scalars = {
+            name: float(value)
+            for name, value in metrics.items()
+            if isinstance(value, tf.Tensor) and not value.shape.rank
+        }
+        for name, value in scalars.items():
+            if not math.isfinite(value):
+                raise UserError(
+                    f"loss {name!r} became {value} at step {step + 1} of "
+                    f"{self.num_steps} of stage {self.stage!r}; {_ADVICE}"
+                )
+        self.advance(1, **scalars)

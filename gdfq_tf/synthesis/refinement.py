@@ -28,7 +28,7 @@ from gdfq_tf.distribution import replicas
 from gdfq_tf.memory_needs import teacher_parts
 from gdfq_tf.progress import Progress
 from gdfq_tf.synthesis.collages import make_collages
-from gdfq_tf.synthesis.generator_training import report
+from gdfq_tf.synthesis.generator_training import LossReport, pixels_to_keep
 from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.synthesis.natural_basis import NaturalBasis
 from gdfq_tf.synthesis.objective import LossWeights, image_losses
@@ -89,6 +89,7 @@ def refine(
     left: dict[str, np.ndarray | tf.Tensor] = {}
     start = None
     with progress.stage("refinement", total, len(pool) / num_batches) as advance:
+        report = LossReport("refinement", total, advance)
         for number in resumed_steps(checkpoint, total, advance, made=left):
             batch, i = divmod(number, config.num_steps)
             if not i or start is None:
@@ -110,10 +111,10 @@ def refine(
                 tf.constant(i + 1.0),
             )
             left |= found._asdict()
-            report(advance, losses, number, total)
+            report(losses, number)
             if i + 1 == config.num_steps:
                 inputs = replicas.gathered(replicas.run(inputs_of, start, found))
-                left[f"batch {batch}"] = preprocessing.to_pixels(inputs).numpy()
+                left[f"batch {batch}"] = pixels_to_keep(preprocessing, inputs)
     refined = [left[f"batch {batch}"] for batch in range(num_batches)]
     result = ImagePool(np.concatenate(refined), pool.labels)
     checkpoint.finish(result.arrays())

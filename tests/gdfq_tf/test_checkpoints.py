@@ -1,4 +1,4 @@
-"""KilledError stages end with the same bytes; what is torn or foreign is not used."""
+"""Killed stages end with the same bytes; what is torn or foreign is not used."""
 
 from __future__ import annotations
 
@@ -294,6 +294,15 @@ def test_half_a_stage_is_kept_from_time_to_time(tmp_path, monkeypatch):
     assert_is_state(saved(tmp_path).of("stage").unfinished())
     checkpoint.finish(STATE)
     assert checkpoint.unfinished() is None
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_state_that_is_not_finite_is_not_gone_on_from(tmp_path, monkeypatch, value):
+    checkpoints = saved(tmp_path)
+    monkeypatch.setattr(checkpoints, "is_due", lambda: True)
+    checkpoints.of("stage").keep(lambda: STATE)
+    checkpoints.of("stage").keep(lambda: {**STATE, "x": np.array([1.0, value])})
+    assert_is_state(saved(tmp_path).of("stage").unfinished())
 
 
 def test_slow_disks_are_asked_less_often(tmp_path, monkeypatch):

@@ -15,12 +15,12 @@ from gdfq_tf.progress import NullProgress
 from gdfq_tf.synthesis import generator_training, objective
 from gdfq_tf.synthesis.generator import sample_inputs
 from gdfq_tf.synthesis.generator_training import (
+    LossReport,
     generate,
     make_generator,
     make_generator_step,
     noise_images,
     pool_step,
-    report,
     synthesize,
 )
 from gdfq_tf.synthesis.teacher import Teacher
@@ -231,8 +231,9 @@ def test_losses_are_shown_every_few_steps_and_at_the_end():
         shown.append(metrics)
 
     metrics = {"loss": tf.constant(1.5), "images": tf.zeros((2, 2))}
+    report = LossReport("generator", 14, advance)
     for step in range(14):
-        report(advance, metrics, step, 14)
+        report(metrics, step)
     assert len(shown) == 14
     assert [i for i, x in enumerate(shown) if x] == [0, 10, 13]
     assert shown[0] == {"loss": 1.5}
@@ -241,9 +242,20 @@ def test_losses_are_shown_every_few_steps_and_at_the_end():
 @pytest.mark.parametrize(("value", "text"), [(np.inf, "inf"), (np.nan, "nan")])
 def test_losses_that_are_not_finite_stop_the_run(value, text):
     metrics = {"loss": tf.constant(1.0), "bn": tf.constant(value)}
-    expected = f"loss 'bn' became {text} at step 11 of 40"
+    report = LossReport("warm-up", 40, lambda **metrics: None)
+    expected = f"loss 'bn' became {text} at step 11 of 40 of stage 'warm-up'; check"
     with pytest.raises(UserError, match=expected):
-        report(lambda **metrics: None, metrics, 10, 40)
+        report(metrics, 10)
+
+
+def test_images_that_the_last_step_broke_are_not_kept(tiny_classifier):
+    classifier = classifier_of(tiny_classifier)
+    generator = make_generator(classifier, CONFIG, 0)
+    generator.trainable_variables[-1].assign(
+        np.full(generator.trainable_variables[-1].shape, np.nan)
+    )
+    with pytest.raises(UserError, match="synthetic images became nan or inf; check"):
+        generate(generator, classifier, CONFIG, 8, seed=0, first_step=0)
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,14 @@ def test_a_loss_that_is_not_finite_ends_the_run(tiny_classifier):
         run(tiny_classifier, 5)
 
 
+def test_a_batch_that_broke_between_two_checks_of_the_loss_ends_the_run(
+    tiny_classifier,
+):
+    config = RefinementConfig(3, batch_size=20, learning_rate=float("nan"))
+    with pytest.raises(UserError, match="synthetic images became nan or inf; check"):
+        run(tiny_classifier, config)
+
+
 def test_exposure_of_grey_images_is_brightness_and_tint():
     """At mid grey, contrast changes nothing: deviations by hand from 40 and 12."""
     grey = np.full((4000, 1, 2, 3), 127.5, np.float32)
