@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
+import tensorflow as tf
 
 from gdfq_tf.baselines import Baselines, make_baselines
 from gdfq_tf.checkpoints import NO_CHECKPOINTS, Checkpoints
@@ -52,7 +53,11 @@ _logger = logging.getLogger(__name__)
 # Called with widths, the student in integers and the pool that it was made from.
 OnStudent = Callable[[BitWidths, IntegerNetwork, ImagePool], None]
 
+# No layer here has control flow of its own to convert, which Keras else tries with each.
+_without_autograph = tf.autograph.experimental.do_not_convert
 
+
+@_without_autograph
 def quantize(
     job: Job,
     *,
@@ -128,6 +133,7 @@ def quantize(
     )
 
 
+@_without_autograph
 def make_images(
     job: Job,
     num_images: int,
