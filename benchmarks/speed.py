@@ -41,7 +41,7 @@ from gdfq_tf.synthesis.generator import choose_shape
 from gdfq_tf.synthesis.generator_training import noise_images, synthesize
 from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.synthesis.losses import classification_loss
-from gdfq_tf.synthesis.refinement import refine
+from gdfq_tf.synthesis.refinement import Refiner
 
 _WARM_UP_STEPS = 10
 
@@ -144,12 +144,8 @@ def measure(classifier: Classifier, synthesis: SynthesisConfig) -> dict[str, Sto
         progress=watches["distillation step"],
     )
     synthesize(classifier, synthesis, 8, seed=0, progress=watches["generator step"])
-    refine(
-        ImagePool(images.pixels, labels.numpy()),
-        classifier,
-        RefinementConfig(num_steps),
-        seed=0,
-        progress=watches["refinement step"],
+    Refiner(classifier, watches["refinement step"]).refine(
+        ImagePool(images.pixels, labels.numpy()), RefinementConfig(num_steps), seed=0
     )
     return watches
 

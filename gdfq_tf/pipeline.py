@@ -11,6 +11,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar, cast
 
 import numpy as np
 import tensorflow as tf
@@ -53,8 +54,12 @@ _logger = logging.getLogger(__name__)
 # Called with widths, the student in integers and the pool that it was made from.
 OnStudent = Callable[[BitWidths, IntegerNetwork, ImagePool], None]
 
-# No layer here has control flow of its own to convert, which Keras else tries with each.
-_without_autograph = tf.autograph.experimental.do_not_convert
+_Function = TypeVar("_Function", bound=Callable[..., object])
+
+
+def _without_autograph(function: _Function) -> _Function:
+    """No layer of ours has control flow, which Keras else looks for in each."""
+    return cast(_Function, tf.autograph.experimental.do_not_convert(function))
 
 
 @_without_autograph

@@ -163,7 +163,7 @@ def best_kernel(kernel: np.ndarray, moments: Moments) -> tuple[np.ndarray, np.nd
     Returns:
       W*, float64 (groups, K, M), and X^T X + ridge, float64 (groups, K, K).
     """
-    _, size, _ = kernel.shape
+    groups, size, _ = kernel.shape
     ridge = max(_SMALLEST_RIDGE, size / moments.num_rows)
     diagonal = np.einsum("gkk->g", moments.xx) / size
     # Channels that are constant in all images keep their teacher's kernel.
@@ -171,11 +171,11 @@ def best_kernel(kernel: np.ndarray, moments: Moments) -> tuple[np.ndarray, np.nd
     damped = moments.xx.copy()
     np.einsum("gkk->gk", damped)[...] += ridge * diagonal[:, np.newaxis]
     right = moments.xy + (ridge * diagonal)[:, np.newaxis, np.newaxis] * kernel
-    solved = [
-        scipy.linalg.solve(matrix, values, assume_a="pos")
-        for matrix, values in zip(damped, right, strict=True)
-    ]
-    return np.stack(solved), damped
+    if groups > 1:  # many small ones, at once
+        return np.linalg.solve(damped, right), damped
+    (matrix,), (values,) = damped, right
+    solved = scipy.linalg.solve(matrix, values, assume_a="pos")
+    return solved[np.newaxis], damped
 
 
 def _to_nearest(

@@ -12,7 +12,7 @@ from gdfq_tf.config import Recipe, RefinementConfig
 from gdfq_tf.progress import Progress
 from gdfq_tf.synthesis.generator_training import synthesize
 from gdfq_tf.synthesis.image_pool import ImagePool, joined
-from gdfq_tf.synthesis.refinement import refine
+from gdfq_tf.synthesis.refinement import Refiner
 
 # A part of the generated images and where it begins among them -> the part refined.
 RefinePart = Callable[[ImagePool, int], ImagePool]
@@ -120,17 +120,11 @@ def refine_parts(
     checkpoints: Checkpoints = NO_CHECKPOINTS,
 ) -> RefinePart:
     """How parts of a pool are refined; None: they stay as they are."""
+    refiner = Refiner(classifier, progress, checkpoints)
 
     def refine_part(part: ImagePool, start: int) -> ImagePool:
         if config is None:
             return part
-        return refine(
-            part,
-            classifier,
-            config,
-            seed=seed + start,
-            progress=progress,
-            checkpoints=checkpoints,
-        )
+        return refiner.refine(part, config, seed=seed + start)
 
     return refine_part

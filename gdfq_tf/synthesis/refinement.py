@@ -14,6 +14,7 @@ thousands.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -42,83 +43,166 @@ _TINT_DEVIATION = 12.0
 _BETA_1, _BETA_2 = 0.9, 0.99
 
 
-def refine(
-    pool: ImagePool,
-    classifier: Classifier,
-    config: RefinementConfig,
-    *,
-    seed: int,
-    progress: Progress,
-    checkpoints: Checkpoints = NO_CHECKPOINTS,
-) -> ImagePool:
-    """The same images, fitted batch by batch to what the classifier expects.
+class Refiner:
+    """Fits images to a classifier; its graphs serve all pools that it is given."""
 
-    Args:
-      pool: where pixels start from; its labels are the classes they are to have.
-      classifier: the one that images are fitted to.
-      config: steps, weights and how batches start.
-      seed: of collages and exposure.
-      progress: told of each step.
-      checkpoints: keep finished batches and the current one.
+    def __init__(
+        self,
+        classifier: Classifier,
+        progress: Progress,
+        checkpoints: Checkpoints = NO_CHECKPOINTS,
+    ) -> None:
+        """Takes what images are fitted to.
 
-    Returns:
-      As many images, in the same order.
+        Args:
+          classifier: it is left untouched.
+          progress: told of each step.
+          checkpoints: keep finished batches and the current one.
+        """
+        self._classifier = classifier
+        self._progress = progress
+        self._checkpoints = checkpoints
+        self._scaled = _UnitRange(classifier)
+        self._basis = NaturalBasis(classifier.input_shape)
+        self._step = functools.cache(self._make_step)
 
-    Raises:
-      UserError: the loss stopped being finite.
-    """
-    checkpoint = checkpoints.of(
-        "refinement", config=config, num_images=len(pool), seed=seed
-    )
-    made = checkpoint.finished()
-    if made is not None:
-        return ImagePool(**made)
-    preprocessing, scaled = classifier.preprocessing, _UnitRange(classifier)
-    basis = NaturalBasis(classifier.input_shape)
-    step = _make_step(classifier, config, scaled, basis)
+    def refine(
+        self, pool: ImagePool, config: RefinementConfig, *, seed: int
+    ) -> ImagePool:
+        """The same images, fitted batch by batch to what the classifier expects.
 
-    def inputs_of(start: tf.Tensor, found: _Found) -> tf.Tensor:
-        return scaled.to_inputs(_images(basis, start, found.waves))
+        Args:
+          pool: where pixels start from; its labels are the classes they are to have.
+          config: steps, weights and how batches start.
+          seed: of collages and exposure.
 
-    batch_size = config.images_per_step(classifier.input_shape)
-    num_batches = max(1, round(len(pool) / batch_size))
-    total = num_batches * config.num_steps
-    starts = np.array_split(_start(pool.pixels, config, seed), num_batches)
-    labels = np.array_split(pool.labels, num_batches)
-    # Batches that are done, and what was found of the current one.
-    left: dict[str, np.ndarray | tf.Tensor] = {}
-    start = None
-    with progress.stage("refinement", total, len(pool) / num_batches) as advance:
-        report = LossReport("refinement", total, advance)
-        for number in resumed_steps(checkpoint, total, advance, made=left):
-            batch, i = divmod(number, config.num_steps)
-            if not i or start is None:
-                start = scaled.of_inputs(preprocessing.to_input(starts[batch]))
-                if not i:
-                    left |= _Found(*[tf.zeros_like(start)] * 3)._asdict()
-                start, own_labels, *found = replicas.run(
-                    _own_parts,
+        Returns:
+          As many images, in the same order.
+
+        Raises:
+          UserError: the loss stopped being finite.
+        """
+        checkpoint = self._checkpoints.of(
+            "refinement", config=config, num_images=len(pool), seed=seed
+        )
+        made = checkpoint.finished()
+        if made is not None:
+            return ImagePool(**made)
+        preprocessing, scaled = self._classifier.preprocessing, self._scaled
+        batch_size = config.images_per_step(self._classifier.input_shape)
+        step = self._step(
+            batch_size,
+            LossWeights(config.bn_weight, config.class_weight),
+            config.temperature,
+        )
+        num_batches = max(1, round(len(pool) / batch_size))
+        total = num_batches * config.num_steps
+        starts = np.array_split(_start(pool.pixels, config, seed), num_batches)
+        labels = np.array_split(pool.labels, num_batches)
+        # Batches that are done, and what was found of the current one.
+        left: dict[str, np.ndarray | tf.Tensor] = {}
+        start = None
+        stage = self._progress.stage("refinement", total, len(pool) / num_batches)
+        with stage as advance:
+            report = LossReport("refinement", total, advance)
+            for number in resumed_steps(checkpoint, total, advance, made=left):
+                batch, i = divmod(number, config.num_steps)
+                if not i or start is None:
+                    start = scaled.of_inputs(preprocessing.to_input(starts[batch]))
+                    if not i:
+                        left |= _Found(*[tf.zeros_like(start)] * 3)._asdict()
+                    start, own_labels, *found = replicas.run(
+                        _own_parts,
+                        start,
+                        labels[batch],
+                        *(left[name] for name in _Found._fields),
+                    )
+                decay = 0.5 * (1 + math.cos(math.pi * i / config.num_steps))
+                found, losses = step(
                     start,
-                    labels[batch],
-                    *(left[name] for name in _Found._fields),
+                    _Found(*found),
+                    own_labels,
+                    tf.constant(config.learning_rate * decay),
+                    tf.constant(i + 1.0),
                 )
-            decay = 0.5 * (1 + math.cos(math.pi * i / config.num_steps))
-            found, losses = step(
-                start,
-                _Found(*found),
-                own_labels,
-                tf.constant(config.learning_rate * decay),
-                tf.constant(i + 1.0),
+                left |= found._asdict()
+                report(losses, number)
+                if i + 1 == config.num_steps:
+                    inputs = replicas.run(self._inputs, start, found)
+                    left[f"batch {batch}"] = pixels_to_keep(
+                        preprocessing, replicas.gathered(inputs)
+                    )
+        refined = [left[f"batch {batch}"] for batch in range(num_batches)]
+        result = ImagePool(np.concatenate(refined), pool.labels)
+        checkpoint.finish(result.arrays())
+        return result
+
+    def _inputs(self, start: tf.Tensor, found: _Found) -> tf.Tensor:
+        """Model inputs of images in [-1, 1] and what was found of them."""
+        moved = start + self._basis.images(found.waves)
+        return self._scaled.to_inputs(tf.clip_by_value(moved, -1.0, 1.0))
+
+    def _make_step(
+        self, batch_size: int, weights: LossWeights, temperature: float
+    ) -> Callable[..., tuple[_Found, dict[str, tf.Tensor]]]:
+        """One step of Adam on the waves added to images in [-1, 1], as a graph.
+
+        Returns:
+          A function of the images at the start, what was found so far, labels, learning
+          rate and the number of the step, from 1 on. It returns what is found now, and
+          the losses before the step by name. All but rate, number and losses are by
+          replica.
+        """
+        classifier = self._classifier
+        teacher = Teacher(classifier, teacher_parts(classifier.model, batch_size))
+        batch = tf.TensorSpec((None, *classifier.input_shape))
+        scalar = tf.TensorSpec(())
+
+        signature = [
+            batch,
+            _Found(batch, batch, batch),
+            tf.TensorSpec((None,), tf.int32),
+            scalar,
+            scalar,
+        ]
+
+        def update(
+            start: tf.Tensor,
+            found: _Found,
+            labels: tf.Tensor,
+            learning_rate: tf.Tensor,
+            number: tf.Tensor,
+        ) -> tuple[_Found, dict[str, tf.Tensor]]:
+            waves = found.waves
+            with tf.GradientTape() as tape:
+                tape.watch(waves)
+                losses, _ = image_losses(
+                    teacher,
+                    self._inputs(start, found),
+                    labels,
+                    weights=weights,
+                    temperature=temperature,
+                )
+                shares = replicas.shared(losses, labels)
+            gradient = tape.gradient(shares["loss"], waves)
+            mean = _BETA_1 * found.mean + (1 - _BETA_1) * gradient
+            square = _BETA_2 * found.square + (1 - _BETA_2) * tf.square(gradient)
+            direction = (mean / (1 - _BETA_1**number)) / (
+                tf.sqrt(square / (1 - _BETA_2**number)) + 1e-12
             )
-            left |= found._asdict()
-            report(losses, number)
-            if i + 1 == config.num_steps:
-                inputs = replicas.gathered(replicas.run(inputs_of, start, found))
-                left[f"batch {batch}"] = pixels_to_keep(preprocessing, inputs)
-    refined = [left[f"batch {batch}"] for batch in range(num_batches)]
-    result = ImagePool(np.concatenate(refined), pool.labels)
-    checkpoint.finish(result.arrays())
-    return result
+            found = _Found(waves - learning_rate * direction, mean, square)
+            return found, replicas.summed(shares)
+
+        # One for values by replica cannot be told; then each size of batch is traced.
+        @tf.function(
+            autograph=False,
+            input_signature=signature if replicas.num_replicas() == 1 else None,
+        )
+        def step(*args: replicas.PerReplica) -> tuple[_Found, dict[str, tf.Tensor]]:
+            found, losses = replicas.run(update, *args)
+            return found, replicas.from_any(losses)
+
+        return step
 
 
 class _UnitRange:
@@ -159,77 +243,6 @@ class _Found(NamedTuple):
 
 def _own_parts(*batches: tf.Tensor | np.ndarray) -> list[tf.Tensor | np.ndarray]:
     return [replicas.own_part(batch) for batch in batches]
-
-
-def _images(basis: NaturalBasis, start: tf.Tensor, waves: tf.Tensor) -> tf.Tensor:
-    """Images in [-1, 1]: those at the start with waves added."""
-    return tf.clip_by_value(start + basis.images(waves), -1.0, 1.0)
-
-
-def _make_step(
-    classifier: Classifier,
-    config: RefinementConfig,
-    scaled: _UnitRange,
-    basis: NaturalBasis,
-) -> Callable[..., tuple[_Found, dict[str, tf.Tensor]]]:
-    """One step of Adam on the waves added to images in [-1, 1], as a graph function.
-
-    Returns:
-      A function of the images at the start, what was found so far, labels, learning
-      rate and the number of the step, from 1 on. It returns what is found now, and the
-      losses before the step by name. All but rate, number and losses are by replica.
-    """
-    batch_size = config.images_per_step(classifier.input_shape)
-    teacher = Teacher(classifier, teacher_parts(classifier.model, batch_size))
-    weights = LossWeights(config.bn_weight, config.class_weight)
-    batch = tf.TensorSpec((None, *classifier.input_shape))
-    scalar = tf.TensorSpec(())
-
-    signature = [
-        batch,
-        _Found(batch, batch, batch),
-        tf.TensorSpec((None,), tf.int32),
-        scalar,
-        scalar,
-    ]
-
-    def update(
-        start: tf.Tensor,
-        found: _Found,
-        labels: tf.Tensor,
-        learning_rate: tf.Tensor,
-        number: tf.Tensor,
-    ) -> tuple[_Found, dict[str, tf.Tensor]]:
-        waves = found.waves
-        with tf.GradientTape() as tape:
-            tape.watch(waves)
-            losses, _ = image_losses(
-                teacher,
-                scaled.to_inputs(_images(basis, start, waves)),
-                labels,
-                weights=weights,
-                temperature=config.temperature,
-            )
-            shares = replicas.shared(losses, labels)
-        gradient = tape.gradient(shares["loss"], waves)
-        mean = _BETA_1 * found.mean + (1 - _BETA_1) * gradient
-        square = _BETA_2 * found.square + (1 - _BETA_2) * tf.square(gradient)
-        direction = (mean / (1 - _BETA_1**number)) / (
-            tf.sqrt(square / (1 - _BETA_2**number)) + 1e-12
-        )
-        found = _Found(waves - learning_rate * direction, mean, square)
-        return found, replicas.summed(shares)
-
-    # One for values by replica cannot be told; then each size of batch is traced.
-    @tf.function(
-        autograph=False,
-        input_signature=signature if replicas.num_replicas() == 1 else None,
-    )
-    def step(*args: replicas.PerReplica) -> tuple[_Found, dict[str, tf.Tensor]]:
-        found, losses = replicas.run(update, *args)
-        return found, replicas.from_any(losses)
-
-    return step
 
 
 def vary_exposure(pixels: np.ndarray, seed: int) -> np.ndarray:

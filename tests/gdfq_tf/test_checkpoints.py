@@ -40,7 +40,7 @@ from gdfq_tf.quantization.reconstruction import reconstruct
 from gdfq_tf.quantization.trade_off import LayerCost, TradeOff
 from gdfq_tf.synthesis.generator_training import noise_images, synthesize
 from gdfq_tf.synthesis.image_pool import ImagePool
-from gdfq_tf.synthesis.refinement import refine
+from gdfq_tf.synthesis.refinement import Refiner
 from gdfq_tf.system.reproducibility import reproducible
 from tests.checkpoints import KilledError, MemoryCheckpoints
 from tests.tiny import (
@@ -72,9 +72,7 @@ def generated(classifier, progress, checkpoints):
 
 def refined(classifier, progress, checkpoints):
     config = RefinementConfig(3, batch_size=12)
-    pool = refine(
-        IMAGES, classifier, config, seed=1, progress=progress, checkpoints=checkpoints
-    )
+    pool = Refiner(classifier, progress, checkpoints).refine(IMAGES, config, seed=1)
     return [pool.pixels, pool.labels]
 
 

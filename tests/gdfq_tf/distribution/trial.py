@@ -31,7 +31,7 @@ from gdfq_tf.quantization.student import build_student
 from gdfq_tf.synthesis import generator_training
 from gdfq_tf.synthesis.generator_training import synthesize
 from gdfq_tf.synthesis.image_pool import ImagePool
-from gdfq_tf.synthesis.refinement import refine
+from gdfq_tf.synthesis.refinement import Refiner
 from gdfq_tf.system.reproducibility import reproducible
 from tests.tiny import Recorder, build_tiny_classifier, classifier_of
 
@@ -107,12 +107,8 @@ def images(
         seed=0,
         progress=recorder,
     )
-    refined = refine(
-        pool,
-        classifier,
-        RefinementConfig(3, batch_size=BATCH),
-        seed=0,
-        progress=recorder,
+    refined = Refiner(classifier, recorder).refine(
+        pool, RefinementConfig(3, batch_size=BATCH), seed=0
     )
     return refined, {
         "labels": pool.labels,

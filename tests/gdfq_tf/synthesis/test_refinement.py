@@ -14,7 +14,7 @@ from gdfq_tf.synthesis.generator_training import noise_images
 from gdfq_tf.synthesis.image_pool import ImagePool
 from gdfq_tf.synthesis.losses import classification_loss, relative_bn_statistics_loss
 from gdfq_tf.synthesis.natural_basis import NaturalBasis
-from gdfq_tf.synthesis.refinement import refine, vary_exposure
+from gdfq_tf.synthesis.refinement import Refiner, vary_exposure
 from gdfq_tf.synthesis.teacher import Teacher
 from tests.tiny import INPUT_SHAPE, NUM_CLASSES, Recorder, classifier_of
 
@@ -27,13 +27,8 @@ START = vary_exposure(IMAGES.pixels, 0)
 def run(model, config, *, seed=0, progress=None):
     if not isinstance(config, RefinementConfig):
         config = RefinementConfig(config, batch_size=20)
-    return refine(
-        IMAGES,
-        classifier_of(model),
-        config,
-        seed=seed,
-        progress=progress or NullProgress(),
-    )
+    refiner = Refiner(classifier_of(model), progress or NullProgress())
+    return refiner.refine(IMAGES, config, seed=seed)
 
 
 def losses(model, pixels, labels) -> tuple[float, float]:
