@@ -31,7 +31,6 @@ from gdfq_tf.config import (
     Recipe,
     RefinementConfig,
     RoundingConfig,
-    StudentBudget,
     parse_bit_widths,
 )
 from gdfq_tf.job import Job
@@ -88,10 +87,6 @@ VARIANTS = (
     ),
     Variant("nearest levels", _fitted(rounding=RoundingConfig(spreads_errors=False))),
     Variant("channels not equalized", _fitted(equalizes=False)),
-    Variant(
-        "no training end to end",
-        WHOLE.with_budgets(lambda budget: StudentBudget(budget.num_images)),
-    ),
 )
 
 

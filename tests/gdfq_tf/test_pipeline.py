@@ -494,8 +494,8 @@ TRAINED = ReconstructionConfig(alike(96, DistillationConfig(num_steps=30)))
 def test_all_stages_are_announced_first(recipe):
     progress = Announced()
     quantize(make_classifier(), recipe, WIDTHS[::2], progress=progress)
-    # The caller evaluates what it gets.
-    assert [*progress.calls, "evaluation"] == progress.expected
+    # The caller evaluates what it gets, and asks for figures of layers.
+    assert [*progress.calls, "evaluation", "layer figures"] == progress.expected
 
 
 @pytest.mark.slow
@@ -503,7 +503,9 @@ def test_only_students_of_8_bits_throughout_are_not_trained():
     budgets = dataclasses.replace(TRAINED.budgets, eight_bits=StudentBudget(96))
     student = dataclasses.replace(TRAINED, budgets=budgets)
     recipe = dataclasses.replace(TINY_RECIPE, student=student)
-    bit_widths = [parse_bit_widths(text) for text in ("w8a8", "w3a8/paper", "w8a7")]
+    bit_widths = [
+        parse_bit_widths(text) for text in ("w8a8", "w3a8/paper", "w8a7/paper")
+    ]
     progress = Announced()
     trained = quantize(make_classifier(), recipe, bit_widths, progress=progress)
     fitted = ["calibration", "reconstruction"]
