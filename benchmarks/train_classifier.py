@@ -103,7 +103,12 @@ class AugmentedBatches(keras.utils.PyDataset):
 
 
 def pad_to_min_size(pixels: np.ndarray) -> np.ndarray:
-    """Images (N, H, W, C) centred on zeros where smaller than 32 x 32."""
+    """Images centred on zeros where smaller than 32 x 32, (N, H, W, C).
+
+    Args:
+      pixels: (N, H, W, C), or grey ones without a channel axis.
+    """
+    pixels = pixels.reshape(*pixels.shape[:3], -1)
     missing = [max(0, _MIN_SIZE - size) for size in pixels.shape[1:3]]
     before_after = [(m // 2, m - m // 2) for m in missing]
     return np.pad(pixels, [(0, 0), *before_after, (0, 0)])
