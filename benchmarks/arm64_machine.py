@@ -9,16 +9,16 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
 from gdfq_tf.errors import UserError
+from tflite_export.programs import run_program
 
 _PROCESSOR = "cortex-a72"  # as QEMU names it
 _PYTHON = "3.11"
@@ -29,6 +29,10 @@ _DEBS = (
     *("libexpat1", "libffi8", "libssl3", "libbz2-1.0", "liblzma5"),
 )
 _PLATFORMS = ("manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014")
+_FETCHES = "expected Debian or Ubuntu, and that it reaches its sources of packages"
+_EMULATES = (
+    "expected a file and an emulator that LiteRT runs with: see --qemu, --litert"
+)
 _WORKER = Path(__file__).with_name("litert_worker.py")
 
 
@@ -61,7 +65,7 @@ class Machine:
             _fill(folder / "emulator", _extract_emulator)
             qemu = str(folder / "emulator" / "usr" / "bin" / "qemu-aarch64-static")
         self._qemu = qemu
-        version = _call([qemu, "--version"]).split()[2]
+        version = run_program([qemu, "--version"], expected=_EMULATES).stdout.split()[2]
         self.described = f"LiteRT {self._litert}, {_PROCESSOR}, QEMU {version}"
 
     def outputs(self, file: Path, images: np.ndarray) -> np.ndarray:
@@ -75,12 +79,13 @@ class Machine:
         with tempfile.TemporaryDirectory() as folder:
             np.save(Path(folder, "images.npy"), images)
             emulator = [self._qemu, "-cpu", _PROCESSOR, "-L", str(self._root)]
-            answer = _call(
+            answer = run_program(
                 [*emulator, str(python), str(_WORKER), f"{folder}/images.npy"],
+                expected=_EMULATES,
                 environment=os.environ | {k: str(path) for k, path in paths.items()},
                 text=f"{file.resolve()}\n",
             )
-        found = json.loads(answer)
+        found = json.loads(answer.stdout)
         if "refused" in found:
             raise UserError(f"LiteRT {self._litert} for arm64 refuses {file}")
         return np.array(found["outputs"], np.int8)
@@ -88,12 +93,13 @@ class Machine:
     def _extract_packages(self, folder: Path) -> None:
         """Wheels for arm64; pip neither builds nor runs anything of them."""
         platforms = [f"--platform={name}_aarch64" for name in _PLATFORMS]
-        _call(
+        run_program(
             [
                 *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"),
                 *("--only-binary=:all:", f"--python-version={_PYTHON}", *platforms),
                 *(f"--target={folder}", f"ai-edge-litert=={self._litert}", "numpy"),
-            ]
+            ],
+            expected=_FETCHES,
         )
 
 
@@ -137,38 +143,9 @@ def _extract_debs(folder: Path, architecture: str, names: Sequence[str]) -> None
         apt = ["apt-get", "-q"]
         for setting in settings.items():
             apt += ["-o", "=".join(setting)]
-        _call([*apt, "update"])
+        run_program([*apt, "update"], expected=_FETCHES)
         debs = Path(temporary, "debs")
-        _call([*apt, "download", *names], folder=debs)
+        run_program([*apt, "download", *names], expected=_FETCHES, folder=debs)
         for deb in sorted(debs.iterdir()):
-            _call(["dpkg-deb", "-x", str(deb), str(folder)])
-
-
-def _call(
-    command: Sequence[str],
-    *,
-    folder: Path | None = None,
-    environment: Mapping[str, str] | None = None,
-    text: str = "",
-) -> str:
-    """What a command prints.
-
-    Raises:
-      UserError: it failed.
-    """
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=environment,
-            input=text,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    except OSError as error:
-        raise UserError(f"{command[0]} cannot be run: {error.strerror}") from error
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["nothing said"])[-1]
-        raise UserError(f"{command[0]} failed with {done.returncode}: {reason}")
-    return done.stdout
+            unpack = ["dpkg-deb", "-x", str(deb), str(folder)]
+            run_program(unpack, expected=_FETCHES)

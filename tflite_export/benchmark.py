@@ -12,7 +12,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -29,6 +28,7 @@ from tflite_export.errors import ExportError
 from tflite_export.interface import END_TYPES
 from tflite_export.interpreter import litert_refusals, load_interpreter, read_tflite
 from tflite_export.operator_files import operator_files
+from tflite_export.programs import run_program
 
 _SECONDS_IN_TURN, _LEAST_RUNS_IN_TURN = 1.0, 5
 _CONFIDENCE = 0.95
@@ -267,17 +267,10 @@ def peak_memory(tflite: bytes) -> int | None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.tflite"
         path.write_bytes(tflite)
-        probe = subprocess.run(
+        probe = run_program(
             [sys.executable, memory_probe.__file__, str(path)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    if probe.returncode:
-        reason = (probe.stderr.strip().splitlines() or ["no reason given"])[-1]
-        raise ExportError(
-            f"LiteRT fails in a process of its own ({reason}); expected a .tflite file "
-            "that it runs: convert it again"
+            name="LiteRT in a process of its own",
+            expected="expected a .tflite file that it runs: convert it again",
         )
     grown: int | None = json.loads(probe.stdout)
     return grown

@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import re
 import shutil
-import subprocess
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from tflite_export.errors import ExportError
 from tflite_export.names import printable
+from tflite_export.programs import last_line, run_program
 
 _ADB = "adb"
 _FOLDER = "/data/local/tmp"
@@ -79,7 +78,7 @@ def phone_report(
     times = dict(_VALUE.findall(lines[-1])) if lines else {}
     if init is None or not {"count", "avg", "min", "max", "std"} <= set(times):
         raise ExportError(
-            f"benchmark_model on the phone tells no times ({_last_line(said)}); "
+            f"benchmark_model on the phone tells no times ({last_line(said)}); "
             "expected a line with count=, avg= and others: take that of another version"
         )
 
@@ -134,28 +133,10 @@ def _adb(*arguments: str) -> str:
     Raises:
       ExportError: it fails, or takes too long.
     """
-    command: Sequence[str] = (_ADB, *arguments)
-    try:
-        done = subprocess.run(
-            command,
-            check=False,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            timeout=_TIMEOUT_SECONDS,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ExportError(
-            f"adb {arguments[0]} takes more than {_TIMEOUT_SECONDS} seconds; expected "
-            "a phone that answers"
-        ) from error
-    if done.returncode:
-        raise ExportError(
-            f"adb {arguments[0]} fails: {_last_line(done.stderr or done.stdout)}"
-        )
+    done = run_program(
+        (_ADB, *arguments),
+        name=f"adb {arguments[0]}",
+        expected="expected a phone that answers",
+        seconds=_TIMEOUT_SECONDS,
+    )
     return done.stdout + done.stderr
-
-
-def _last_line(text: str) -> str:
-    (*_, last) = ["nothing", *text.strip().splitlines()]
-    return printable(last)

@@ -143,7 +143,7 @@ def _dense_widths(target: Target, network: IntegerNetwork) -> Iterator[str]:
         if inputs % multiple or outputs % multiple:
             yield (
                 f"layer {shown(op.name)} is dense, {inputs} to {outputs}, which are "
-                f"not multiples of {multiple}: {reason}; compare its self-test there"
+                f"not multiples of {multiple}: {reason}"
             )
 
 

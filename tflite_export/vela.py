@@ -10,14 +10,13 @@ import csv
 import dataclasses
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 from tflite_export.errors import ExportError, option
 from tflite_export.flatbuffer import read_model
-from tflite_export.names import printable
+from tflite_export.programs import run_program
 from tflite_export.targets import TARGETS
 
 _TIMEOUT_SECONDS = 600
@@ -107,15 +106,15 @@ def _program() -> str:
 
 
 def _call(command: list[str], folder: Path) -> str:
-    done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_SECONDS
-    )
-    if done.returncode != 0:
-        lines = done.stderr.strip().splitlines() or ["it gives no reason"]
-        raise ExportError(
-            f"Vela stopped with status {done.returncode} ({printable(lines[-1])}); "
+    done = run_program(
+        command,
+        name="Vela",
+        expected=(
             "expected an 8-bit .tflite file: convert it again, or take another Vela"
-        )
+        ),
+        folder=folder,
+        seconds=_TIMEOUT_SECONDS,
+    )
     return done.stdout
 
 

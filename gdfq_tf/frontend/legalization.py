@@ -7,7 +7,7 @@ integer scale, they come to where they can.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -28,6 +28,7 @@ from gdfq_tf.graph.traits import TRAITS
 _SCALE_KEEPING = {kind.__name__ for kind, row in TRAITS.items() if row.keeps_scale}
 _JOINING = {kind.__name__ for kind, row in TRAITS.items() if row.joins}
 _SCALE_KEEPING_OF_ONE = _SCALE_KEEPING - _JOINING
+_COMMUTATIVE = {kind.__name__ for kind, row in TRAITS.items() if row.commutes}
 
 
 def legalize(ops: Ops) -> Ops:
@@ -199,7 +200,7 @@ def merge_duplicates(ops: Ops) -> Ops:
         twins = (
             x.name
             for x in before.values()
-            if op.inputs == x.inputs
+            if _taken(op) == _taken(x)
             and _alike(op, x)
             and _alike(normalizations.get(op.name), normalizations.get(x.name))
         )
@@ -228,6 +229,11 @@ def one_prelu_of_each_tensor(ops: Ops) -> Ops:
                 )
             read.add(op.inputs[0])
     return ops
+
+
+def _taken(op: Op) -> Sequence[str]:
+    """The inputs, in one order where theirs changes nothing."""
+    return sorted(op.inputs) if op.kind in _COMMUTATIVE else list(op.inputs)
 
 
 def _alike(first: Op | None, second: Op | None) -> bool:

@@ -99,6 +99,7 @@ class LayerTraits:
         of padding.
       keeps_scale: the integer kernel has one scale for inputs and output.
       joins: takes several tensors, which must have that one scale.
+      commutes: gives the same for its inputs in any order.
       rounds: whether the integer kernel of a layer rounds its results.
       fuses_relu: the integer kernel applies a ReLU behind it.
       fuses_normalization: it takes in the BatchNormalization behind it.
@@ -113,6 +114,7 @@ class LayerTraits:
     moves: bool = False
     keeps_scale: bool = False
     joins: bool = False
+    commutes: bool = False
     rounds: Callable[[keras.layers.Layer], bool] = _always
     fuses_relu: bool = False
     fuses_normalization: bool = False
@@ -146,12 +148,16 @@ def _moving(
 
 
 def _joining(
-    kind: str, passes_factors: Callable[[keras.layers.Layer], bool]
+    kind: str,
+    passes_factors: Callable[[keras.layers.Layer], bool],
+    *,
+    commutes: bool,
 ) -> LayerTraits:
     return LayerTraits(
         kind,
         keeps_scale=True,
         joins=True,
+        commutes=commutes,
         rounds=_never,
         passes_factors=passes_factors,
     )
@@ -171,9 +177,11 @@ TRAITS: dict[type, LayerTraits] = {
     _layers.Activation: LayerTraits(lambda layer: layer.activation.__name__),
     L2Normalization: LayerTraits("l2_normalize"),
     ChannelMean: LayerTraits("channel_mean"),
-    _layers.Add: LayerTraits("add", fuses_relu=True, passes_factors=_always),
+    _layers.Add: LayerTraits(
+        "add", commutes=True, fuses_relu=True, passes_factors=_always
+    ),
     _layers.Subtract: LayerTraits("subtract"),
-    _layers.Multiply: LayerTraits("multiply", fuses_relu=True),
+    _layers.Multiply: LayerTraits("multiply", commutes=True, fuses_relu=True),
     _layers.GlobalAveragePooling2D: LayerTraits(
         "global_average",
         lambda layer: {"keepdims": bool(layer.keepdims)},
@@ -197,9 +205,9 @@ TRAITS: dict[type, LayerTraits] = {
         rounds=_never,
         passes_factors=_always,
     ),
-    _layers.Concatenate: _joining("concatenate", _never),
-    _layers.Maximum: _joining("elementwise_maximum", _always),
-    _layers.Minimum: _joining("elementwise_minimum", _always),
+    _layers.Concatenate: _joining("concatenate", _never, commutes=False),
+    _layers.Maximum: _joining("elementwise_maximum", _always, commutes=True),
+    _layers.Minimum: _joining("elementwise_minimum", _always, commutes=True),
     _layers.Flatten: _moving("reshape", _shape, _keeps_channels_apart),
     _layers.Reshape: _moving("reshape", _shape, _keeps_channels_apart),
     _layers.Permute: _moving(

@@ -98,6 +98,7 @@ def test_dense_widths_are_warned_of(target, inputs, outputs, named):
     assert len(found) == len(named)
     for line, widths in zip(found, named, strict=True):
         assert widths in line and "multiples of 8" in line and "ESP-NN" in line
+        assert "self-test" in line and "CONFIG_NN_ANSI_C=y" in line
 
 
 def test_records_name_what_there_is():

@@ -69,7 +69,7 @@ def refusal(tflite: bytes) -> str:
 
 def test_what_stops_it_is_told_in_one_line(path, monkeypatch):
     program(path, "#!/bin/sh\necho first >&2\necho bad operator >&2\nexit 136\n")
-    assert "Vela stopped with status 136 (bad operator)" in refusal(file())
+    assert "Vela fails with status 136 (bad operator); expected" in refusal(file())
     message = refusal(file(bits=4))
     assert "INT4 kernels, and Vela stops at" in message
     assert "take --bits=w8a8" in message

@@ -12,7 +12,6 @@ import dataclasses
 import importlib.resources
 import math
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ import numpy as np
 from tflite_export.c99.firmware import Description, Firmware, make_firmware
 from tflite_export.errors import ExportError
 from tflite_export.integer_network import IntegerNetwork
-from tflite_export.names import printable
+from tflite_export.programs import run_program
 from tflite_export.tensor_shapes import tensor_shapes
 
 TOOLS = ("arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm")
@@ -233,26 +232,15 @@ def _call(command: list[str], folder: Path) -> str:
     Raises:
       ExportError: it fails, or takes too long.
     """
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            check=False,
-            capture_output=True,
-            text=True,
-            timeout=_LONGEST_CALL,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise ExportError(
-            f"{command[0]} takes more than {_LONGEST_CALL} seconds; the network is too "
-            "large to be emulated"
-        ) from error
-    if done.returncode:
-        (*_, reason) = ["no reason given", *done.stderr.strip().splitlines()]
-        raise ExportError(
-            f"{command[0]} fails ({printable(reason)}); expected the tools of "
-            f"{_INSTALL}, and a network that the processor's memory holds"
-        )
+    done = run_program(
+        command,
+        expected=(
+            f"expected tools that work ({_INSTALL}), and a network that the "
+            "processor's memory holds and that is emulated in this time"
+        ),
+        folder=folder,
+        seconds=_LONGEST_CALL,
+    )
     return done.stdout + done.stderr
 
 

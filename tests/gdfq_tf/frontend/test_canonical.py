@@ -208,6 +208,17 @@ def twins(lay, x):
     return lay.Add()([conv(lay.MaxPooling2D(2)(lay.ReLU()(x))) for _ in range(2)])
 
 
+def commuted(kind):
+    """What gives the same in both orders, beside its ReLU."""
+
+    def network(lay, x):
+        pair = [lay.Conv2D(4, 1)(x), lay.Conv2D(4, 3, padding="same")(x)]
+        both = [getattr(lay, kind)()(inputs) for inputs in (pair, pair[::-1])]
+        return lay.Concatenate()([both[0], lay.ReLU()(both[1])])
+
+    return network
+
+
 def twins_with_normalizations(lay, x):
     conv = lay.Conv2D(4, 1)
     return lay.Add()([lay.BatchNormalization()(conv(x)) for _ in range(2)])
@@ -517,6 +528,16 @@ REWRITES |= {
     ),
     "shared_layer": (shared_conv, ["Conv2D", "Conv2D"]),
     "twins": (twins, ["Conv2D", "ReLU", "MaxPooling2D", "Conv2D", "Add"]),
+    **{
+        f"commuted_{kind}": (
+            commuted(kind), ["Conv2D", "Conv2D", kind, "ReLU", "Concatenate"]
+        )
+        for kind in ("Add", "Multiply", "Maximum", "Minimum")
+    },
+    "not_commuted": (
+        commuted("Subtract"),
+        ["Conv2D", "Conv2D", "Subtract", "Subtract", "ReLU", "Concatenate"],
+    ),
 }  # fmt: skip
 
 
