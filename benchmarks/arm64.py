@@ -7,10 +7,12 @@ r"""Outputs of finished files on an emulated 64-bit ARM processor, beside x86-64
 
 QEMU's user mode runs LiteRT's own package for arm64 on random inputs and on labelled
 images; its outputs are compared with those of LiteRT here, and with the simulation of
-LiteRT on arm64. --machine is a folder that apt-get and pip fill when it is first used,
-without installing anything: the host must be Debian or Ubuntu. LiteRT 2.3.0 crashes in
-QEMU 7.2, which Debian 12 has, and runs in 10.0, Debian 13's: name that with --qemu, or
-LiteRT 2.1.2 or 1.4.0 with --litert. Rows that --output holds are not measured again.
+LiteRT on arm64. Simulations of both tell which layer is the first that differs, and how
+far, of a few images. --machine is a folder that apt-get and pip fill when it is first
+used, without installing anything: the host must be Debian or Ubuntu. LiteRT 2.3.0
+crashes in QEMU 7.2, which Debian 12 has, and runs in 10.0, Debian 13's: name that with
+--qemu, or LiteRT 2.1.2 or 1.4.0 with --litert. Rows that --output holds are not
+measured again.
 """
 
 from __future__ import annotations
@@ -30,10 +32,13 @@ from gdfq_tf.cli.labelled_images import read_labelled_images
 from gdfq_tf.run_directory import input_format_of, read_summary, student_file
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.interpreter import TFLiteClassifier
-from tflite_export.litert.processors import ARM64
-from tflite_export.litert.simulator import infer
+from tflite_export.litert.processors import ARM64, X86_64
+from tflite_export.litert.simulator import infer, litert_on
+from tflite_export.simulation import compute_tensors
 from tflite_export.student_file import load_network
 from tflite_export.verification.verify import compare_outputs
+
+_FEW_IMAGES = 16  # all of whose tensors are held
 
 
 def define_flags() -> commands.Flags:
@@ -100,10 +105,35 @@ def _compare(
         agreement = compare_outputs(other, there)
         facts[f"{name}_exact_outputs"] = agreement.exact_outputs
         facts[f"{name}_max_lsb"] = agreement.max_lsb
+    facts["first_unlike"] = first_unlike(network, images[:_FEW_IMAGES])
     if labels is not None:
         facts["top1"] = float((there.argmax(1) == labels).mean())
         facts["x86_64_top1"] = float((here.argmax(1) == labels).mean())
     return facts
+
+
+def first_unlike(network: IntegerNetwork, images: np.ndarray) -> Row | None:
+    """The first layer whose outputs on arm64 are others than on x86-64, by simulation.
+
+    Returns:
+      Its name as `layer`, its `kind`, the `share` of its values that differ and by how
+      many steps at most, `max_lsb`; None if there is no such layer.
+    """
+    names = [op.name for op in network.ops]
+    here, there = (
+        compute_tensors(litert_on(processor), network, images, names)
+        for processor in (X86_64, ARM64)
+    )
+    for op in network.ops:
+        steps = np.abs(here[op.name].astype(int) - there[op.name])
+        if steps.any():
+            return {
+                "layer": op.name,
+                "kind": op.kind,
+                "share": float((steps > 0).mean()),
+                "max_lsb": int(steps.max()),
+            }
+    return None
 
 
 def _table(rows: list[Row]) -> rich.table.Table:

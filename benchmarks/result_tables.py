@@ -352,6 +352,7 @@ def arm64() -> str:
     titles = (
         *("classifier", "width", "images", "number", "equal to x86-64", "largest LSB"),
         *("classes changed", "equal to simulation", "largest LSB"),
+        "first layer unlike",
     )
     cells = [
         (
@@ -364,10 +365,21 @@ def arm64() -> str:
             f"{row['classes_changed']}",
             f"{100 * row['simulated_exact_outputs']:.2f} %",
             str(row["simulated_max_lsb"]),
+            _first_unlike(row),
         )
         for row in _read("arm64")
     ]
-    return markdown_table(titles, cells, "lllrrrrrr")
+    return markdown_table(titles, cells, "lllrrrrrrl")
+
+
+def _first_unlike(row: Row) -> str:
+    found = row["first_unlike"]
+    if found is None:
+        return ""
+    return (
+        f"`{found['layer']}`, {found['kind']}: {100 * found['share']:.2f} % of values, "
+        f"{found['max_lsb']} LSB"
+    )
 
 
 def _misfit(row: Row, name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from benchmarks import arm64, arm64_machine
@@ -43,9 +44,27 @@ def test_a_row_tells_what_differs(tmp_path):
         "x86_64_max_lsb": 2,
         "simulated_exact_outputs": 0.95,
         "simulated_max_lsb": 2,
+        "first_unlike": None,
         "top1": 1 - changed / 4,
         "x86_64_top1": 1.0,
     }
+
+
+def test_the_first_layer_that_differs():
+    """A convolution of INT8 kernels, one of INT4 kernels without ReLU, and another."""
+    b = NetworkBuilder()
+    same = b.kernel("same", "conv", "image", bits=8)
+    first = b.kernel("first", "conv", same, bits=4)
+    b.flatten(b.kernel("second", "conv", first, bits=4))
+    network, images = b.build_ops(), random_images(4)
+    found = arm64.first_unlike(network, images)
+    assert (found["layer"], found["kind"], found["max_lsb"]) == ("first", "conv", 1)
+    # Less than one sum in as many as make a step of the output.
+    op = network.ops[1]
+    steps = op.quant_params.scale / (
+        op.kernel.scale * network.ops[0].quant_params.scale
+    )
+    assert 0 < found["share"] < np.max(1 / steps)
 
 
 def test_what_is_missing_is_told_in_one_line(tmp_path, monkeypatch):

@@ -535,8 +535,8 @@ REWRITES |= {
         for kind in ("Add", "Multiply", "Maximum", "Minimum")
     },
     "not_commuted": (
-        commuted("Subtract"),
-        ["Conv2D", "Conv2D", "Subtract", "Subtract", "ReLU", "Concatenate"],
+        commuted("Concatenate"),
+        ["Conv2D", "Conv2D", "Concatenate", "Concatenate", "ReLU", "Concatenate"],
     ),
 }  # fmt: skip
 
