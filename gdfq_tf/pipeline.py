@@ -7,10 +7,11 @@ classifier -> teacher + BN statistics -> generator -> synthetic images -> refine
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar, cast
 
 import numpy as np
@@ -31,7 +32,8 @@ from gdfq_tf.provenance import job_facts, pool_digest
 from gdfq_tf.quantization.estimation import estimate
 from gdfq_tf.quantization.layer_figures import layer_figures
 from gdfq_tf.quantization.lowering import lower
-from gdfq_tf.recording import RecordingProgress
+from gdfq_tf.recorded_checkpoints import RecordedCheckpoints
+from gdfq_tf.recording import RecordingProgress, StageRecord
 from gdfq_tf.result import QuantizedModel, Result
 from gdfq_tf.shared_checkpoints import shared_checkpoints
 from gdfq_tf.synthesis.generator_training import synthesize
@@ -49,6 +51,7 @@ from tflite_export.verification.verify import Agreement, verify_file
 
 _NUM_VERIFICATION_IMAGES = 64  # of each kind: random, synthetic
 _FEWEST_IMAGES = 4  # a quarter of them is held out
+_SYNTHESIS = ("generator", "refinement")  # stages
 _logger = logging.getLogger(__name__)
 
 # Called with widths, the student in integers and the pool that it was made from.
@@ -108,6 +111,7 @@ def quantize(
         pool = _fitting(pool, job.classifier)
         facts["images"] = pool_digest(pool)
     with _working(job, checkpoints, facts) as checkpoints:
+        checkpoints = RecordedCheckpoints(checkpoints, progress)
         progress.expect(expected_stages(job, has_pool=pool is not None))
         if pool is None and not job.alternates:
             pool = make_pool(
@@ -122,20 +126,31 @@ def quantize(
             baselines = make_baselines(job.classifier, job.seed, checkpoints)
         give_back()
         models, pools = [], []
+        begun = first = progress.mark()
         for fitted in fit_students(job, pool, progress, checkpoints):
-            models.append(_export(job, fitted, baselines, on_student, progress))
+            model = _export(job, fitted, baselines, on_student, progress)
+            earlier = _earlier_seconds(progress.since(begun), synthesis=False)
+            models.append(dataclasses.replace(model, seconds=model.seconds + earlier))
             pools.append(fitted.pool)
             _logger.info("%r", models[-1])
             give_back()
+            begun = progress.mark()
+    earlier = _earlier_seconds(progress.since(first), synthesis=True)
     return Result(
         job,
         fitted.images,
         max(pools, key=len),
         tuple(models),
         baselines,
-        fitted.synthesis_seconds,
+        fitted.synthesis_seconds + earlier,
         tuple(progress.stages),
     )
+
+
+def _earlier_seconds(stages: Sequence[StageRecord], *, synthesis: bool) -> float:
+    """What killed processes have done of those that make images, or of the others."""
+    chosen = (x for x in stages if (x.name in _SYNTHESIS) == synthesis)
+    return sum(stage.earlier_seconds for stage in chosen)
 
 
 @_without_autograph

@@ -23,7 +23,7 @@ from gdfq_tf.provenance import versions
 from gdfq_tf.quantization.estimation import Estimate
 from gdfq_tf.quantization.layer_figures import LayerTable
 from gdfq_tf.quantization.trade_off import TradeOff
-from gdfq_tf.recording import StageRecord
+from gdfq_tf.recording import StageRecord, times_resumed
 from gdfq_tf.report.pictures import sheet
 from gdfq_tf.run_directory import (
     SCHEMA_VERSION,
@@ -156,6 +156,11 @@ class Result:
         lines = [f"<{self.job.classifier.name}, recipe {self.job.recipe.name}"]
         return "\n  ".join([*lines, *map(repr, self.models)]) + ">"
 
+    @property
+    def earlier_seconds(self) -> float:
+        """What killed processes took, of the work that this one went on with."""
+        return sum(stage.earlier_seconds for stage in self.stages)
+
     def files(self) -> list[ModelFile]:
         """The run's `.tflite` files: float, noise-calibrated, then one per width."""
         name, recipe = self.job.classifier.name, self.job.recipe.name
@@ -261,7 +266,11 @@ class Result:
             "models": [{**row, **facts} for row, facts in zip(rows, own, strict=True)],
             "bn_gaps": [{"layer": name, "gap": gap} for name, gap in gaps.items()],
             "stages": [dataclasses.asdict(stage) for stage in self.stages],
-            "seconds": {"synthesis": self.synthesis_seconds},
+            "seconds": {
+                "synthesis": self.synthesis_seconds,
+                "earlier": self.earlier_seconds,
+            },
+            "times_resumed": times_resumed(self.stages),
             "machine": describe_machine(),
             "versions": versions(),
             **more,

@@ -152,7 +152,8 @@ def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
         given = given_preprocessing(values, classifier)
         doubts = float_doubts(classifier, given, data, rows[0])
     summary = _summary(result, rows, values, progress)
-    summary["seconds"]["total"] = time.monotonic() - started
+    taken = time.monotonic() - started
+    summary["seconds"]["total"] = taken + result.earlier_seconds
     session.stage("writing")
     output.publish(
         lambda directory: result.write(directory, summary),

@@ -101,6 +101,7 @@ def make_page(summary: dict[str, Any], images: ImagePool) -> str:
         if form.picture_shape is not None
         else _features(summary, images),
         num_images=len(images),
+        times_resumed=summary["times_resumed"],
         stages=[(stage, charts.curves(stage)) for stage in stages],
         gaps_chart=charts.gaps(summary["bn_gaps"]) if summary["bn_gaps"] else None,
         layers_chart=charts.layers({row["title"]: row["layers"] for row in own}),
