@@ -129,6 +129,16 @@ def part_of(state: Arrays, part: str) -> dict[str, Any]:
     }
 
 
+def as_array(value: object) -> npt.NDArray[np.uint8]:
+    """What JSON has, as an array of a state; `from_array` gives it back."""
+    return np.frombuffer(json.dumps(value).encode(), np.uint8)
+
+
+def from_array(array: npt.NDArray[np.uint8]) -> Any:  # noqa: ANN401 - what JSON has
+    """What `as_array` took."""
+    return json.loads(array.tobytes())
+
+
 def values_of(variables: Iterable[tf.Variable]) -> dict[str, Any]:
     """Values of variables, by their places."""
     return {str(i): variable.numpy() for i, variable in enumerate(variables)}

@@ -13,11 +13,11 @@ from gdfq_tf.keras_compat import keras
 from tflite_export.names import shown
 
 # Bytes of a parameter in all files: of those compared with, float32 and int8, which are
-# kept until the run is in its place as well; of each width, the file and its student,
-# then the student in float32 with values and moments of its training, twice while it is
-# written anew.
+# kept until the run is in its place as well; of each width, the file, likewise, and its
+# student, then the student in float32 with values and moments of its training, twice
+# while it is written anew.
 _BYTES_OF_BASELINES = 2 * (4 + 1)
-_BYTES_OF_WIDTH = 1 + 1 + 2 * (4 + 3 * 4)
+_BYTES_OF_WIDTH = 2 * 1 + 1 + 2 * (4 + 3 * 4)
 # Images as they are generated, and as they are refined, each twice: while they are
 # written anew, and in the run.
 _COPIES_OF_IMAGES = 2

@@ -113,7 +113,7 @@ def _reconstruct(
         student, trade_off = reconstruct_within(
             job.limits,
             student_with,
-            functools.partial(_lowered, job, bit_widths),
+            functools.partial(lowered, job, bit_widths),
             teacher,
             images,
             held_out,
@@ -144,7 +144,8 @@ def _reconstruct(
         )
 
 
-def _lowered(job: Job, bit_widths: BitWidths, student: Student) -> IntegerNetwork:
+def lowered(job: Job, bit_widths: BitWidths, student: Student) -> IntegerNetwork:
+    """A student in integers, for the target and with the ends that a job asks for."""
     interface = job.interface(bit_widths)
     return lower(student, job.classifier, TARGETS[job.target], interface)
 

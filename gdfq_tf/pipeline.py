@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,20 +19,26 @@ import numpy as np
 import tensorflow as tf
 
 from gdfq_tf.baselines import Baselines, make_baselines
-from gdfq_tf.checkpoints import NO_CHECKPOINTS, Checkpoints
+from gdfq_tf.checkpoints import (
+    NO_CHECKPOINTS,
+    Arrays,
+    Checkpoints,
+    as_array,
+    from_array,
+    once,
+)
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import BitWidths
 from gdfq_tf.distribution.strategies import lost_processes_told, require_same
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.expected_stages import expected_stages
-from gdfq_tf.fitted_students import FittedStudent, fit_students
+from gdfq_tf.fitted_students import FittedStudent, fit_students, lowered
 from gdfq_tf.job import Job
 from gdfq_tf.keras_compat import computing_in_float32
 from gdfq_tf.progress import NullProgress, Progress, whole_stage
 from gdfq_tf.provenance import job_facts, pool_digest
-from gdfq_tf.quantization.estimation import estimate
+from gdfq_tf.quantization.estimation import estimate, estimate_of_dict
 from gdfq_tf.quantization.layer_figures import layer_figures
-from gdfq_tf.quantization.lowering import lower
 from gdfq_tf.recorded_checkpoints import RecordedCheckpoints
 from gdfq_tf.recording import RecordingProgress, StageRecord
 from gdfq_tf.result import QuantizedModel, Result
@@ -45,7 +52,7 @@ from tflite_export.convert import convert_network
 from tflite_export.flatbuffer import read_model
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.operator_forms import gated_layers, num_added_operators
-from tflite_export.targets import TARGETS
+from tflite_export.student_file import network_digest
 from tflite_export.verification.rules import Expectation, Finding
 from tflite_export.verification.verify import Agreement, verify_file
 
@@ -128,9 +135,14 @@ def quantize(
         models, pools = [], []
         begun = first = progress.mark()
         for fitted in fit_students(job, pool, progress, checkpoints):
-            model = _export(job, fitted, baselines, on_student, progress)
-            earlier = _earlier_seconds(progress.since(begun), synthesis=False)
-            models.append(dataclasses.replace(model, seconds=model.seconds + earlier))
+            started = time.monotonic()
+            network = lowered(job, fitted.bit_widths, fitted.student)
+            if on_student is not None:
+                on_student(fitted.bit_widths, network, fitted.pool)
+            model = _export(job, fitted, network, baselines, progress, checkpoints)
+            seconds = fitted.seconds + time.monotonic() - started
+            seconds += _earlier_seconds(progress.since(begun), synthesis=False)
+            models.append(dataclasses.replace(model, seconds=seconds))
             pools.append(fitted.pool)
             _logger.info("%r", models[-1])
             give_back()
@@ -240,52 +252,66 @@ def _fitting(pool: ImagePool, classifier: Classifier) -> ImagePool:
 def _export(
     job: Job,
     fitted: FittedStudent,
+    network: IntegerNetwork,
     baselines: Baselines,
-    on_student: OnStudent | None,
     progress: Progress,
+    checkpoints: Checkpoints,
 ) -> QuantizedModel:
-    """A student's `.tflite` file, verified, with all figures."""
-    started = time.monotonic()
+    """A student's `.tflite` file, verified, with all figures.
+
+    Its seconds are those of the student alone.
+    """
     student, kept = fitted.student, fitted.student.plan.layers_at_8_bits
-    interface = job.interface(fitted.bit_widths)
-    network = lower(student, job.classifier, TARGETS[job.target], interface)
-    if on_student is not None:
-        on_student(fitted.bit_widths, network, fitted.pool)
-    with whole_stage(progress, "conversion"):
-        tflite = convert_network(network)
-    with whole_stage(progress, "verification"):
-        num_operators = len(read_model(baselines.noise_ptq).operators)
-        num_operators += num_added_operators(network)
-        findings, agreement = verify(
-            network,
-            tflite,
-            Expectation(
-                fitted.bit_widths.weight_bits,
-                num_operators,
-                kept | gated_layers(network),
-                interface.input_type.upper(),
-                interface.output_type.upper(),
-            ),
-            network.examples(
-                job.classifier.preprocessing.to_integers(
-                    fitted.images.pixels[:_NUM_VERIFICATION_IMAGES],
-                    network.activation_bits,
-                )
-            ),
+    num_operators = len(read_model(baselines.noise_ptq).operators)
+    expectation = Expectation(
+        fitted.bit_widths.weight_bits,
+        num_operators + num_added_operators(network),
+        kept | gated_layers(network),
+        network.interface.input_type.upper(),
+        network.interface.output_type.upper(),
+    )
+    examples = network.examples(
+        job.classifier.preprocessing.to_integers(
+            fitted.images.pixels[:_NUM_VERIFICATION_IMAGES], network.activation_bits
         )
-    with whole_stage(progress, "estimation"):
+    )
+    # What is in a file is told by its student, and what is kept of it by both.
+    facts = {"network": network_digest(network), "expectation": expectation}
+
+    def converted() -> Arrays:
+        return {"tflite": np.frombuffer(convert_network(network), np.uint8)}
+
+    def verified() -> Arrays:
+        findings, agreement = verify(network, tflite, expectation, examples)
+        return {
+            "findings": as_array([dataclasses.asdict(x) for x in findings]),
+            "agreement": as_array(dataclasses.asdict(agreement)),
+        }
+
+    def estimated() -> Arrays:
         found = estimate(student, job.classifier, fitted.held_out.pixels)
+        return {"estimate": as_array(dataclasses.asdict(found))}
+
+    with whole_stage(progress, "conversion"):
+        made = once(checkpoints.of("conversion", **facts), converted)
+        tflite = made["tflite"].tobytes()
+    with whole_stage(progress, "verification"):
+        facts["tflite"] = hashlib.sha256(tflite).hexdigest()
+        proof = once(checkpoints.of("verification", **facts), verified)
+    with whole_stage(progress, "estimation"):
+        facts["num_images"] = len(fitted.held_out)
+        likeness = once(checkpoints.of("estimation", **facts), estimated)
     return QuantizedModel(
         name=job.classifier.name,
         bit_widths=fitted.bit_widths,
         layers_at_8_bits=kept,
         trade_off=fitted.trade_off,
-        estimate=found,
+        estimate=estimate_of_dict(from_array(likeness["estimate"])),
         network=network,
         tflite=tflite,
-        findings=findings,
-        agreement=agreement,
-        seconds=fitted.seconds + time.monotonic() - started,
+        findings=tuple(Finding(**x) for x in from_array(proof["findings"])),
+        agreement=Agreement(**from_array(proof["agreement"])),
+        seconds=fitted.seconds,
         measure_layers=functools.partial(
             layer_figures, network, student, fitted.teacher, fitted.held_out.pixels
         ),

@@ -7,12 +7,17 @@ steps that it goes on from.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable
 
-import numpy as np
-
-from gdfq_tf.checkpoints import Arrays, Checkpoint, Checkpoints, part_of, together
+from gdfq_tf.checkpoints import (
+    Arrays,
+    Checkpoint,
+    Checkpoints,
+    as_array,
+    from_array,
+    part_of,
+    together,
+)
 from gdfq_tf.recording import RecordingProgress, StageRecord
 
 
@@ -62,14 +67,12 @@ class _RecordedCheckpoint:
         self.own.finish(self._with_record(state))
 
     def _with_record(self, state: Arrays) -> Arrays:
-        stages = map(dataclasses.asdict, self.progress.since(self.mark))
-        text = json.dumps(list(stages)).encode()
-        return together(state=state, record={"stages": np.frombuffer(text, np.uint8)})
+        stages = list(map(dataclasses.asdict, self.progress.since(self.mark)))
+        return together(state=state, record={"stages": as_array(stages)})
 
     def _taken_up(self, kept: Arrays | None, *, finished: bool) -> Arrays | None:
         if kept is None:
             return None
-        text = part_of(kept, "record")["stages"].tobytes()
-        stages = [StageRecord.of_dict(fields) for fields in json.loads(text)]
-        self.progress.take_up(stages, finished=finished)
+        stages = from_array(part_of(kept, "record")["stages"])
+        self.progress.take_up(map(StageRecord.of_dict, stages), finished=finished)
         return part_of(kept, "state")

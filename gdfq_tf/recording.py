@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gdfq_tf.progress import Advance, ExpectedStage, Progress
@@ -104,7 +104,7 @@ class RecordingProgress:
         self._count_seconds()
         return self.stages[mark:]
 
-    def take_up(self, left: Sequence[StageRecord], *, finished: bool) -> None:
+    def take_up(self, left: Iterable[StageRecord], *, finished: bool) -> None:
         """Goes on with what an earlier process recorded.
 
         Args:

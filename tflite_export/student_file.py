@@ -7,6 +7,7 @@ memory, and what it holds before anything is computed from it.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import struct
@@ -119,6 +120,21 @@ NPZ_DAMAGE = (
 
 def save_network(network: IntegerNetwork, path: Path) -> None:
     """Writes one `.npz`: a JSON description and the kernels' arrays."""
+    with Path(path).open("wb") as file:
+        np.savez_compressed(file, **_arrays_of(network))
+
+
+def network_digest(network: IntegerNetwork) -> str:
+    """SHA-256 of all that `save_network` writes."""
+    found = hashlib.sha256()
+    for name, array in _arrays_of(network).items():
+        found.update(f"{name} {array.dtype} {array.shape}\0".encode())
+        found.update(np.ascontiguousarray(array).data)
+    return found.hexdigest()
+
+
+def _arrays_of(network: IntegerNetwork) -> dict[str, Any]:
+    """The description as bytes, and the kernels' arrays by name."""
     arrays, ops = {}, []
     for op in network.ops:
         description = {
@@ -146,8 +162,7 @@ def save_network(network: IntegerNetwork, path: Path) -> None:
     if network.target != DEFAULT_TARGET:
         description["target"] = network.target
     text = json.dumps(description).encode()
-    with Path(path).open("wb") as file:
-        np.savez_compressed(file, network=np.frombuffer(text, np.uint8), **arrays)
+    return {_DESCRIPTION: np.frombuffer(text, np.uint8), **arrays}
 
 
 def load_network(path: Path) -> IntegerNetwork:

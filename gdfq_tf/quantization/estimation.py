@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -84,6 +86,13 @@ class FeaturesEstimate:
 
 
 Estimate = AccuracyEstimate | LabelEstimate | FeaturesEstimate
+
+
+def estimate_of_dict(values: Mapping[str, Any]) -> Estimate:
+    """What `dataclasses.asdict` made of one."""
+    kinds = (AccuracyEstimate, LabelEstimate, FeaturesEstimate)
+    (kind,) = (x for x in kinds if x.__dataclass_fields__.keys() == values.keys())
+    return kind(**values)
 
 
 def blend(pool: ImagePool) -> ImagePool:

@@ -28,8 +28,10 @@ from gdfq_tf.errors import UserError
 from gdfq_tf.job import Job
 from gdfq_tf.quantization import mixed_precision
 from gdfq_tf.quantization.estimation import AccuracyEstimate, blend
+from gdfq_tf.recording import times_resumed
 from gdfq_tf.synthesis import growing_pool
 from gdfq_tf.synthesis.image_pool import ImagePool
+from tests.checkpoints import KilledError, MemoryCheckpoints
 from tests.tiny import (
     INPUT_SHAPE,
     NUM_CLASSES,
@@ -138,6 +140,45 @@ def test_widths_share_one_pool(result):
     # Of 96, a quarter is held out for the estimate, in 6 pairs each.
     assert result.images.pixels.shape == (72, *INPUT_SHAPE)
     assert [model.estimate.num_images for model in result.models] == [144] * 3
+
+
+def test_widths_finished_before_a_kill_are_not_made_again(result, monkeypatch):
+    memory, classifier = MemoryCheckpoints(), make_classifier()
+    done = []
+
+    def counted(name):
+        function = getattr(pipeline, name)
+        return lambda *args, **options: done.append(name) or function(*args, **options)
+
+    for name in ("convert_network", "verify_file", "estimate"):
+        monkeypatch.setattr(pipeline, name, counted(name))
+
+    def run(on_student=None):
+        job = Job(classifier, TINY_RECIPE, WIDTHS[:2], seed=1)
+        return pipeline.quantize(job, on_student=on_student, checkpoints=memory)
+
+    def kill(bit_widths, *_):
+        if bit_widths == WIDTHS[1]:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(kill)
+    resumed = run()
+    assert done == ["convert_network", "verify_file", "estimate"] * 2
+    for model, unbroken in zip(resumed, result.models[:2], strict=True):
+        assert model.tflite == unbroken.tflite
+        assert model.estimate == unbroken.estimate
+        assert model.findings == unbroken.findings
+        assert model.agreement == unbroken.agreement
+    # Of the third width there are others.
+    titles = [stage.name for stage in result.stages][: len(resumed.stages)]
+    assert [stage.name for stage in resumed.stages] == titles
+    assert times_resumed(resumed.stages) == 1
+    earlier = {stage.name: stage.earlier_seconds for stage in resumed.stages[:3]}
+    images = earlier["generator"] + earlier["refinement"]
+    assert resumed.synthesis_seconds > images > 0
+    assert resumed.earlier_seconds > images + earlier["baselines"]
+    assert resumed.models[0].seconds > resumed.earlier_seconds - sum(earlier.values())
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_others(result):

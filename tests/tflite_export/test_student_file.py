@@ -19,7 +19,7 @@ from tflite_export.errors import ExportError
 from tflite_export.integer_network import IntegerNetwork, IntegerOp, Kernel
 from tflite_export.litert.simulator import infer
 from tflite_export.quantization_params import QuantParams
-from tflite_export.student_file import load_network, save_network
+from tflite_export.student_file import load_network, network_digest, save_network
 
 
 def make_network() -> IntegerNetwork:
@@ -71,6 +71,23 @@ def test_round_trip(path):
                 array = getattr(op.kernel, field)
                 assert array.dtype == dtype
                 np.testing.assert_array_equal(array, getattr(expected.kernel, field))
+
+
+def test_a_digest_is_of_all_that_is_written(path):
+    digest = network_digest(NETWORK)
+    assert network_digest(load_network(path)) == digest
+    first, *others = NETWORK.ops
+    bias = first.kernel.bias.copy()
+    bias[-1] += 1
+    kernel = dataclasses.replace(first.kernel, bias=bias)
+    ops = (dataclasses.replace(first, kernel=kernel), *others)
+    for changes in (
+        {"ops": ops},
+        {"softmax": False},
+        {"target": "tflm"},
+        {"interface": dataclasses.replace(NETWORK.interface, input_type="uint8")},
+    ):
+        assert network_digest(dataclasses.replace(NETWORK, **changes)) != digest
 
 
 def test_the_target_is_kept_and_files_for_the_default_say_nothing_of_it(tmp_path):
