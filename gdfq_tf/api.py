@@ -31,10 +31,16 @@ from gdfq_tf.pipeline import make_images
 from gdfq_tf.pipeline import quantize as run
 from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.progress import ConsoleProgress, NullProgress, Progress, whole_stage
-from gdfq_tf.provenance import make_manifest, require_same_classifier
+from gdfq_tf.provenance import (
+    image_facts,
+    make_manifest,
+    require_same_classifier,
+    run_facts,
+)
 from gdfq_tf.quiet_tensorflow import quiet_work
 from gdfq_tf.result import Result
 from gdfq_tf.run_directory import read_images
+from gdfq_tf.state_directory import kept_in
 from gdfq_tf.synthesis.image_pool import ImagePool
 from tflite_export.interface import DEFAULT_END_TYPE
 from tflite_export.quiet import quiet_stderr
@@ -70,6 +76,7 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
     labels: str | Path | Sequence[str] = (),
     progress: bool | Progress = True,
     distribution: str | Strategy = "none",
+    state_dir: str | Path | None = None,
 ) -> Result:
     """Quantizes a trained Keras classifier to integer TFLite, without any data.
 
@@ -122,6 +129,9 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
       distribution: who shares the steps of training: "none"; "mirrored", all GPUs of
         this machine; "multi_worker", the processes of TF_CONFIG, all of which call
         this; or a `tf.distribute.Strategy`, made before TensorFlow computed anything.
+      state_dir: a directory for what the call goes on from if its process is killed:
+        the same call with the same directory ends with the same bytes. It is removed
+        when the call returns. Of several processes the chief alone is given one.
 
     Returns:
       One verified model for each width: `result["w8a8"].save("classifier.tflite")`,
@@ -131,7 +141,7 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
       UserError: the model cannot be taken or an option does not fit; says what to do.
       ExportError: the TFLite converter or the verification failed.
     """
-    options = {name: value for name, value in locals().items() if name != "progress"}
+    options = {k: v for k, v in locals().items() if k not in ("progress", "state_dir")}
     if isinstance(constant_inputs, Mapping):
         options["constant_inputs"] = _as_flags(constant_inputs)
     if isinstance(bits, str):
@@ -177,7 +187,8 @@ def quantize(  # noqa: PLR0913 - each is an option of the command line
             read_labels(labels),
             strategy,
         )
-        result = run(job, pool=pool, progress=progress)
+        with kept_in(state_dir, run_facts(job, pool)) as checkpoints:
+            result = run(job, pool=pool, progress=progress, checkpoints=checkpoints)
         return dataclasses.replace(result, manifest=make_manifest(job, options))
 
 
@@ -187,7 +198,7 @@ def quantize_from_manifest(path: str | Path, **given: Any) -> Result:  # noqa: A
     Args:
       path: of the run's `manifest.json`, or of its directory.
       **given: options of `quantize` in place of the manifest's: files that have moved,
-        objects that were given to the earlier run, `progress`.
+        objects that were given to the earlier run, `progress`, `state_dir`.
 
     Raises:
       UserError: the manifest cannot be read, the model is another, or an option is
@@ -217,7 +228,8 @@ def quantize_from_manifest(path: str | Path, **given: Any) -> Result:  # noqa: A
         classifier = load_classifier(**{name: options.pop(name) for name in of_model})
     require_same_classifier(manifest, classifier)
     result = quantize(classifier, **options)
-    stored.pop("progress", None)
+    for of_call in ("progress", "state_dir"):
+        stored.pop(of_call, None)
     made = make_manifest(result.job, stored)
     if found := manifest.differences(made.versions, made.machine):
         warnings.warn(
@@ -250,6 +262,7 @@ def synthesize(  # noqa: PLR0913 - each is an option of the command line
     seed: int = 0,
     progress: bool | Progress = True,
     distribution: str | Strategy = "none",
+    state_dir: str | Path | None = None,
 ) -> ImagePool:
     """Makes images that stand for the lost training data, for other tools too.
 
@@ -262,6 +275,7 @@ def synthesize(  # noqa: PLR0913 - each is an option of the command line
       seed: of everything random.
       progress: see `quantize`.
       distribution: see `quantize`.
+      state_dir: see `quantize`.
 
     Raises:
       UserError: see `quantize`.
@@ -273,7 +287,10 @@ def synthesize(  # noqa: PLR0913 - each is an option of the command line
         with whole_stage(progress, "loading"):
             classifier = load_classifier(model, preprocessing=preprocessing)
         job = Job(classifier, recipe, (BitWidths(8, 8),), seed=seed, strategy=strategy)
-        return make_images(job, num_images, progress=progress)
+        with kept_in(state_dir, image_facts(job)) as checkpoints:
+            return make_images(
+                job, num_images, progress=progress, checkpoints=checkpoints
+            )
 
 
 def _progress(progress: bool | Progress) -> Progress:

@@ -338,6 +338,11 @@ class _SavedCheckpoint:
         return arrays if facts["finished"] == finished else None
 
 
+def is_of_checkpoints(path: Path) -> bool:
+    """Whether `SavedCheckpoints` have left what lies in their directory."""
+    return (path / _FACTS).is_file()
+
+
 def _is_finite(array: npt.NDArray[Any]) -> bool:
     return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 

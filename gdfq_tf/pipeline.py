@@ -147,14 +147,14 @@ def quantize(
             _logger.info("%r", models[-1])
             give_back()
             begun = progress.mark()
-    earlier = _earlier_seconds(progress.since(first), synthesis=True)
+    of_images = _earlier_seconds(progress.since(first), synthesis=True)
     return Result(
         job,
         fitted.images,
         max(pools, key=len),
         tuple(models),
         baselines,
-        fitted.synthesis_seconds + earlier,
+        fitted.synthesis_seconds + of_images,
         tuple(progress.stages),
     )
 

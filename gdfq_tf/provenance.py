@@ -116,6 +116,17 @@ def image_facts(job: Job) -> dict[str, Any]:
     }
 
 
+def run_facts(job: Job, pool: ImagePool | None) -> dict[str, Any]:
+    """All that the bytes of a run depend on besides its widths and the like.
+
+    Args:
+      job: the run.
+      pool: that it works with in place of synthetic images.
+    """
+    facts = image_facts(job)
+    return facts if pool is None else {**facts, "images": pool_digest(pool)}
+
+
 def job_facts(job: Job) -> dict[str, Any]:
     """What all processes of a run are to have alike: machines may differ."""
     facts = image_facts(job)

@@ -46,8 +46,8 @@ from gdfq_tf.progress import Progress, whole_stage
 from gdfq_tf.provenance import (
     image_facts,
     make_manifest,
-    pool_digest,
     require_same_classifier,
+    run_facts,
 )
 from gdfq_tf.result import Result
 from gdfq_tf.run_directory import (
@@ -139,7 +139,7 @@ def _run(output: OutputDirectory, values: flags.FlagValues) -> None:
         on_student=functools.partial(_save_student, output, classifier.name),
         progress=progress,
         checkpoints=open_checkpoints(
-            SavedCheckpoints(output.state, _facts(job, pool)),
+            SavedCheckpoints(output.state, run_facts(job, pool)),
             progress,
             fresh=values.fresh,
         ),
@@ -172,12 +172,6 @@ def _given_images(
     images = read_images(Path(values.images))
     progress.note(f"works with the {len(images)} images of {values.images}")
     return images
-
-
-def _facts(job: Job, images: ImagePool | None) -> dict[str, object]:
-    """All that the run's bytes depend on besides its widths and the like."""
-    facts = image_facts(job)
-    return facts if images is None else {**facts, "images": pool_digest(images)}
 
 
 def _earlier_images(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -12,7 +14,10 @@ import pytest
 
 import gdfq_tf
 from gdfq_tf.keras_compat import import_keras_3, keras
+from gdfq_tf.recording import times_resumed
+from gdfq_tf.system.file_system import lock_directory
 from tests import ROOT
+from tests.checkpoints import KilledError
 from tests.tiny import build_tiny_classifier
 
 # What a library must not change: seeds, determinism, tf.keras, the environment,
@@ -241,6 +246,64 @@ def test_a_saved_run_is_made_again_from_its_manifest(model, tmp_path):
     with pytest.raises(gdfq_tf.UserError, match="made from a network of"):
         other = build_tiny_classifier(seed=1)
         gdfq_tf.quantize_from_manifest(directory, model=other, progress=False)
+
+
+class KilledIn:
+    """Progress that ends the process, as it were, where a stage begins."""
+
+    def __init__(self, stage):
+        self.stage_of_death = stage
+
+    def expect(self, stages):
+        pass
+
+    @contextlib.contextmanager
+    def stage(self, name, total, images_per_step=0.0):
+        if name == self.stage_of_death:
+            raise KilledError
+        yield lambda n=1, **metrics: None
+
+
+def test_a_call_goes_on_where_a_killed_one_was(model, tmp_path):
+    unbroken, state = quantize(model), tmp_path / "state" / "tiny"
+    with pytest.raises(KilledError):
+        quantize(model, progress=KilledIn("verification"), state_dir=state)
+    (kept,) = state.iterdir()
+    made = sorted(path.name.partition("-")[0] for path in kept.glob("*.state"))
+    assert made == ["baselines", "conversion", "reconstruction"]
+    resumed = quantize(model, state_dir=str(state))
+    assert resumed["w8a8"].tflite == unbroken["w8a8"].tflite
+    assert times_resumed(resumed.stages) == 1
+    assert resumed.manifest == unbroken.manifest
+    assert not state.exists()
+
+
+def test_images_go_on_too(model, tmp_path):
+    state, recipe = tmp_path / "state", gdfq_tf.get_recipe("fast", num_steps=1)
+    options = {"preprocessing": "tf", "recipe": recipe, "num_images": 8}
+    with pytest.raises(KilledError):
+        gdfq_tf.synthesize(
+            model, **options, progress=KilledIn("refinement"), state_dir=state
+        )
+    assert len(list(state.glob("*/generator-*.state"))) == 1
+    resumed = gdfq_tf.synthesize(model, **options, progress=False, state_dir=state)
+    assert resumed.pixels.shape == (8, 8, 8, 3)
+    assert not state.exists()
+
+
+def test_a_state_directory_is_for_one_call_and_for_nothing_else(model, tmp_path):
+    descriptor = lock_directory(tmp_path)
+    with pytest.raises(gdfq_tf.UserError, match="is in use by another run; wait") as e:
+        quantize(model, state_dir=tmp_path)
+    assert e.value.options == ("state_dir",)
+    os.close(descriptor)
+    letter = tmp_path / "letter.txt"
+    letter.write_text("private")
+    with pytest.raises(gdfq_tf.UserError, match=r"holds letter\.txt, which no inter"):
+        quantize(model, state_dir=tmp_path)
+    with pytest.raises(gdfq_tf.UserError, match="no directory that can be written"):
+        quantize(model, state_dir=letter)
+    assert letter.read_text() == "private"
 
 
 def test_images_are_made_alone(model):
