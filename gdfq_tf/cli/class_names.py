@@ -20,8 +20,12 @@ def read_class_names(texts: Sequence[str]) -> tuple[str, ...]:
     Raises:
       UserError: the file is no text.
     """
-    path = pathlib.Path(texts[0]).expanduser() if len(texts) == 1 else None
-    return read_labels(texts if path is None or not path.is_file() else path)
+    if len(texts) == 1:
+        path = pathlib.Path(texts[0]).expanduser()
+        # A pipe is a file too, as shells make one of <(...); folders may be classes.
+        if path.exists() and not path.is_dir():
+            return read_labels(path)
+    return read_labels(texts)
 
 
 def numbered(folders: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:

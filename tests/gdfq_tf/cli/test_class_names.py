@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from gdfq_tf.cli.class_names import numbered, numbering, read_class_names
@@ -13,6 +15,17 @@ def test_names_are_the_list_or_the_lines_of_a_file(tmp_path):
     assert read_class_names(["ape", "cat"]) == ("ape", "cat")
     assert read_class_names(["ape"]) == ("ape",)
     assert read_class_names([]) == ()
+
+
+def test_names_come_through_a_pipe_and_folders_are_names(tmp_path, monkeypatch):
+    receiver, sender = os.pipe()
+    os.write(sender, b"ape\ncat\n")
+    os.close(sender)
+    assert read_class_names([f"/dev/fd/{receiver}"]) == ("ape", "cat")
+    os.close(receiver)
+    (tmp_path / "ape").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert read_class_names(["ape"]) == ("ape",)
 
 
 def test_a_file_that_is_no_text(tmp_path):
