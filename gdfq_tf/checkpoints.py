@@ -343,7 +343,8 @@ def is_of_checkpoints(path: Path) -> bool:
     return (path / _FACTS).is_file()
 
 
-def _is_finite(array: npt.NDArray[Any]) -> bool:
+def _is_finite(value: npt.ArrayLike) -> bool:
+    array = np.asarray(value)  # of a tensor too
     return array.dtype.kind != "f" or bool(np.isfinite(array).all())
 
 

@@ -9,6 +9,7 @@ import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from gdfq_tf import checkpoints as module
 from gdfq_tf.baselines import make_baselines
@@ -298,8 +299,10 @@ def test_half_a_stage_is_kept_from_time_to_time(tmp_path, monkeypatch):
 def test_a_state_that_is_not_finite_is_not_gone_on_from(tmp_path, monkeypatch, value):
     checkpoints = saved(tmp_path)
     monkeypatch.setattr(checkpoints, "is_due", lambda: True)
-    checkpoints.of("stage").keep(lambda: STATE)
-    checkpoints.of("stage").keep(lambda: {**STATE, "x": np.array([1.0, value])})
+    checkpoints.of("stage").keep(lambda: {**STATE, "x": tf.constant(STATE["x"])})
+    broken = np.array([1.0, value])
+    checkpoints.of("stage").keep(lambda: {**STATE, "x": broken})
+    checkpoints.of("stage").keep(lambda: {**STATE, "x": tf.constant(broken)})
     assert_is_state(saved(tmp_path).of("stage").unfinished())
 
 
