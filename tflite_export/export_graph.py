@@ -1,8 +1,8 @@
 """An integer network as a TensorFlow function that the converter understands.
 
 Every quantized tensor passes a fake_quant operation whose range tells its quantization
-parameters. Scales hold at most 16 significant bits, so scale times quantized value is
-exact in float32 and the converter recovers the very same scale.
+parameters. Scales hold so few significant bits (`SCALE_BITS`) that scale times
+quantized value is exact in float32 and the converter recovers the very same scale.
 """
 
 from __future__ import annotations

@@ -27,8 +27,9 @@ class Kernel:
     Attributes:
       values: int8; conv (h, w, in / groups, out), depthwise
         (h, w, channels, multiplier), others (in, out).
-      bits: 2..8; |values| <= 2^(bits - 1) - 1.
-      scale: float32 (output channels,), > 0, with at most 16 significant bits.
+      bits: 2..8; values lie within `weight_levels(bits)`.
+      scale: float32 (output channels,), > 0, with at most `SCALE_BITS` significant
+        bits, or `INT4_SCALE_BITS` of kernels stored as INT4.
       bias: int32, or int64 beside activations of 16 bits, (output channels,), in units
         of input scale * scale.
     """

@@ -118,8 +118,8 @@ def test_interrupt(run):
 def test_tensorflow_starts_quietly():
     program = (
         "import gdfq_tf; gdfq_tf.load_classifier; "
-        "import tensorflow as tf; from gdfq_tf.api import _start_quietly; "
-        "_start_quietly(); print(tf.ones(1))"
+        "import tensorflow as tf; from gdfq_tf.api import _start; "
+        "_start('none'); print(tf.ones(1))"
     )
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     done = subprocess.run(

@@ -131,18 +131,19 @@ def significant_bits(value: float) -> int:
     return next(n for n in range(54) if (mantissa * 2**n) % 1 == 0)
 
 
-def test_scales_hold_16_significant_bits_at_most(frozen):
-    scales = [op.quant_params.scale for op in frozen.network.ops]
+def test_scales_have_few_enough_significant_bits(frozen):
+    grids = [op.quant_params.scale for op in frozen.network.ops]
+    scales = {8: [frozen.network.input_quant_params.scale, *grids], 4: []}
     for op in frozen.network.ops:
         if op.kernel is not None:
             assert op.kernel.scale.dtype == np.float32
-            scales += list(op.kernel.scale)
-    scales.append(frozen.network.input_quant_params.scale)
-    assert max(significant_bits(s) for s in scales) <= 16
-    # Times a level they are exact in float32, which is what they are for.
-    for scale in scales:
-        products = np.float64(scale) * np.arange(-255, 256)
-        np.testing.assert_array_equal(products.astype(np.float32), products)
+            scales[4 if op.kernel.bits <= 4 else 8] += list(op.kernel.scale)
+    for levels, num_bits, stored in ((255, 16, 8), (8, 20, 4)):
+        for scale in scales[stored]:
+            assert significant_bits(scale) <= num_bits
+            # Times a level it is exact in float32, which is what that is for.
+            products = np.float64(scale) * np.arange(-levels, levels + 1)
+            np.testing.assert_array_equal(products.astype(np.float32), products)
 
 
 def levels_of(bits: int) -> tuple[int, int]:
