@@ -108,6 +108,11 @@ def tflite_outputs(tflite: bytes, classifier: Classifier, pixels) -> np.ndarray:
     )
 
 
+def held_out(recipe) -> int:
+    """A quarter of 96 images, or those laid over six of each other."""
+    return 24 if recipe.refinement is None else 6 * 24
+
+
 def check_verified(result: Result) -> None:
     assert tuple(model.bit_widths for model in result.models) == WIDTHS
     for model in result.models:
@@ -230,7 +235,7 @@ def test_multi_label_networks(recipe, tmp_path):
         assert file.tensors[output].zero_points == (-128,)
         found = tflite_outputs(quantized.tflite, classifier, pixels)
         assert np.abs(found - expected).mean() < tolerance
-        assert quantized.estimate.num_images == 24
+        assert quantized.estimate.num_images == held_out(recipe)
         assert quantized.estimate.label_agreement > 0.8
     # The baselines are of the same outputs.
     baseline = TFLiteClassifier(result.baselines.float32)
@@ -305,8 +310,10 @@ def test_networks_of_features(case, recipe, tmp_path):
     check_verified(result)
     check_near(result, model, classifier, (0.15, 0.4))
     eight, four = (quantized.estimate for quantized in result.models)
-    assert eight.num_images == four.num_images == 24
-    assert eight.signal_to_noise_db > four.signal_to_noise_db > 5
+    assert eight.num_images == four.num_images == held_out(recipe)
+    # The edge protocol leaves the backbone no layer for four bits.
+    assert (eight == four) == (case == "backbone")
+    assert eight.signal_to_noise_db >= four.signal_to_noise_db > 5
 
 
 def test_outputs_have_8_bits_whatever_the_rest_has(tmp_path):
