@@ -28,7 +28,11 @@ _Show = Callable[[Mapping[str, float]], None]
 
 
 class Advance(Protocol):
-    """Moves the current stage on by `n` steps and shows scalar metrics."""
+    """Moves the current stage on by `n` steps and shows scalar metrics.
+
+    Those with a slash in their name, such as one of each layer, are for records: lines
+    leave them out.
+    """
 
     def __call__(self, n: int = 1, **metrics: float) -> None:
         """So many steps have gone by, with the latest metrics."""
@@ -343,4 +347,5 @@ def _format_speed(pace: Pace) -> str:
 
 
 def _format_metrics(metrics: Mapping[str, float]) -> str:
-    return " ".join(f"{name}={float(value):.4g}" for name, value in metrics.items())
+    shown = {name: float(x) for name, x in metrics.items() if "/" not in name}
+    return " ".join(f"{name}={value:.4g}" for name, value in shown.items())

@@ -32,6 +32,11 @@ def batch_normalization_layers(
     ]
 
 
+def batch_normalization_names(model: keras.Model) -> list[str]:
+    """Their names, in graph order."""
+    return [layer.name for layer in batch_normalization_layers(model)]
+
+
 def normalized_tensor(layer: keras.layers.BatchNormalization) -> tf.Tensor:
     """The symbolic tensor whose statistics the layer keeps: its input, in general.
 

@@ -29,6 +29,7 @@ from gdfq_tf.checkpoints import (
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import FineTuningConfig, SynthesisConfig, images_in_pool
 from gdfq_tf.distribution import replicas
+from gdfq_tf.graph.bn_statistics import batch_normalization_names
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.memory_needs import teacher_parts
 from gdfq_tf.progress import Progress
@@ -83,6 +84,7 @@ def train_alternating(  # noqa: PLR0913 - two of them are for the whole run
     )
     batch_size = synthesis.images_per_step(classifier.input_shape)
     teacher = Teacher(classifier, teacher_parts(classifier.model, batch_size))
+    names = batch_normalization_names(classifier.model)
     generator_step = make_generator_step(generator, teacher, optimizer, synthesis, seed)
     variables = [*generator.variables, *optimizer.variables]
 
@@ -103,7 +105,7 @@ def train_alternating(  # noqa: PLR0913 - two of them are for the whole run
             set_values(variables, part_of(made, "variables"))
             return ImagePool(**part_of(made, "images"))
         with progress.stage("warm-up", warm_up, batch_size) as advance:
-            report = LossReport("warm-up", warm_up, advance)
+            report = LossReport("warm-up", warm_up, advance, names)
             for step in resumed_steps(checkpoint, warm_up, advance, variables):
                 report(generator_step(tf.constant(step)), step)
         images = draw(fine_tuning.num_calibration_images, pool_step(0))
@@ -131,13 +133,13 @@ def train_alternating(  # noqa: PLR0913 - two of them are for the whole run
     )
     variables += [*student.model.variables, *student_optimizer.variables]
     with progress.stage("generator and student", num_steps, batch_size) as advance:
-        report = LossReport("generator and student", num_steps, advance)
+        report = LossReport("generator and student", num_steps, advance, names)
         for step in resumed_steps(checkpoint, num_steps, advance, variables):
             made = generator_step(tf.constant(warm_up + step))
             pixels = replicas.run(preprocessing.to_pixels, made["images"])
             trained = student_step(pixels, made["labels"], made["logits"])
-            metrics = {"loss": trained["loss"], "generator": made["loss"]}
-            report(metrics, step)
+            losses = {"loss": trained["loss"], "generator": made["loss"]}
+            report({**losses, "bn_gaps": made["bn_gaps"]}, step)
     num_images = images_in_pool(fine_tuning.num_images, classifier.input_shape)
     images = draw(num_images, pool_step(1))
     checkpoint.finish(

@@ -69,6 +69,8 @@ _POINTS_PER_INCH = 72  # a unit of the drawing is then one pixel
 _LOGARITHMIC = 8.0  # as many times as the smallest is the largest value
 _LONGEST_NAME = 36  # characters
 _MOST_MARKED = 90  # more points are a line
+_GAP = "bn_gap/"  # begins the names of metrics, which the layer's ends
+_NUM_WORST = 3
 
 
 def curves(stage: Mapping[str, Any]) -> str:
@@ -76,7 +78,7 @@ def curves(stage: Mapping[str, Any]) -> str:
     with _drawing(330, 210, f"{stage['name']} by step") as (figure, parts):
         axes = figure.add_subplot()
         steps = [point["step"] for point in stage["points"]]
-        names = list(dict.fromkeys(x for p in stage["points"] for x in p["metrics"]))
+        names = [name for name in _metric_names(stage) if "/" not in name]
         values = [
             [point["metrics"].get(name, math.nan) for point in stage["points"]]
             for name in names
@@ -88,6 +90,60 @@ def curves(stage: Mapping[str, Any]) -> str:
         axes.set_xlim(0, max(stage["total"], 1))
         axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=len(names))
     return parts[0]
+
+
+def gap_curves(stages: Sequence[Mapping[str, Any]]) -> str:
+    """Gaps of BatchNormalizations by step, one stage after the other.
+
+    The mean of all, and those that are largest in the end.
+
+    Args:
+      stages: those that tell gaps, one or more.
+    """
+    title = "Gap of BatchNormalizations by step"
+    with _drawing(820, 240, title) as (figure, parts):
+        axes = figure.add_subplot()
+        names = [name for name in _metric_names(stages[0]) if name.startswith(_GAP)]
+        last = stages[-1]["points"][-1]["metrics"]
+        worst = sorted(names, key=lambda name: -last[name])[:_NUM_WORST]
+        begun = 0
+        for stage in stages:
+            steps = [begun + point["step"] for point in stage["points"]]
+            values = np.array(
+                [[point["metrics"][x] for x in names] for point in stage["points"]]
+            )
+            is_first = not begun
+            curves_of = {"mean": values.mean(axis=1)}
+            curves_of |= {x: values[:, names.index(x)] for x in worst}
+            for (name, of_name), color in zip(curves_of.items(), _SERIES, strict=False):
+                label = _shortened(name.removeprefix(_GAP)) if is_first else None
+                axes.plot(steps, of_name, color=color, label=label)
+            axes.axvline(begun, color=_MUTED, linewidth=1)
+            axes.annotate(
+                stage["name"],
+                (begun, 1),
+                (4, -4),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                va="top",
+                fontsize=10,
+            )
+            begun += stage["total"]
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(0, max(begun, 1))
+        axes.set_xlabel("step")
+        axes.set_ylabel("stored deviations")
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=1 + _NUM_WORST)
+    return parts[0]
+
+
+def tells_gaps(stage: Mapping[str, Any]) -> bool:
+    """Whether a stage tells gaps of BatchNormalizations, see `gap_curves`."""
+    return any(name.startswith(_GAP) for name in _metric_names(stage))
+
+
+def _metric_names(stage: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(x for p in stage["points"] for x in p["metrics"]))
 
 
 def gaps(rows: Sequence[Mapping[str, Any]]) -> str:

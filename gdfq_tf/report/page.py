@@ -75,6 +75,7 @@ def make_page(summary: dict[str, Any], images: ImagePool) -> str:
     classifier = summary["classifier"]
     input_type, output_type = end_types(summary, subject)
     stages = [stage for stage in summary["stages"] if len(stage["points"]) > 1]
+    of_gaps = [stage for stage in stages if charts.tells_gaps(stage)]
     return _template().render(
         script=script,
         script_hash=f"sha256-{digest}",
@@ -103,6 +104,7 @@ def make_page(summary: dict[str, Any], images: ImagePool) -> str:
         num_images=len(images),
         times_resumed=summary["times_resumed"],
         stages=[(stage, charts.curves(stage)) for stage in stages],
+        gap_curves=charts.gap_curves(of_gaps) if of_gaps else None,
         gaps_chart=charts.gaps(summary["bn_gaps"]) if summary["bn_gaps"] else None,
         layers_chart=charts.layers({row["title"]: row["layers"] for row in own}),
         own=[(row, advise(row["layers"], summary["keep_layers"])) for row in own],

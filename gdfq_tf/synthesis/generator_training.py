@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import SynthesisConfig
 from gdfq_tf.distribution import replicas
 from gdfq_tf.errors import UserError, option
+from gdfq_tf.graph.bn_statistics import batch_normalization_names
 from gdfq_tf.graph.queries import multiply_adds
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.memory_needs import teacher_parts
@@ -166,7 +167,8 @@ def synthesize(
     variables = [*generator.variables, *optimizer.variables]
     parts: dict[str, np.ndarray] = {}
     with progress.stage("generator", config.num_steps, batch_size) as advance:
-        report = LossReport("generator", config.num_steps, advance)
+        names = batch_normalization_names(classifier.model)
+        report = LossReport("generator", config.num_steps, advance, names)
         for step in resumed_steps(
             checkpoint, config.num_steps, advance, variables, parts
         ):
@@ -273,18 +275,22 @@ class LossReport:
     Attributes:
       stage: its name.
       num_steps: that it has.
-      advance: moves it on.
+      advance: moves it on; is told the losses, and of each layer "bn_gap/NAME", the
+        root of its part of "bn_gaps", which is in stored deviations.
+      layers: names of the BatchNormalization layers.
     """
 
     stage: str
     num_steps: int
     advance: Advance
+    layers: Sequence[str]
 
     def __call__(self, metrics: Mapping[str, tf.Tensor], step: int) -> None:
         """Ends one step.
 
         Args:
-          metrics: the step's; those that are no scalars are left out.
+          metrics: the step's losses, and "bn_gaps"; others that are no scalars are
+            left out.
           step: its number, from 0 on.
 
         Raises:
@@ -304,4 +310,9 @@ class LossReport:
                     f"loss {name!r} became {value} at step {step + 1} of "
                     f"{self.num_steps} of stage {self.stage!r}; {_ADVICE}"
                 )
-        self.advance(1, **scalars)
+        gaps = np.sqrt(metrics["bn_gaps"])
+        by_layer = {
+            f"bn_gap/{name}": float(f"{gap:.4g}")  # there are many in summary.json
+            for name, gap in zip(self.layers, gaps, strict=True)
+        }
+        self.advance(1, **scalars, **by_layer)

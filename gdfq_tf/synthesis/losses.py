@@ -79,23 +79,14 @@ def bn_statistics_loss(
     return tf.add_n(layers) / len(layers)
 
 
-def relative_bn_statistics_loss(
-    *, stored: Sequence[BNStatistics], batch: Sequence[BNStatistics]
-) -> tf.Tensor:
-    """`bn_statistics_loss` in units of each channel's stored deviation.
-
-    Per channel: ((mean_b - mean_s) / std_s)^2 + (std_b / std_s - 1)^2. Layers
-    whose activations are large would otherwise hide all others; in absolute
-    units the variances of one network easily span four orders of magnitude.
-    """
-    gaps = relative_bn_gaps(stored=stored, batch=batch)
-    return tf.add_n(gaps) / len(gaps)
-
-
 def relative_bn_gaps(
     *, stored: Sequence[BNStatistics], batch: Sequence[BNStatistics]
 ) -> list[tf.Tensor]:
-    """What each layer has in `relative_bn_statistics_loss`, scalars."""
+    """What each layer has in `relative_bn_statistics_loss`, scalars.
+
+    `bn_statistics_loss` in units of each channel's stored deviation; per channel:
+    ((mean_b - mean_s) / std_s)^2 + (std_b / std_s - 1)^2.
+    """
 
     def distance(s: BNStatistics, b: BNStatistics) -> tf.Tensor:
         # A channel that never varied says nothing about scale: a floor relative
@@ -106,3 +97,12 @@ def relative_bn_gaps(
         return tf.reduce_mean(squares / variance)
 
     return [distance(s, b) for s, b in zip(stored, batch, strict=True)]
+
+
+def relative_bn_statistics_loss(*, gaps: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Mean over layers of `relative_bn_gaps`.
+
+    Layers whose activations are large would hide all others in absolute units, in
+    which the variances of one network easily span four orders of magnitude.
+    """
+    return tf.add_n(gaps) / len(gaps)

@@ -11,6 +11,7 @@ from gdfq_tf.synthesis.losses import (
     bn_statistics_loss,
     classification_loss,
     label_loss,
+    relative_bn_gaps,
     relative_bn_statistics_loss,
     smoothness_loss,
 )
@@ -59,11 +60,12 @@ def image_losses(
       temperature: of the cross-entropy.
 
     Returns:
-      Scalar losses by name, "loss" their weighted sum, and the teacher's logits
+      Scalar losses by name, "loss" their weighted sum, and beside them "bn_gaps", see
+      `relative_bn_gaps`, (BatchNormalization layers,); the teacher's logits
       (N, classes).
     """
     outputs, head = teacher(images), teacher.classifier.head
-    losses = {}
+    losses, gaps = {}, []
     if head is Head.MULTI_LABEL:
         losses["cross_entropy"] = label_loss(
             logits=outputs.logits, labels=labels, temperature=temperature
@@ -73,14 +75,16 @@ def image_losses(
             logits=outputs.logits, labels=labels, temperature=temperature
         )
     if teacher.stored_statistics:
-        statistics_loss = (
-            relative_bn_statistics_loss if relative_bn_loss else bn_statistics_loss
-        )
-        losses["bn"] = statistics_loss(
-            stored=teacher.stored_statistics, batch=outputs.statistics
+        stored, batch = teacher.stored_statistics, outputs.statistics
+        gaps = relative_bn_gaps(stored=stored, batch=batch)
+        losses["bn"] = (
+            relative_bn_statistics_loss(gaps=gaps)
+            if relative_bn_loss
+            else bn_statistics_loss(stored=stored, batch=batch)
         )
     else:
         losses["smoothness"] = smoothness_loss(images=images)
     factors = {**dataclasses.asdict(weights), "smoothness": _SMOOTHNESS_WEIGHT}
     loss = tf.add_n([factors[name] * x for name, x in losses.items()])
-    return {"loss": loss, **losses}, outputs.logits
+    by_layer = tf.stack(gaps) if gaps else tf.zeros(0)
+    return {"loss": loss, **losses, "bn_gaps": by_layer}, outputs.logits

@@ -26,6 +26,7 @@ from gdfq_tf.checkpoints import NO_CHECKPOINTS, Checkpoints, resumed_steps
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import RefinementConfig
 from gdfq_tf.distribution import replicas
+from gdfq_tf.graph.bn_statistics import batch_normalization_names
 from gdfq_tf.memory_needs import teacher_parts
 from gdfq_tf.progress import Progress
 from gdfq_tf.synthesis.collages import make_collages
@@ -62,6 +63,7 @@ class Refiner:
         self._classifier = classifier
         self._progress = progress
         self._checkpoints = checkpoints
+        self._layers = batch_normalization_names(classifier.model)
         self._scaled = _UnitRange(classifier)
         self._basis = NaturalBasis(classifier.input_shape)
         self._step = functools.cache(self._make_step)
@@ -104,7 +106,7 @@ class Refiner:
         start = None
         stage = self._progress.stage("refinement", total, len(pool) / num_batches)
         with stage as advance:
-            report = LossReport("refinement", total, advance)
+            report = LossReport("refinement", total, advance, self._layers)
             for number in resumed_steps(checkpoint, total, advance, made=left):
                 batch, i = divmod(number, config.num_steps)
                 if not i or start is None:

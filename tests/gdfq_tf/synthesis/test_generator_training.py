@@ -114,7 +114,7 @@ def test_the_configured_statistics_loss_is_minimised(
     tiny_classifier, relative, monkeypatch
 ):
     def constant(value):
-        return lambda *, stored, batch: tf.constant(value)
+        return lambda **_: tf.constant(value)
 
     monkeypatch.setattr(objective, "relative_bn_statistics_loss", constant(3.0))
     monkeypatch.setattr(objective, "bn_statistics_loss", constant(5.0))
@@ -230,19 +230,25 @@ def test_losses_are_shown_every_few_steps_and_at_the_end():
     def advance(n=1, **metrics):
         shown.append(metrics)
 
-    metrics = {"loss": tf.constant(1.5), "images": tf.zeros((2, 2))}
-    report = LossReport("generator", 14, advance)
+    metrics = {
+        "loss": tf.constant(1.5),
+        "bn_gaps": tf.constant([4.0, 1 / 9]),
+        "images": tf.zeros((2, 2)),
+    }
+    report = LossReport("generator", 14, advance, ["first", "block/second"])
     for step in range(14):
         report(metrics, step)
     assert len(shown) == 14
     assert [i for i, x in enumerate(shown) if x] == [0, 10, 13]
-    assert shown[0] == {"loss": 1.5}
+    # Gaps are roots of mean squares, of four digits.
+    gaps = {"bn_gap/first": 2.0, "bn_gap/block/second": 0.3333}
+    assert shown[0] == {"loss": 1.5, **gaps}
 
 
 @pytest.mark.parametrize(("value", "text"), [(np.inf, "inf"), (np.nan, "nan")])
 def test_losses_that_are_not_finite_stop_the_run(value, text):
     metrics = {"loss": tf.constant(1.0), "bn": tf.constant(value)}
-    report = LossReport("warm-up", 40, lambda **metrics: None)
+    report = LossReport("warm-up", 40, lambda **metrics: None, ())
     expected = f"loss 'bn' became {text} at step 11 of 40 of stage 'warm-up'; check"
     with pytest.raises(UserError, match=expected):
         report(metrics, 10)

@@ -33,10 +33,11 @@ def test_cross_entropy_and_statistics(tiny_classifier, relative):
     outputs = teacher(IMAGES)
     np.testing.assert_array_equal(logits, outputs.logits)
     cross_entropy = losses.classification_loss(logits=logits, labels=LABELS)
-    statistics_loss = (
-        losses.relative_bn_statistics_loss if relative else losses.bn_statistics_loss
-    )
-    bn = statistics_loss(stored=teacher.stored_statistics, batch=outputs.statistics)
+    both = {"stored": teacher.stored_statistics, "batch": outputs.statistics}
+    gaps = losses.relative_bn_gaps(**both)
+    bn = tf.reduce_mean(gaps) if relative else losses.bn_statistics_loss(**both)
+    np.testing.assert_allclose(found.pop("bn_gaps"), gaps, rtol=1e-5)
+    assert len(gaps) == len(teacher.stored_statistics) > 1
     expected = {
         "loss": cross_entropy + 3 * bn,
         "cross_entropy": cross_entropy,
@@ -79,12 +80,13 @@ def test_the_cross_entropy_has_the_temperature_asked_for(tiny_classifier, head, 
 def test_features_have_statistics_alone(tiny_classifier):
     teacher = Teacher(classifier_of(tiny_classifier, head=Head.FEATURES))
     found, _ = image_losses(teacher, IMAGES, LABELS, weights=LossWeights(3.0))
-    assert set(found) == {"loss", "bn"}
-    expected = losses.relative_bn_statistics_loss(
+    assert set(found) == {"loss", "bn", "bn_gaps"}
+    gaps = losses.relative_bn_gaps(
         stored=teacher.stored_statistics, batch=teacher(IMAGES).statistics
     )
-    assert float(found["bn"]) == pytest.approx(float(expected), rel=1e-5)
-    assert float(found["loss"]) == pytest.approx(3 * float(expected), rel=1e-5)
+    expected = np.mean(gaps)
+    assert float(found["bn"]) == pytest.approx(expected, rel=1e-5)
+    assert float(found["loss"]) == pytest.approx(3 * expected, rel=1e-5)
 
 
 def test_without_statistics_images_are_to_be_smooth():
@@ -93,7 +95,8 @@ def test_without_statistics_images_are_to_be_smooth():
     smooth = IMAGES * 0.01 + ramp
     rough, _ = image_losses(teacher, IMAGES, LABELS, weights=LossWeights(3.0))
     found, logits = image_losses(teacher, smooth, LABELS, weights=LossWeights(3.0))
-    assert set(found) == {"loss", "cross_entropy", "smoothness"}
+    assert set(found) == {"loss", "cross_entropy", "smoothness", "bn_gaps"}
+    assert found["bn_gaps"].shape == (0,)
     cross_entropy = losses.classification_loss(logits=logits, labels=LABELS)
     assert float(found["cross_entropy"]) == pytest.approx(float(cross_entropy))
     assert float(found["smoothness"]) < 0.1 * float(rough["smoothness"])

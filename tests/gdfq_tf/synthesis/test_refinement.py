@@ -12,7 +12,7 @@ from gdfq_tf.progress import NullProgress
 from gdfq_tf.synthesis import refinement
 from gdfq_tf.synthesis.generator_training import noise_images
 from gdfq_tf.synthesis.image_pool import ImagePool
-from gdfq_tf.synthesis.losses import classification_loss, relative_bn_statistics_loss
+from gdfq_tf.synthesis.losses import classification_loss, relative_bn_gaps
 from gdfq_tf.synthesis.natural_basis import NaturalBasis
 from gdfq_tf.synthesis.refinement import Refiner, vary_exposure
 from gdfq_tf.synthesis.teacher import Teacher
@@ -37,8 +37,10 @@ def losses(model, pixels, labels) -> tuple[float, float]:
     return (
         float(classification_loss(logits=outputs.logits, labels=labels)),
         float(
-            relative_bn_statistics_loss(
-                stored=teacher.stored_statistics, batch=outputs.statistics
+            np.mean(
+                relative_bn_gaps(
+                    stored=teacher.stored_statistics, batch=outputs.statistics
+                )
             )
         ),
     )
