@@ -17,7 +17,7 @@ from gdfq_tf.config import DEFAULT_RECIPE, BitWidths, parse_bit_widths
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.evaluation import ModelFile, compare
 from gdfq_tf.job import Job
-from gdfq_tf.manifest import Manifest
+from gdfq_tf.manifest import MANIFEST, Manifest
 from gdfq_tf.progress import NullProgress, Progress, whole_stage
 from gdfq_tf.provenance import versions
 from gdfq_tf.quantization.estimation import Estimate
@@ -244,6 +244,8 @@ class Result:
             "keep_layers": list(job.keep_layers),
             "limits": dataclasses.asdict(job.limits),
             "class_names": list(job.labels) or None,
+            "num_fitted_images": len(self.images),
+            "manifest": self._manifest_facts(),
             "classifier": {
                 "name": classifier.name,
                 "input_shape": classifier.example_shape,
@@ -276,6 +278,12 @@ class Result:
             **more,
         }
 
+    def _manifest_facts(self) -> dict[str, Any] | None:
+        """What is stored of the manifest beside it."""
+        if self.manifest is None:
+            return None
+        return {"file": MANIFEST, "from_program": list(self.manifest.from_program)}
+
     def write(self, directory: Path, summary: Mapping[str, Any]) -> None:
         """Fills a directory with models, students, images and the summary.
 
@@ -289,7 +297,7 @@ class Result:
         # Imported late: plotting takes a while to load.
         from gdfq_tf.report.figure_files import write_figures
 
-        write_figures(directory, dict(summary), self.images)
+        write_figures(directory, dict(summary), self.pool)
         if self.manifest is not None:
             self.manifest.write(directory)
         write_summary(directory, dict(summary))

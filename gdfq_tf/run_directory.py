@@ -103,11 +103,19 @@ def write_images(directory: Path, images: ImagePool) -> None:
     (directory / SYNTHETIC_IMAGES).write_bytes(images.to_bytes())
 
 
-def write_summary(directory: Path, summary: dict[str, Any]) -> None:
-    """Writes summary.json, with the sha256 of all files written before it."""
+def write_summary(
+    directory: Path, summary: dict[str, Any], beside: Path | None = None
+) -> None:
+    """Writes summary.json, with the sha256 of all files beside it.
+
+    Args:
+      directory: where it is written.
+      summary: all figures.
+      beside: the directory of those files, if it is another one.
+    """
     digests = {
         path.name: hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(directory.iterdir())
+        for path in sorted((beside or directory).iterdir())
         if path.name != SUMMARY
     }
     text = json.dumps({**summary, "sha256": digests}, indent=2) + "\n"

@@ -712,6 +712,11 @@ def _define_verify(flags_: Flags) -> None:
     flags_.integer("num_images", 64, "Random images to compare on.", low=1)
 
 
+def _define_report(flags_: Flags) -> None:
+    flags_.group("Files")
+    flags_.string("run", "The directory of a run.", required=True)
+
+
 def _define_evaluate(flags_: Flags) -> None:
     define_classifier_flags(flags_)
     flags_.group("Images and results")
@@ -800,6 +805,13 @@ COMMANDS = {
             "gdfq verify runs/x",
             "model",
             _define_verify,
+        ),
+        Command(
+            "report",
+            "Writes the report and the figures of a finished run again.",
+            "gdfq report runs/x",
+            "run",
+            _define_report,
         ),
         Command(
             "evaluate",

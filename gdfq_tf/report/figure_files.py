@@ -22,8 +22,9 @@ def write_figures(directory: Path, summary: dict[str, Any], images: ImagePool) -
     Args:
       directory: of the run.
       summary: as `summary.json` holds it.
-      images: of the run.
+      images: of the run, as `synthetic.npz` holds them.
     """
+    images = images[: summary["num_fitted_images"]]
     for row in summary["models"]:
         if "layers" in row:
             write_layers(directory / layers_file(row["file"]), row["layers"])

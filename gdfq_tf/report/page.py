@@ -210,20 +210,34 @@ def _features(summary: dict[str, Any], images: ImagePool) -> str:
 
 
 def _commands(summary: Mapping[str, Any]) -> list[str]:
-    """What makes the run again: a command, or a call where it came of one."""
+    """What makes the run again: as it was made, and from the manifest beside it."""
+    return [_as_made(summary), *_from_manifest(summary)]
+
+
+def _from_manifest(summary: Mapping[str, Any]) -> list[str]:
+    manifest = summary["manifest"]
+    if manifest is None:
+        return []
+    if manifest["from_program"]:
+        objects = ", ".join(f"{name}={name}" for name in manifest["from_program"])
+        return [f"gdfq_tf.quantize_from_manifest('.', {objects})  # in this folder"]
+    return ["gdfq quantize --from_manifest=. --output_dir=again  # in this folder"]
+
+
+def _as_made(summary: Mapping[str, Any]) -> str:
     given = summary.get("command")
     if not given:
         bits = ",".join(
             row["title"].split()[-1] for row in summary["models"] if "widths" in row
         )
-        return [
+        return (
             f"gdfq_tf.quantize(model, bits={bits!r}, "
             f"recipe={summary['recipe']['name']!r}, seed={summary['seed']}, "
             f"target={summary['target']!r})"
-        ]
+        )
     program, *arguments = given
     program = "gdfq" if program.endswith("gdfq") else f"python {shlex.quote(program)}"
-    return [f"{program} {shlex.join(arguments)}"]
+    return f"{program} {shlex.join(arguments)}"
 
 
 def _bytes(count: int) -> str:

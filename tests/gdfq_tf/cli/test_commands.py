@@ -816,6 +816,7 @@ def test_benchmark_refuses_in_one_line(damaged, arguments, code, named):
             "model num_threads num_runs warmup_runs profile device result_json",
         ),
         ("verify", "model student target input_type output_type labels num_images"),
+        ("report", "run"),
     ],
 )
 def test_help_lists_the_flags_of_a_command_and_no_others(name, flags):

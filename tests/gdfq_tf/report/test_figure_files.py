@@ -115,6 +115,10 @@ def test_a_run_has_losses_gaps_and_images(directory, summary, images):
         for point in stage["points"]
     ]
     assert len(tags["refinement_2/loss"]) > 0  # of more images, for w4a8
+    assert tags["generator/bn_gap/bn2"] == [
+        (point["step"], pytest.approx(point["metrics"]["bn_gap/bn2"]))
+        for point in stage["points"]
+    ]
     gaps = [row["gap"] for row in summary["bn_gaps"]]
     assert [row["layer"] for row in summary["bn_gaps"]] == ["bn1", "bn2", "bn3"]
     assert tags["bn_gap_by_layer"] == list(enumerate(pytest.approx(x) for x in gaps))

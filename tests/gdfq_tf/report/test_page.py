@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import html
 import html.parser
 import pathlib
 import re
@@ -125,6 +126,48 @@ def test_input_output_and_classes_are_told(page, summary):
     assert "q = pixel - 128" in page
     assert f"value = {output['scale']:.9g} " in page
     assert "0 cat 1 dog 2 fish" in page
+
+
+def test_the_commands_make_the_run_again(page, summary, images):
+    text = html.unescape(page)
+    # It was a live model, which no file holds.
+    call = "gdfq_tf.quantize_from_manifest('.', model=model)  # in this folder"
+    assert call in text
+    summary["manifest"]["from_program"] = []
+    summary["command"] = ["/usr/bin/gdfq", "quantize", "a model.keras", "--seed=0"]
+    text = html.unescape(make_page(summary, images))
+    assert "gdfq quantize 'a model.keras' --seed=0\n" in text
+    assert "gdfq quantize --from_manifest=. --output_dir=again  # in this" in text
+    summary["manifest"] = None
+    assert "from_manifest" not in make_page(summary, images)
+
+
+def test_gaps_are_drawn_by_step(page, summary, images):
+    names = [row["layer"] for row in summary["bn_gaps"]]
+    stages = [x for x in summary["stages"] if len(x["points"]) > 1]
+    for point in (point for stage in stages for point in stage["points"]):
+        gaps = {x for x in point["metrics"] if x.startswith("bn_gap/")}
+        assert gaps == {f"bn_gap/{name}" for name in names}
+        # The worst of the last step is named.
+        point["metrics"] = {f"bn_gap/{name}": i / 2 for i, name in enumerate(names)}
+    title = "Gap of BatchNormalizations by step"
+    assert title in page
+    chart = charts.gap_curves(stages)
+    assert chart.count(names[-1]) == 1
+    assert "mean" in chart
+    for stage in stages:
+        assert stage["name"] in chart
+        for point in stage["points"]:
+            point["metrics"] = {"loss": 1.0}
+    assert title not in make_page(summary, images)
+
+
+def test_a_resumed_run_says_so(summary, images):
+    assert "was killed" not in make_page(summary, images)
+    summary["times_resumed"], summary["seconds"]["earlier"] = 2, 41.3
+    page = make_page(summary, images)
+    assert "This run was killed and went on 2 times." in page
+    assert "; 41 s were done before it went on" in page
 
 
 def test_every_layer_stands_in_the_tables_and_advice_works(page, summary):
