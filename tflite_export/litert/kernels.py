@@ -121,7 +121,10 @@ def _scaled(
     accumulators = sums + kernel.bias.astype(np.float64)
     if uses_double_rounding(op.kind, kernel):
         once = _rounds_once(op, math.prod(sums.shape[1:-1]), processor)
-        outputs = _multiply_fixed(accumulators, op, source.quant_params, once=once)
+        left_last = op.kind == "depthwise" and processor.shifts_left_last
+        outputs = _multiply_fixed(
+            accumulators, op, source.quant_params, once=once, left_last=left_last
+        )
     else:
         single = float_multipliers(op, source.quant_params)
         product = tf.cast(accumulators, tf.float32) * single
@@ -163,13 +166,22 @@ def _rounds_once(op: IntegerOp, positions: int, processor: Processor) -> bool:
 
 
 def _multiply_fixed(
-    accumulators: tf.Tensor, op: IntegerOp, taken: QuantParams, *, once: bool
+    accumulators: tf.Tensor,
+    op: IntegerOp,
+    taken: QuantParams,
+    *,
+    once: bool,
+    left_last: bool,
 ) -> tf.Tensor:
+    """In vector code rounded `once`, or twice, the left shift before or `left_last`."""
     multiplier, exponent = fixed_multipliers(op, taken)
-    product = accumulators * 2.0 ** np.maximum(exponent, 0) * (multiplier / 2**31)
+    left_shift = 2.0 ** np.maximum(exponent, 0)
     right_shift = 2.0 ** np.maximum(-exponent, 0)
-    first = tf.floor(product + 0.5)
+    product = accumulators * left_shift * (multiplier / 2**31)
+    first = in_vectors = tf.floor(product + 0.5)
+    if left_last:
+        in_vectors = tf.floor(accumulators * (multiplier / 2**31) + 0.5) * left_shift
     # Vector code rounds ties up, scalar code away from zero.
-    upwards = tf.floor((product if once else first) / right_shift + 0.5)
+    upwards = tf.floor((product if once else in_vectors) / right_shift + 0.5)
     in_scalar_code = np.arange(len(multiplier)) >= first_in_scalar_code(op)
     return tf.where(in_scalar_code, round_away(first / right_shift), upwards)

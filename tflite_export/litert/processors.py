@@ -3,8 +3,9 @@
 They multiply accumulators by a 31-bit fixed-point number and shift the product to the
 right. Both are rounded on x86-64. On arm64 only the shift of matrix products is, which
 convolutions and dense layers are; not that of a matrix with a vector, though, nor
-anything in depthwise and grouped convolutions. XNNPACK, which runs everything else,
-rounds alike on both.
+anything in depthwise and grouped convolutions. Multipliers of 1 and more shift to the
+left, which vector code of depthwise convolutions on arm64 does last, others first.
+XNNPACK, which runs everything else, rounds alike on both.
 
 Found by comparing every value of single operators with LiteRT 1.4.0 and 2.3.0 for arm64
 (`benchmarks/arm64.py`).
@@ -25,10 +26,13 @@ class Processor:
     Attributes:
       name: as tables name it.
       rounds_products_once: whether matrix products are rounded once, ties up.
+      shifts_left_last: whether vector code of depthwise convolutions shifts what it has
+        rounded, where multipliers are 1 or more.
     """
 
     name: str
     rounds_products_once: bool
+    shifts_left_last: bool
 
     def rounds_once(self, positions: int, inputs: int, outputs: int) -> bool:
         """Whether a convolution that is no depthwise or grouped one is rounded once.
@@ -44,8 +48,8 @@ class Processor:
         return self.rounds_products_once
 
 
-X86_64 = Processor("x86-64", rounds_products_once=False)
-ARM64 = Processor("arm64", rounds_products_once=True)
+X86_64 = Processor("x86-64", rounds_products_once=False, shifts_left_last=False)
+ARM64 = Processor("arm64", rounds_products_once=True, shifts_left_last=True)
 _ARM64_MACHINES = frozenset({"aarch64", "arm64"})
 
 
