@@ -47,7 +47,9 @@ def normalized_tensor(layer: keras.layers.BatchNormalization) -> tf.Tensor:
     enlarging = _depth_to_space_behind(layer)
     if enlarging is None:
         return layer.input
-    return DepthToSpace(enlarging.block_size, enlarging.cropping)(layer.input)
+    return DepthToSpace(
+        enlarging.block_size, enlarging.cropping, name=f"{layer.name}/enlarged"
+    )(layer.input)
 
 
 def _depth_to_space_behind(layer: keras.layers.Layer) -> DepthToSpace | None:

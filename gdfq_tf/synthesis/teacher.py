@@ -100,17 +100,16 @@ class _Part:
             if layer is output_layer(model)
             or any(x.name not in own for x in consumed_by[layer.name])
         ]
-        normalized = [
-            normalized_tensor(layer)
+        normalizing = [
+            layer
             for layer in layers
             if isinstance(layer, keras.layers.BatchNormalization)
         ]
         self._model = keras.Model(
             [model.get_layer(name).output for name in self.takes],
-            # Keras takes no input of a model for its output.
             [
                 *(model.get_layer(name).output for name in self.gives),
-                *(keras.layers.Activation("linear")(x) for x in normalized),
+                *map(_normalized_copy, normalizing),
             ],
         )
 
@@ -122,6 +121,13 @@ class _Part:
         outputs = tf.nest.flatten(self._model(list(inputs), training=False))
         given, bn_inputs = outputs[: len(self.gives)], outputs[len(self.gives) :]
         return [*given, *(x for y in bn_inputs for x in replica_statistics(y))]
+
+
+def _normalized_copy(layer: keras.layers.BatchNormalization) -> tf.Tensor:
+    """See `normalized_tensor`; Keras takes no input of a model for its output."""
+    # A name that Keras chooses may be another layer's.
+    copy = keras.layers.Activation("linear", name=f"{layer.name}/normalized")
+    return copy(normalized_tensor(layer))
 
 
 def _parts(model: keras.Model, num_parts: int) -> list[_Part]:

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from gdfq_tf.classifier import predict_logits
+from gdfq_tf.graph.layers import DepthToSpace
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.preprocessing import make_preprocessing
 from gdfq_tf.synthesis.teacher import Teacher
@@ -96,6 +97,24 @@ def test_without_batch_normalization_there_are_logits_alone(images):
     kernel, bias = model.layers[-1].get_weights()
     expected = images.mean(axis=(1, 2)) @ kernel + bias
     np.testing.assert_allclose(outputs.logits, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_layers_may_have_any_name_that_keras_gives(images):
+    inputs = keras.Input(INPUT_SHAPE)
+    x = keras.layers.Conv2D(8, 3, name="activation")(inputs)
+    x = keras.layers.BatchNormalization()(x)
+    x = DepthToSpace((2, 2), name="depth_to_space")(x)
+    features = keras.layers.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, keras.layers.Dense(2)(features))
+    keras.backend.reset_uids()  # as after reading a file, whose layers have names
+    outputs = Teacher(classifier_of(model))(images)
+    (statistics,) = outputs.statistics
+    values = keras.Model(inputs, model.get_layer("activation").output)(images)
+    # Four phases of two channels.
+    expected = values.numpy().reshape(-1, 4, 2).mean((0, 1))
+    np.testing.assert_allclose(statistics.mean, expected, atol=1e-5)
+    expected = model(images, training=False)
+    np.testing.assert_allclose(outputs.logits, expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("count", [1, 64, 65, 150])
