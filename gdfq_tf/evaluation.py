@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from gdfq_tf.classifier import Classifier, Head
+from gdfq_tf.memory_needs import images_per_batch
 from gdfq_tf.metrics import (
     accuracy_of_logits,
     agreement,
@@ -30,6 +32,8 @@ from tflite_export.interpreter import TFLiteClassifier
 from tflite_export.target_kernels import infer
 
 _BATCH_SIZE = 250
+# Of the largest layer: what it takes, gives, and makes of it on the way.
+_TENSORS_AT_ONCE = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,10 +94,11 @@ def compare(
 def float_logits(classifier: Classifier, pixels: np.ndarray) -> np.ndarray:
     """Logits (N, classes) of the float classifier on pixels or levels (N, H, W, C)."""
     run = tf.function(classifier.model, reduce_retracing=True, autograph=False)
+    largest = max(math.prod(x.output_shape[1:]) for x in classifier.model.layers[1:])
     return predict_in_batches(
         lambda batch: run(classifier.preprocessing.to_input(batch)).numpy(),
         pixels,
-        _BATCH_SIZE,
+        images_per_batch(_TENSORS_AT_ONCE * largest, _BATCH_SIZE),
     )
 
 

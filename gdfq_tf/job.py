@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from gdfq_tf.classifier import Classifier, Head
 from gdfq_tf.config import NO_LIMITS, BitWidths, FineTuningConfig, Limits, Recipe
+from gdfq_tf.disk_needs import require_temporary_room
 from gdfq_tf.distribution.strategies import Strategy, num_processes
 from gdfq_tf.errors import UserError, option
 from gdfq_tf.file_interface import check_labels, interface_of
@@ -101,7 +102,7 @@ class Job:
           UserError: there are no or equal bit widths, `keep_layers` match nothing,
             there is no such target or it does not take widths or layers, recipe or
             limits do not fit the classifier or the widths, there are more replicas
-            than images, or memory does not hold the run.
+            than images, or memory or the temporary directory does not hold the run.
         """
         job = self
         if not self.bit_widths or len(set(self.bit_widths)) < len(self.bit_widths):
@@ -124,9 +125,10 @@ class Job:
         if not self.classifier.has_bn_statistics:
             recipe = self.recipe.without_bn_statistics()
             job = dataclasses.replace(job, recipe=recipe)
-        require_memory_for_run(
-            self.classifier.model, self.classifier.name, job.recipe, self.bit_widths
-        )
+        taken = self.classifier.model, self.classifier.name, job.recipe, self.bit_widths
+        num_replicas = self.strategy.num_replicas_in_sync
+        require_memory_for_run(*taken, num_replicas // num_processes(self.strategy))
+        require_temporary_room(*taken)
         return dataclasses.replace(job, keep_layers=tuple(sorted(kept)))
 
     @property

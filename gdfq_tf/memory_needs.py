@@ -8,10 +8,10 @@ the next one uses, so that the largest counts.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from gdfq_tf.config import RECIPES, BitWidths, FineTuningConfig, Recipe
-from gdfq_tf.graph.queries import is_depthwise
+from gdfq_tf.graph.queries import is_depthwise, tensors_at_once
 from gdfq_tf.graph.traits import has_kernel
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.system.memory import available_memory, gibibytes, require_memory
@@ -62,7 +62,11 @@ _MAX_KEPT_BYTES, _KEPT_BYTES_OF_PART = 3 * 2**30, 2**30
 
 
 def require_memory_for_run(
-    model: keras.Model, name: str, recipe: Recipe, bit_widths: Sequence[BitWidths]
+    model: keras.Model,
+    name: str,
+    recipe: Recipe,
+    bit_widths: Sequence[BitWidths],
+    num_replicas: int = 1,
 ) -> None:
     """Refuses a run that memory would not hold, before it is begun.
 
@@ -71,11 +75,13 @@ def require_memory_for_run(
       name: what messages call it.
       recipe: of the run.
       bit_widths: one for each student.
+      num_replicas: of this process.
 
     Raises:
       UserError: says how much the run takes, what in it takes most, and what fits.
     """
-    _require(model, f"quantizing {shown(name)} by recipe", recipe, bit_widths)
+    what = f"quantizing {shown(name)} by recipe"
+    _require(model, what, recipe, bit_widths, num_replicas)
 
 
 def require_memory_for_any_run(model: keras.Model, name: str) -> None:
@@ -92,9 +98,14 @@ def require_memory_for_any_run(model: keras.Model, name: str) -> None:
 
 
 def _require(
-    model: keras.Model, what: str, recipe: Recipe, bit_widths: Sequence[BitWidths]
+    model: keras.Model,
+    what: str,
+    recipe: Recipe,
+    bit_widths: Sequence[BitWidths],
+    num_replicas: int = 1,
 ) -> None:
-    stage, num_bytes = _largest(memory_needs(model, recipe, bit_widths))
+    needs = memory_needs(model, recipe, bit_widths, num_replicas)
+    stage, num_bytes = _largest(needs)
     _, least = _largest(memory_needs(model, RECIPES["calibrate"], bit_widths))
     less = ""
     if least < min(num_bytes, available_memory()):
@@ -114,9 +125,14 @@ def images_that_fit(model: keras.Model) -> int:
     return max(1, _MAX_VALUES // largest)
 
 
-def images_per_batch(num_values: int) -> int:
-    """How many images to look at together, where so many values of each are kept."""
-    return max(1, min(_BATCH_SIZE, _MAX_VALUES_AT_ONCE // num_values))
+def images_per_batch(num_values: int, most: int = _BATCH_SIZE) -> int:
+    """How many images to look at together, where so many values of each are kept.
+
+    Args:
+      num_values: of an image, in float32.
+      most: of small ones.
+    """
+    return max(1, min(most, _MAX_VALUES_AT_ONCE // num_values))
 
 
 def teacher_parts(model: keras.Model, num_images: int) -> int:
@@ -131,8 +147,32 @@ def teacher_parts(model: keras.Model, num_images: int) -> int:
     return math.ceil(num_bytes / _KEPT_BYTES_OF_PART)
 
 
+def reconstructed_arrays(model: keras.Model, num_images: int) -> Iterator[list[int]]:
+    """Bytes of each array of layers' outputs that is there at one time.
+
+    Teacher and student go through their layers side by side, all images at once, and
+    keep no output longer than other layers take it.
+
+    Args:
+      model: canonical.
+      num_images: that they look at.
+
+    Yields:
+      Of each layer, the bytes of all arrays that are there while it is reconstructed.
+    """
+    num_bytes = {
+        layer.name: 4 * num_images * math.prod(layer.output.shape[1:])
+        for layer in model.layers
+    }
+    for names in tensors_at_once(model):
+        yield 2 * [num_bytes[name] for name in names]
+
+
 def memory_needs(
-    model: keras.Model, recipe: Recipe, bit_widths: Sequence[BitWidths]
+    model: keras.Model,
+    recipe: Recipe,
+    bit_widths: Sequence[BitWidths],
+    num_replicas: int = 1,
 ) -> Mapping[str, float]:
     """Bytes that each stage takes, beside what the process has before the run.
 
@@ -140,6 +180,8 @@ def memory_needs(
       model: canonical.
       recipe: of the run.
       bit_widths: one for each student.
+      num_replicas: of this process. Each has graphs and weights of its own and a part
+        of a step's images.
 
     Returns:
       Stage, in words -> bytes.
@@ -159,8 +201,7 @@ def memory_needs(
     )
     num_weights = model.count_params()
     kept = (
-        _BYTES_OF_GRAPHS
-        + _BYTES_OF_WEIGHT * num_weights
+        num_replicas * (_BYTES_OF_GRAPHS + _BYTES_OF_WEIGHT * num_weights)
         + _BYTES_OF_POOL_PIXEL * pool * pixels
     )
     stages = {

@@ -18,6 +18,7 @@ from gdfq_tf.input_format import InputFormat
 from gdfq_tf.manifest import MANIFEST
 from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.synthesis.image_pool import ImagePool
+from gdfq_tf.system import large_arrays
 from gdfq_tf.system.output_directory import OutputDirectory, claim
 from tflite_export.integer_network import IntegerNetwork
 from tflite_export.student_file import NPZ_DAMAGE, save_network
@@ -100,7 +101,8 @@ def write_student(
 
 def write_images(directory: Path, images: ImagePool) -> None:
     """Writes the images that students were made from, and estimates."""
-    (directory / SYNTHETIC_IMAGES).write_bytes(images.to_bytes())
+    with (directory / SYNTHETIC_IMAGES).open("wb") as file:
+        images.write(file)
 
 
 def write_summary(
@@ -154,7 +156,7 @@ def read_images(path: Path) -> ImagePool:
             f"{path} holds pixels {pixels.dtype} {pixels.shape} and labels "
             f"{labels.dtype} {labels.shape}; expected uint8 (N, H, W, C) and int32 (N,)"
         )
-    return ImagePool(pixels, labels)
+    return ImagePool(large_arrays.in_file(pixels), labels)
 
 
 def read_summary(directory: Path) -> dict[str, Any]:

@@ -7,9 +7,10 @@ runtimes differ: each has a table with one function for each kind of operation.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 import tensorflow as tf
@@ -87,23 +88,36 @@ def compute_tensors(
     kernels: Kernels, network: IntegerNetwork, images: np.ndarray, names: Iterable[str]
 ) -> dict[str, np.ndarray]:
     """The tensors of those names (N, ...) for inputs (N, H, W, C), as `compute`."""
-    tensors = _tensors(kernels, network, tf.constant(images, tf.float64))
-    dtype = network.input_quant_params.dtype
-    return {name: tensors[name].numpy().astype(dtype) for name in names}
+    wanted, dtype = frozenset(names), network.input_quant_params.dtype
+    return {
+        name: tensor.numpy().astype(dtype)
+        for name, tensor in _tensors(kernels, network, tf.constant(images, tf.float64))
+        if name in wanted
+    }
 
 
 def _run(kernels: Kernels, network: IntegerNetwork, images: tf.Tensor) -> tf.Tensor:
-    return _tensors(kernels, network, images)[network.ops[-1].name]
+    outputs = dict(_tensors(kernels, network, images))
+    return outputs[network.ops[-1].name]
 
 
 def _tensors(
     kernels: Kernels, network: IntegerNetwork, images: tf.Tensor
-) -> dict[str, tf.Tensor]:
-    """Name of each tensor -> its stored integers, float64."""
+) -> Iterator[tuple[str, tf.Tensor]]:
+    """Name of each tensor and its stored integers, float64, as they are computed.
+
+    They are kept no longer than operations take them.
+    """
+    takers = collections.Counter(name for op in network.ops for name in op.inputs)
     tensors = {network.input_name: images}
+    yield network.input_name, images
     for op in network.ops:
         operands = [
             Operand(tensors[name], network.quant_params(name)) for name in op.inputs
         ]
         tensors[op.name] = kernels.simulations[op.kind].run(op, *operands)
-    return tensors
+        for name in op.inputs:
+            takers[name] -= 1
+            if not takers[name]:
+                del tensors[name]
+        yield op.name, tensors[op.name]

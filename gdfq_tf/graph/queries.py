@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from gdfq_tf.keras_compat import keras
 
@@ -36,6 +36,26 @@ def consumers(model: keras.Model) -> dict[str, list[keras.layers.Layer]]:
         for producer in input_layers(layer):
             result[producer.name].append(layer)
     return result
+
+
+def tensors_at_once(model: keras.Model) -> Iterator[frozenset[str]]:
+    """Which tensors are there while each layer is computed, one after the other.
+
+    None is kept longer than layers take it.
+
+    Yields:
+      Of each layer but the input, in graph order: names of layers whose outputs they
+      are, its own among them.
+    """
+    waiting = {name: len(layers) for name, layers in consumers(model).items()}
+    there = {model.layers[0].name}
+    for layer in model.layers[1:]:
+        there.add(layer.name)
+        yield frozenset(there)
+        for producer in input_layers(layer):
+            waiting[producer.name] -= 1
+            if not waiting[producer.name]:
+                there.remove(producer.name)
 
 
 def join(names: Sequence[str], pairs: Iterable[tuple[str, str]]) -> dict[str, str]:

@@ -19,6 +19,7 @@ from gdfq_tf.classifier import Classifier, Head, predict_logits
 from gdfq_tf.metrics import agreement, label_agreement, signal_to_noise
 from gdfq_tf.quantization.student import Student
 from gdfq_tf.synthesis.image_pool import ImagePool
+from gdfq_tf.system import large_arrays
 
 # Fewer say little, and as many students answer at once.
 _NUM_BLENDED = 128
@@ -104,12 +105,13 @@ def blend(pool: ImagePool) -> ImagePool:
     """
     count = len(pool)
     num_others = max(1, min(count - 1, math.ceil(_NUM_BLENDED / count)))
-    ours = 0.625 * pool.pixels.astype(np.float32)
-    blended = [
-        np.round(ours + 0.375 * np.roll(pool.pixels, -shift, axis=0)).astype(np.uint8)
-        for shift in range(1, num_others + 1)
-    ]
-    return ImagePool(np.concatenate(blended), np.tile(pool.labels, num_others))
+    shape = num_others * count, *pool.pixels.shape[1:]
+    blended = large_arrays.zeros(shape, np.uint8)
+    for i, image in enumerate(blended):
+        ours = pool.pixels[i % count]
+        other = pool.pixels[(i + i // count + 1) % count]
+        image[...] = np.round(0.625 * ours.astype(np.float32) + 0.375 * other)
+    return ImagePool(blended, np.tile(pool.labels, num_others))
 
 
 def estimate(student: Student, classifier: Classifier, pixels: np.ndarray) -> Estimate:

@@ -22,6 +22,9 @@ from tflite_export.quantization_params import QuantParams, storage_bits
 from tflite_export.target_kernels import infer_tensors
 
 _NUM_IMAGES = 32
+# Of each tensor, about: of the float network, integers, what they stand for, and what
+# is computed of them.
+_COPIES = 8
 _WIDTH = 1000  # characters: nothing is cut off, and no line is longer than its cells
 
 
@@ -130,7 +133,7 @@ def layer_figures(
         teacher.model.input, [pair.float_layers[-1].output for pair in pairs]
     )
     sums = {pair.tensor: _Sums() for pair in pairs}
-    size = images_per_batch(2 * values_per_image(probe))
+    size = images_per_batch(_COPIES * values_per_image(probe))
     for start in range(0, min(_NUM_IMAGES, len(pixels)), size):
         batch = pixels[start : min(start + size, _NUM_IMAGES)]
         outputs = probe(teacher.preprocessing.to_input(batch), training=False)

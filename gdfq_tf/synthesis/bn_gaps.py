@@ -40,7 +40,7 @@ def bn_gaps(classifier: Classifier, images: ImagePool) -> dict[str, float]:
     probe = keras.Model(
         classifier.model.input, [normalized_tensor(layer) for layer in layers]
     )
-    size = images_per_batch(sum(math.prod(x.shape[1:]) for x in probe.outputs))
+    size = images_per_batch(4 * sum(math.prod(x.shape[1:]) for x in probe.outputs))
     pixels = images.pixels[:_NUM_IMAGES]
     batches = [pixels[start : start + size] for start in range(0, len(pixels), size)]
     found = [

@@ -14,6 +14,8 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw
 
+from gdfq_tf.system import large_arrays
+
 # Of the shorter side: images of 32 pixels gained nothing (docs/experiments.md).
 _SMALLEST_IMAGE = 64
 _NUM_PIECES = 60  # 255 at most
@@ -40,7 +42,8 @@ def make_collages(images: np.ndarray, seed: int) -> np.ndarray:
         return images
     rng = np.random.default_rng(seed)
     means = images.mean(axis=(1, 2))
-    made = images.copy()
+    made = large_arrays.zeros(images.shape, images.dtype)
+    made[...] = images
     for i in range(1, len(images), 2):
         made[i] = _collage(images, means, i, rng)
     return made

@@ -23,13 +23,14 @@ from gdfq_tf.errors import UserError, option
 from gdfq_tf.graph.bn_statistics import batch_normalization_names
 from gdfq_tf.graph.queries import multiply_adds
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.memory_needs import teacher_parts
+from gdfq_tf.memory_needs import images_per_batch, teacher_parts
 from gdfq_tf.preprocessing import Preprocessing
 from gdfq_tf.progress import Advance, Progress
 from gdfq_tf.synthesis.generator import build_generator, choose_shape, sample_inputs
-from gdfq_tf.synthesis.image_pool import ImagePool, joined, pools_of
+from gdfq_tf.synthesis.image_pool import ImagePool, joined, pool_of, pools_of
 from gdfq_tf.synthesis.objective import LossWeights, image_losses
 from gdfq_tf.synthesis.teacher import Teacher
+from gdfq_tf.system import large_arrays
 
 # Losses are checked and shown every so many steps: often enough to stop a broken
 # run early, rarely enough not to wait for the device.
@@ -149,7 +150,7 @@ def synthesize(
     )
     made = checkpoint.finished()
     if made is not None:
-        return ImagePool(**made)
+        return pool_of(made)
     batch_size = config.images_per_step(classifier.input_shape)
     teacher = Teacher(classifier, teacher_parts(classifier.model, batch_size))
     generator = make_generator(classifier, config, seed)
@@ -202,16 +203,21 @@ def noise_images(shape: tuple[int, int, int], num_images: int, seed: int) -> Ima
     """
     rng = np.random.default_rng(seed)
     height, width, channels = shape
-    noise = np.zeros((num_images, *shape), np.float32)
+    noise = large_arrays.zeros((num_images, *shape), np.float32)
     finest = [max(1, math.ceil(math.log2(side))) for side in (height, width)]
+    num_parts = math.ceil(num_images / images_per_batch(8 * math.prod(shape)))
+    parts = np.array_split(noise, num_parts)
     for octave in range(1, max(2, *finest) + 1):
         size = [2 ** min(octave, limit) for limit in finest]
-        grid = rng.normal(0, 0.5**octave, (num_images, *size, channels))
-        noise += tf.image.resize(grid, (height, width), method="bilinear").numpy()
-    deviation = noise.std(axis=(1, 2, 3), keepdims=True)
-    noise /= np.where(deviation > 0, deviation, 1)
-    # Mid grey and a quarter of the range: little is cut off.
-    pixels = np.clip(128 + 64 * noise, 0, 255).astype(np.uint8)
+        for part in parts:
+            grid = rng.normal(0, 0.5**octave, (len(part), *size, channels))
+            part += tf.image.resize(grid, (height, width), method="bilinear").numpy()
+    pixels = large_arrays.zeros(noise.shape, np.uint8)
+    for part, drawn in zip(parts, np.array_split(pixels, num_parts), strict=True):
+        deviation = part.std(axis=(1, 2, 3), keepdims=True)
+        part /= np.where(deviation > 0, deviation, 1)
+        # Mid grey and a quarter of the range: little is cut off.
+        drawn[...] = np.clip(128 + 64 * part, 0, 255)
     return ImagePool(pixels, np.full(num_images, -1, np.int32))
 
 

@@ -31,10 +31,11 @@ from gdfq_tf.memory_needs import teacher_parts
 from gdfq_tf.progress import Progress
 from gdfq_tf.synthesis.collages import make_collages
 from gdfq_tf.synthesis.generator_training import LossReport, pixels_to_keep
-from gdfq_tf.synthesis.image_pool import ImagePool
+from gdfq_tf.synthesis.image_pool import ImagePool, pool_of
 from gdfq_tf.synthesis.natural_basis import NaturalBasis
 from gdfq_tf.synthesis.objective import LossWeights, image_losses
 from gdfq_tf.synthesis.teacher import Teacher
+from gdfq_tf.system import large_arrays
 
 # Of the logarithm of contrast; of brightness and of each channel's, in pixel levels.
 _CONTRAST_DEVIATION = 0.6
@@ -89,7 +90,7 @@ class Refiner:
         )
         made = checkpoint.finished()
         if made is not None:
-            return ImagePool(**made)
+            return pool_of(made)
         preprocessing, scaled = self._classifier.preprocessing, self._scaled
         batch_size = config.images_per_step(self._classifier.input_shape)
         step = self._step(
@@ -101,6 +102,8 @@ class Refiner:
         total = num_batches * config.num_steps
         starts = np.array_split(_start(pool.pixels, config, seed), num_batches)
         labels = np.array_split(pool.labels, num_batches)
+        refined = large_arrays.zeros(pool.pixels.shape, np.uint8)
+        parts = np.array_split(refined, num_batches)
         # Batches that are done, and what was found of the current one.
         left: dict[str, np.ndarray | tf.Tensor] = {}
         start = None
@@ -131,11 +134,14 @@ class Refiner:
                 report(losses, number)
                 if i + 1 == config.num_steps:
                     inputs = replicas.run(self._inputs, start, found)
-                    left[f"batch {batch}"] = pixels_to_keep(
+                    parts[batch][...] = pixels_to_keep(
                         preprocessing, replicas.gathered(inputs)
                     )
-        refined = [left[f"batch {batch}"] for batch in range(num_batches)]
-        result = ImagePool(np.concatenate(refined), pool.labels)
+                    left[f"batch {batch}"] = parts[batch]
+        for batch, part in enumerate(parts):
+            # Those of an earlier process are not there yet.
+            part[...] = left[f"batch {batch}"]
+        result = ImagePool(refined, pool.labels)
         checkpoint.finish(result.arrays())
         return result
 
@@ -262,7 +268,7 @@ def vary_exposure(pixels: np.ndarray, seed: int) -> np.ndarray:
     contrast = np.exp(rng.normal(0, _CONTRAST_DEVIATION, (num_images, 1, 1, 1)))
     shift = rng.normal(0, _BRIGHTNESS_DEVIATION, (num_images, 1, 1, 1))
     shift = shift + rng.normal(0, _TINT_DEVIATION, (num_images, 1, 1, channels))
-    varied = np.empty(pixels.shape, np.float32)
+    varied = large_arrays.zeros(pixels.shape, np.float32)
     for i, image in enumerate(pixels):  # float64 of one at a time
         varied[i] = np.clip(127.5 + (image - 127.5) * contrast[i] + shift[i], 0, 255)
     return varied

@@ -1,7 +1,8 @@
 """Arrays of many images: small ones in memory, large ones in files without a name.
 
 Such a file lies in the temporary directory and vanishes with its array, or with the
-process, however that ends.
+process, however that ends. Of an array mapped from one, the system keeps as much in
+memory as nothing else needs.
 """
 
 from __future__ import annotations
@@ -12,14 +13,15 @@ import os
 import tempfile
 import weakref
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gdfq_tf.errors import UserError
 
-# Of one array.
-_LARGEST_BYTES_IN_MEMORY = 2**27
+# Of one array; of one that is mapped, as a pool of images is, which has several copies.
+_LARGEST_BYTES_IN_MEMORY, _LARGEST_UNMAPPED_BYTES = 2**27, 2**25
 
 
 class ArrayFile:
@@ -55,11 +57,7 @@ class ArrayFile:
             self._file.write(values.tobytes())
             self._file.flush()
         except OSError as error:
-            raise UserError(
-                f"{tempfile.gettempdir()} is for intermediate results and cannot take "
-                f"them ({error.strerror}); make room there or set TMPDIR to a folder "
-                "that has some"
-            ) from error
+            raise _no_room(error) from error
         self.shape = (len(self) + len(values), *self.shape[1:])
 
     def __getitem__(self, images: slice) -> np.ndarray:
@@ -69,6 +67,51 @@ class ArrayFile:
         read = self._file.read(max(0, stop - start) * self._bytes_of_image)
         self._file.seek(0, os.SEEK_END)
         return np.frombuffer(read, self._dtype).reshape(-1, *self.shape[1:])
+
+
+def zeros(shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """An array to be filled, mapped from a file if it is large.
+
+    Raises:
+      UserError: the temporary directory is full.
+    """
+    num_bytes = math.prod(shape) * np.dtype(dtype).itemsize
+    if not bytes_in_mapped_file(num_bytes):
+        return np.zeros(shape, dtype)
+    with tempfile.TemporaryFile() as file:
+        try:
+            # All of its room now: a page that finds none later ends the process.
+            os.posix_fallocate(file.fileno(), 0, num_bytes)
+        except OSError as error:
+            raise _no_room(error) from error
+        return np.asarray(np.memmap(file, dtype, "r+", shape=shape))
+
+
+def in_file(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """The array, or a copy of a large one, see `zeros`."""
+    if not bytes_in_mapped_file(array.nbytes):
+        return array
+    copy = zeros(array.shape, array.dtype)
+    copy[...] = array
+    return copy
+
+
+def bytes_in_file(num_bytes: int) -> int:
+    """How many of an array's bytes `stacked` puts into a file: all or none."""
+    return num_bytes if num_bytes > _LARGEST_BYTES_IN_MEMORY else 0
+
+
+def bytes_in_mapped_file(num_bytes: int) -> int:
+    """How many of an array's bytes `zeros` puts into a file: all or none."""
+    return num_bytes if num_bytes > _LARGEST_UNMAPPED_BYTES else 0
+
+
+def _no_room(error: OSError) -> UserError:
+    return UserError(
+        f"{tempfile.gettempdir()} is for intermediate results and cannot take "
+        f"them ({error.strerror}); make room there or set TMPDIR to a folder that has "
+        "some"
+    )
 
 
 def stacked(parts: Iterable[npt.ArrayLike], num_images: int) -> np.ndarray | ArrayFile:
@@ -83,7 +126,7 @@ def stacked(parts: Iterable[npt.ArrayLike], num_images: int) -> np.ndarray | Arr
     """
     arrays = map(np.asarray, parts)
     first = next(arrays)
-    if num_images * first[:1].nbytes <= _LARGEST_BYTES_IN_MEMORY:
+    if not bytes_in_file(num_images * first[:1].nbytes):
         return np.concatenate([first, *arrays])
     file = ArrayFile(first.shape[1:], first.dtype)
     for array in itertools.chain([first], arrays):
