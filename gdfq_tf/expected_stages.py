@@ -15,8 +15,8 @@ from gdfq_tf.config import BitWidths, FineTuningConfig
 from gdfq_tf.graph.queries import multiply_adds
 from gdfq_tf.graph.traits import has_kernel
 from gdfq_tf.job import Job
+from gdfq_tf.memory_needs import NUM_RANGE_IMAGES
 from gdfq_tf.progress import ExpectedStage
-from gdfq_tf.quantization.reconstruction import NUM_RANGE_IMAGES
 
 # Of one image forward and backward through the float network: for each of its
 # multiply-adds, and for each value that its layers give.

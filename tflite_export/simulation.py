@@ -21,7 +21,7 @@ from tflite_export.quantization_params import QuantParams
 from tflite_export.tensor_shapes import tensor_shapes
 
 _BATCH_SIZE = 64
-_LARGEST_BATCH_BYTES = 2**30  # of one tensor, float64
+_LARGEST_BATCH_BYTES = 2**28  # of one tensor, float64
 
 
 @dataclasses.dataclass(frozen=True)

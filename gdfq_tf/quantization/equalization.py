@@ -25,7 +25,7 @@ from gdfq_tf.graph.queries import (
 )
 from gdfq_tf.graph.traits import has_kernel, traits
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.memory_needs import images_per_batch
+from gdfq_tf.memory_needs import MAX_EQUALIZED_VALUES, images_per_batch
 from gdfq_tf.quantization.calibration import values_per_image
 from gdfq_tf.quantization.plan import QuantizationPlan
 
@@ -93,10 +93,13 @@ def channel_ranges(
         # A model with one output returns it bare.
         outputs = outputs if isinstance(outputs, list) else [outputs]
         for name, output in zip(names, outputs, strict=True):
-            values = output.numpy().astype(np.float64)
-            axes = tuple(range(values.ndim - 1))
-            powers = np.mean(values**_MOMENT, axes) * len(values) / len(inputs)
-            sums[name] = sums.get(name, 0.0) + powers
+            values = output.numpy()
+            size = max(1, MAX_EQUALIZED_VALUES // values[0].size)
+            for first in range(0, len(values), size):
+                part = values[first : first + size].astype(np.float64)
+                axes = tuple(range(part.ndim - 1))
+                powers = np.mean(part**_MOMENT, axes) * len(part) / len(inputs)
+                sums[name] = sums.get(name, 0.0) + powers
     return {name: powers ** (1 / _MOMENT) for name, powers in sums.items()}
 
 

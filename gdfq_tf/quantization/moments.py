@@ -16,13 +16,10 @@ import tensorflow as tf
 
 from gdfq_tf.graph.queries import is_depthwise
 from gdfq_tf.keras_compat import keras
-from gdfq_tf.memory_needs import images_per_batch
+from gdfq_tf.memory_needs import images_per_batch, positions_that_suffice
 from gdfq_tf.system.large_arrays import ArrayFile
 
 _layers = keras.layers
-
-# Rows of X used for each layer: many times the unknowns of its kernel.
-_ROWS_PER_UNKNOWN, _MIN_ROWS, _MAX_ROWS = 128, 2**14, 2**17
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +61,8 @@ def measure_moments(
         groups = inputs.shape[-1] if is_depthwise(layer) else layer.groups
         row_values = math.prod(layer.kernel_size) * inputs.shape[-1]
         num_unknowns = row_values // groups
-    num_wanted = max(_MIN_ROWS, min(_ROWS_PER_UNKNOWN * num_unknowns, _MAX_ROWS))
     positions = math.prod(outputs.shape[1:-1])
-    kept = min(positions, math.ceil(num_wanted / len(inputs)))
+    kept = positions_that_suffice(positions, num_unknowns, len(inputs))
     batch_size = images_per_batch(kept * row_values)
     rng = np.random.default_rng(0)
     sums: list = [0.0, 0.0, 0.0, 0.0]

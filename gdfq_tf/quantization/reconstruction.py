@@ -18,7 +18,7 @@ from gdfq_tf.checkpoints import (
 from gdfq_tf.classifier import Classifier
 from gdfq_tf.config import ReconstructionConfig
 from gdfq_tf.graph.bn_statistics import with_statistics_of
-from gdfq_tf.memory_needs import images_that_fit
+from gdfq_tf.memory_needs import NUM_RANGE_IMAGES, images_that_fit
 from gdfq_tf.progress import Progress, whole_stage
 from gdfq_tf.quantization.calibration import Calibration, calibrate
 from gdfq_tf.quantization.equalization import channel_ranges, equalize
@@ -26,9 +26,6 @@ from gdfq_tf.quantization.gptq import round_kernels
 from gdfq_tf.quantization.plan import QuantizationPlan
 from gdfq_tf.quantization.student import Student, build_student
 from gdfq_tf.synthesis.image_pool import ImagePool
-
-# Ranges settle with fewer images than kernels do.
-NUM_RANGE_IMAGES = 512
 
 
 def equalized(

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from gdfq_tf.config import parse_bit_widths
 from gdfq_tf.graph.queries import consumers
 from gdfq_tf.keras_compat import keras
+from gdfq_tf.quantization import equalization
 from gdfq_tf.quantization.equalization import channel_factors, channel_ranges, equalize
 from gdfq_tf.quantization.plan import make_plan
 from tests.tiny import INPUT_SHAPE, build_tiny_classifier
@@ -184,8 +185,10 @@ def test_relu6_keeps_its_channels():
         np.testing.assert_array_equal(now, then)
 
 
-def test_ranges_by_hand(tiny_classifier):
+@pytest.mark.parametrize("most", [2**26, 8 * 8 * 8 * 7, 1])
+def test_ranges_by_hand(tiny_classifier, most, monkeypatch):
     """The 8th moment, over all images and positions, whatever the batches."""
+    monkeypatch.setattr(equalization, "MAX_EQUALIZED_VALUES", most)
     plan = make_plan(tiny_classifier, parse_bit_widths("w4a4/paper"))
     inputs = np.concatenate([INPUTS] * 3)[:70]  # more than one batch, one not full
     found = channel_ranges(tiny_classifier, plan, inputs)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from gdfq_tf import memory_needs
 from gdfq_tf.keras_compat import keras
 from gdfq_tf.quantization import moments
 
@@ -140,8 +141,8 @@ def test_small_variances_beside_large_means_survive_float32():
 
 @pytest.mark.parametrize("multiplier", [None, 2])
 def test_of_large_images_some_rows_are_drawn(monkeypatch, multiplier):
-    monkeypatch.setattr(moments, "_MIN_ROWS", 70 * 9)
-    monkeypatch.setattr(moments, "_MAX_ROWS", 70 * 9)
+    monkeypatch.setattr(memory_needs, "_MIN_ROWS", 70 * 9)
+    monkeypatch.setattr(memory_needs, "_MAX_ROWS", 70 * 9)
     rng = np.random.default_rng(0)
     x = rng.normal(size=(70, 8, 8, 2)).astype(np.float32)
     layer = (

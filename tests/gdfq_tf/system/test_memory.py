@@ -171,6 +171,16 @@ def test_products_of_wide_layers_count():
     assert many - few > 40 * (2**26 - 2**24)
 
 
+def test_each_replica_has_graphs_and_weights_of_its_own():
+    model = network(32)
+    one, three = (
+        memory_needs.memory_needs(model, get_recipe("fast"), [W8A8], num_replicas)
+        for num_replicas in (1, 3)
+    )
+    for stage, needed in one.items():
+        assert three[stage] - needed == 2 * (2**27 + 20 * model.count_params())
+
+
 def test_widths_of_8_bits_train_no_student():
     stage = "the student's training"
     for bit_widths, expected in ((W8A8, False), (W4A4, True)):
