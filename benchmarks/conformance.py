@@ -128,10 +128,10 @@ def main(values: flags.FlagValues) -> None:
 def check_family(name: str, size: int) -> Row:
     """Takes one application all the way."""
     started = time.process_time()
-    library = keras if hasattr(keras.applications, name) else tf_keras
+    library = library_of(name)
     row = Row(name, "Keras 3" if library is keras else "tf_keras", size)
     try:
-        source = build_application(library, name, size)
+        source = build_application(library, name, size, _NUM_CLASSES, _NUM_IMAGES)
         translation = translate_classifier(
             SourceModel(name.lower(), source),
             Interpretation(
@@ -154,11 +154,26 @@ def check_family(name: str, size: int) -> Row:
     )
 
 
-def build_application(library: KerasLibrary, name: str, size: int) -> KerasModel:
-    """An application with random weights and its BatchNormalization settled on them."""
+def library_of(name: str) -> KerasLibrary:
+    """Keras 3 if it has the application, else tf_keras."""
+    return keras if hasattr(keras.applications, name) else tf_keras
+
+
+def build_application(
+    library: KerasLibrary, name: str, size: int, num_classes: int, num_images: int
+) -> KerasModel:
+    """An application with random weights and its BatchNormalization settled on them.
+
+    Args:
+      library: that has it.
+      name: its own.
+      size: height and width of its images.
+      num_classes: of its outputs.
+      num_images: of noise, whose statistics are stored.
+    """
     library.utils.set_random_seed(0)
     build = getattr(library.applications, name)
-    model = build(weights=None, input_shape=(size, size, 3), classes=_NUM_CLASSES)
+    model = build(weights=None, input_shape=(size, size, 3), classes=num_classes)
     rng = np.random.default_rng(0)
     layers = layers_of(model, "BatchNormalization")
     for layer in [*layers, *layers_of(model, "LayerNormalization")]:
@@ -171,7 +186,7 @@ def build_application(library: KerasLibrary, name: str, size: int) -> KerasModel
         layer.gamma.assign(rng.uniform(0.1, 0.5, layer.gamma.shape))
     for layer in layers:
         layer.momentum = 0.0  # statistics of the batch that follows
-    images = rng.uniform(0, 255, (_NUM_IMAGES, size, size, 3)).astype(np.float32)
+    images = rng.uniform(0, 255, (num_images, size, size, 3)).astype(np.float32)
     model(images, training=True)
     for layer in layers:
         mean, variance = layer.moving_mean, layer.moving_variance

@@ -34,6 +34,7 @@ PARTS: Mapping[str, Callable[..., str]] = {
     "own-networks": result_tables.own_networks,
     "parity": result_tables.parity,
     "operations": reference_tables.operations,
+    "peak-memory": result_tables.peak_memory,
     "preprocessing-fits": result_tables.preprocessing_fits,
     "recipes": reference_tables.recipes,
     "refusals": reference_tables.refusals,

@@ -338,6 +338,32 @@ def firmware() -> str:
     return markdown_table(titles, cells, "lllrrrrrrr")
 
 
+def peak_memory() -> str:
+    """What quantizing takes of keras.applications, one line for each family."""
+    titles = (
+        *("family", "parameters", "input", "widths"),
+        *("peak, MiB", "beside what loading leaves"),
+        *("estimated", "most at", "estimated for"),
+    )
+    rows = sorted(_read("peak_memory"), key=lambda row: row["parameters"])
+    cells = [
+        (
+            row["model"],
+            f"{row['parameters']:,}",
+            f"{row['size']}x{row['size']}",
+            row["bits"],
+            f"{row['peak_mib']:,}",
+            f"{row['peak_mib'] - row['loaded_mib']:,}",
+            f"{row['estimated_mib']:,}",
+            row["peak_stage"],
+            row["estimated_stage"],
+        )
+        for row in rows
+        if "peak_mib" in row
+    ]
+    return markdown_table(titles, cells, "lrrlrrrll")
+
+
 def _instructions_of(row: Row, *kinds: str) -> str:
     """For each multiply-add in these kinds of layers."""
     figures = [row["kinds"][kind] for kind in kinds if kind in row["kinds"]]
