@@ -292,9 +292,11 @@ def _export(
         found = estimate(student, job.classifier, fitted.held_out.pixels)
         return {"estimate": as_array(dataclasses.asdict(found))}
 
+    give_back()  # what making the student leaves: the converter takes much itself
     with whole_stage(progress, "conversion"):
         made = once(checkpoints.of("conversion", **facts), converted)
         tflite = made["tflite"].tobytes()
+    give_back()  # the converter's graphs
     with whole_stage(progress, "verification"):
         facts["tflite"] = hashlib.sha256(tflite).hexdigest()
         proof = once(checkpoints.of("verification", **facts), verified)
