@@ -228,16 +228,12 @@ def _changed_model_of_manifest(place: Place) -> Told:
 
 def _not_a_number(place: Place) -> Told:
     """The model holds a weight that is no number."""
-    _save_network(place.folder / "tiny.keras", seed=0, kernel=float("nan"))
-    arguments = place.quantize()
-    return arguments, place.told(place.start(*arguments))
+    return _quantized(place, kernel=float("nan"))
 
 
 def _overflow(place: Place) -> Told:
     """Weights are so large that losses overflow."""
-    _save_network(place.folder / "tiny.keras", seed=0, kernel=1e30)
-    arguments = place.quantize()
-    return arguments, place.told(place.start(*arguments))
+    return _quantized(place, kernel=1e30)
 
 
 def _broken_generator(place: Place) -> Told:
@@ -253,9 +249,7 @@ def _broken_generator(place: Place) -> Told:
 
 def _overflow_in_refinement(place: Place) -> Told:
     """The network overflows, and only on images that refinement comes to."""
-    _save_network(place.folder / "tiny.keras", seed=0, overflows_on_bright=True)
-    arguments = place.quantize()
-    return arguments, place.told(place.start(*arguments))
+    return _quantized(place, overflows_on_bright=True)
 
 
 def _broken_student(place: Place) -> Told:
@@ -334,6 +328,20 @@ def _mounted(folder: Path, options: str) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def _quantized(
+    place: Place, *, kernel: float | None = None, overflows_on_bright: bool = False
+) -> Told:
+    """What is told of such a network, see `_save_network`."""
+    _save_network(
+        place.folder / "tiny.keras",
+        seed=0,
+        kernel=kernel,
+        overflows_on_bright=overflows_on_bright,
+    )
+    arguments = place.quantize()
+    return arguments, place.told(place.start(*arguments))
 
 
 def _save_network(

@@ -68,9 +68,9 @@ _TFLM = Target(
     relu6_keeps_scale=True,
     dense_multiple=(
         8,
-        "ESP-NN on ESP32-S3 is reported to compute others wrongly (espressif/esp-nn, "
-        "issue 34); elsewhere ignore this, there run the self-test that gdfq firmware "
-        "writes, and if it fails build with CONFIG_NN_ANSI_C=y",
+        "ESP-NN on ESP32-S3 is reported to compute others wrongly "
+        "(espressif/esp-nn#34); elsewhere ignore this, there run the self-test that "
+        "gdfq firmware writes, and if it fails build with CONFIG_NN_ANSI_C=y",
     ),
     unproven="optimized kernels of processors may round otherwise",
 )
